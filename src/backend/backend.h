@@ -1,0 +1,53 @@
+/* What a device does: compile a graph to a plan, run the plan, and the two tile operations beside
+ * it.
+ *
+ * A plan owns packed weights and vendor objects. Activations live in an arena that the caller makes
+ * with the plan's exact size. A plan is used by one thread at a time; the device's pool spreads the
+ * work.
+ */
+#ifndef VX_BACKEND_BACKEND_H
+#define VX_BACKEND_BACKEND_H
+
+#include "base/memory.h"
+#include "base/threads.h"
+#include "graph/graph.h"
+
+typedef enum vx_precision { VX_PRECISION_FP32, VX_PRECISION_FP16, VX_PRECISION_BF16 } vx_precision;
+
+typedef struct vx_device vx_device;
+typedef struct vx_plan vx_plan;
+
+typedef struct vx_compile_options {
+    vx_precision precision;
+    size_t memory_budget; /* bytes for arena + weights; 0: no limit */
+    bool reference;       /* CPU: the scalar reference instead of the fast ops (tests) */
+} vx_compile_options;
+
+typedef struct vx_plan_info {
+    size_t arena_bytes;  /* activations and scratch: what run needs */
+    size_t weight_bytes; /* packed weights held by the plan */
+    double flops;        /* of one run */
+    size_t steps;
+} vx_plan_info;
+
+typedef struct vx_backend {
+    const char *name; /* "cpu", "cuda" */
+    /* pool: borrowed, outlives the device. */
+    vx_status (*open)(int ordinal, vx_pool *pool, vx_device **out, vx_error *err);
+    void (*close)(vx_device *device);
+    /* One line for people: processor, instruction set. */
+    void (*describe)(const vx_device *device, char *text, size_t bytes);
+    /* graph must be finished (fusing is the backend's business); its weights must stay mapped until
+     * compile returns. VX_ERR_RESOURCE with the two numbers when the budget is too small. */
+    vx_status (*compile)(vx_device *device, const vx_graph *graph,
+                         const vx_compile_options *options, vx_plan **out, vx_error *err);
+    void (*plan_free)(vx_plan *plan);
+    void (*plan_info)(const vx_plan *plan, vx_plan_info *out);
+    /* in: the graph's input, [n][d][h][w][c] float32. out[k]: the k-th output value in value order,
+     * float32, caller's memory. arena: >= plan's arena_bytes, VX_ALIGN aligned. */
+    vx_status (*run)(vx_plan *plan, void *arena, const float *in, float *const *out, vx_error *err);
+} vx_backend;
+
+extern const vx_backend vx_backend_cpu;
+
+#endif

@@ -1,0 +1,211 @@
+#define _GNU_SOURCE
+#include "base/out_file.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/memory.h"
+
+struct vx_out_file {
+    int fd;
+    char *path;
+    char *temp; /* NULL while the file has no name (O_TMPFILE) */
+};
+
+static vx_status output_error(vx_error *err, const char *what) {
+    return vx_fail(err, VX_ERR_OUTPUT, "%s: %s", what, strerror(errno));
+}
+
+/* The folder of path: "." when it has none. Caller frees. */
+static char *folder_of(const char *path) {
+    const char *slash = strrchr(path, '/');
+    if (!slash) return vx_strdup(".");
+    size_t n = slash == path ? 1 : (size_t)(slash - path);
+    char *folder = vx_alloc(n + 1);
+    if (folder) {
+        memcpy(folder, path, n);
+        folder[n] = '\0';
+    }
+    return folder;
+}
+
+char *vx_out_temp_name(const char *path, const char *suffix) {
+    /* A counter keeps names of one process apart; it carries no other meaning. */
+    static atomic_uint counter;
+    char *folder = folder_of(path);
+    if (!folder) return NULL;
+    const char *slash = strrchr(path, '/');
+    const char *name = slash ? slash + 1 : path;
+    size_t n = strlen(folder) + strlen(name) + strlen(suffix) + 64;
+    char *temp = vx_alloc(n);
+    if (temp) {
+        unsigned k = atomic_fetch_add(&counter, 1);
+        /* Long names are cut: NAME_MAX holds for the temporary too. */
+        snprintf(temp, n, "%s/.%.100s" VX_TMP_MARK "%ld-%u.tmp%s", folder, name, (long)getpid(), k,
+                 suffix);
+    }
+    vx_free(folder);
+    return temp;
+}
+
+/* The mode that a plain open(..., 0666) would give. The umask is read without touching it (no
+ * global state changes); where /proc is missing, 022. */
+static mode_t default_mode(void) {
+    mode_t mask = 022;
+    FILE *f = fopen("/proc/self/status", "r");
+    if (f) {
+        char line[256];
+        unsigned value;
+        while (fgets(line, sizeof line, f))
+            if (sscanf(line, "Umask: %o", &value) == 1) {
+                mask = (mode_t)value;
+                break;
+            }
+        fclose(f);
+    }
+    return 0666 & ~mask;
+}
+
+vx_status vx_out_open(const char *path, vx_out_file **out, vx_error *err) {
+    *out = NULL;
+    vx_out_file *file = vx_alloc_zero(1, sizeof *file);
+    char *folder = folder_of(path);
+    if (!file || !folder || !(file->path = vx_strdup(path))) {
+        vx_free(folder);
+        vx_free(file);
+        return vx_fail(err, VX_ERR_RESOURCE, "out of memory");
+    }
+    file->fd = open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0666);
+    vx_free(folder);
+    if (file->fd < 0) {
+        file->temp = vx_out_temp_name(path, "");
+        if (file->temp) file->fd = open(file->temp, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0666);
+    }
+    if (file->fd < 0) {
+        vx_status s = output_error(err, "cannot create the output");
+        vx_free(file->temp);
+        vx_free(file->path);
+        vx_free(file);
+        return s;
+    }
+    *out = file;
+    return VX_OK;
+}
+
+vx_status vx_out_write(vx_out_file *file, const void *data, size_t bytes, vx_error *err) {
+    const char *p = data;
+    while (bytes) {
+        ssize_t n = write(file->fd, p, bytes > SSIZE_MAX ? SSIZE_MAX : bytes);
+        if (n < 0) {
+            if (errno == EINTR) continue;
+            return output_error(err, "cannot write the output");
+        }
+        p += n;
+        bytes -= (size_t)n;
+    }
+    return VX_OK;
+}
+
+int vx_out_fd(vx_out_file *file) { return file->fd; }
+
+void vx_out_discard(vx_out_file *file) {
+    if (!file) return;
+    close(file->fd);
+    if (file->temp) unlink(file->temp);
+    vx_free(file->temp);
+    vx_free(file->path);
+    vx_free(file);
+}
+
+/* Flushes the folder entry too, so that the name survives a power cut; best effort. */
+static void sync_folder(const char *path) {
+    char *folder = folder_of(path);
+    if (!folder) return;
+    int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd >= 0) {
+        (void)fsync(fd);
+        close(fd);
+    }
+    vx_free(folder);
+}
+
+static vx_status rename_into_place(const char *temp, const char *path, bool replace,
+                                   vx_error *err) {
+    if (!replace) {
+        if (renameat2(AT_FDCWD, temp, AT_FDCWD, path, RENAME_NOREPLACE) == 0) return VX_OK;
+        if (errno == EEXIST)
+            return vx_fail(err, VX_ERR_OUTPUT, "exists already (use --overwrite or --resume)");
+        if (errno != EINVAL && errno != ENOSYS) return output_error(err, "cannot name the output");
+        if (access(path, F_OK) == 0)
+            return vx_fail(err, VX_ERR_OUTPUT, "exists already (use --overwrite or --resume)");
+    }
+    if (rename(temp, path) != 0) return output_error(err, "cannot name the output");
+    return VX_OK;
+}
+
+vx_status vx_out_commit(vx_out_file *file, bool replace, vx_error *err) {
+    if (fsync(file->fd) != 0) {
+        vx_status s = output_error(err, "cannot flush the output");
+        vx_out_discard(file);
+        return s;
+    }
+    if (!file->temp) {
+        /* Give the nameless file a temporary name first: linkat cannot replace, rename can. */
+        char proc[64];
+        snprintf(proc, sizeof proc, "/proc/self/fd/%d", file->fd);
+        (void)fchmod(file->fd, default_mode());
+        file->temp = vx_out_temp_name(file->path, "");
+        if (!file->temp || linkat(AT_FDCWD, proc, AT_FDCWD, file->temp, AT_SYMLINK_FOLLOW) != 0) {
+            vx_status s = output_error(err, "cannot name the output");
+            vx_free(file->temp);
+            file->temp = NULL;
+            vx_out_discard(file);
+            return s;
+        }
+    }
+    vx_status s = rename_into_place(file->temp, file->path, replace, err);
+    if (s == VX_OK) {
+        sync_folder(file->path);
+        vx_free(file->temp);
+        file->temp = NULL;
+    }
+    vx_out_discard(file);
+    return s;
+}
+
+vx_status vx_out_adopt(const char *temp, const char *path, bool replace, vx_error *err) {
+    int fd = open(temp, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return output_error(err, "cannot read the output back");
+    int bad = fsync(fd);
+    close(fd);
+    if (bad) return output_error(err, "cannot flush the output");
+    vx_status s = rename_into_place(temp, path, replace, err);
+    if (s == VX_OK) sync_folder(path);
+    return s;
+}
+
+void vx_out_sweep(const char *folder) {
+    DIR *dir = opendir(folder);
+    if (!dir) return;
+    struct dirent *entry;
+    while ((entry = readdir(dir))) {
+        const char *mark = entry->d_name[0] == '.' ? strstr(entry->d_name, VX_TMP_MARK) : NULL;
+        if (!mark || !strstr(mark, ".tmp")) continue;
+        char *end;
+        errno = 0;
+        long pid = strtol(mark + strlen(VX_TMP_MARK), &end, 10);
+        if (errno || *end != '-' || pid <= 0) continue;
+        if (kill((pid_t)pid, 0) == 0 || errno == EPERM) continue; /* its process still runs */
+        (void)unlinkat(dirfd(dir), entry->d_name, 0);
+    }
+    closedir(dir);
+}

@@ -1,0 +1,160 @@
+#define _GNU_SOURCE
+#include "base/threads.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/memory.h"
+
+typedef struct worker_start {
+    vx_pool *pool;
+    unsigned index;
+} worker_start;
+
+struct vx_pool {
+    unsigned workers;
+    pthread_t *threads; /* workers - 1 */
+    worker_start *starts;
+    unsigned started;
+    pthread_mutex_t lock;
+    pthread_cond_t work, done;
+    /* Guarded by lock. */
+    unsigned long generation;
+    unsigned busy;
+    bool stop;
+    /* The current job: written before generation moves on, read after. */
+    vx_task_fn fn;
+    void *ctx;
+    size_t count;
+    atomic_size_t next;
+};
+
+static void run_tasks(vx_pool *pool, unsigned worker) {
+    for (;;) {
+        size_t task = atomic_fetch_add_explicit(&pool->next, 1, memory_order_relaxed);
+        if (task >= pool->count) return;
+        pool->fn(pool->ctx, task, worker);
+    }
+}
+
+static void *worker_main(void *arg) {
+    worker_start *start = arg;
+    vx_pool *pool = start->pool;
+    unsigned long seen = 0;
+    pthread_mutex_lock(&pool->lock);
+    for (;;) {
+        while (!pool->stop && pool->generation == seen) pthread_cond_wait(&pool->work, &pool->lock);
+        if (pool->stop) break;
+        seen = pool->generation;
+        pthread_mutex_unlock(&pool->lock);
+        run_tasks(pool, start->index);
+        pthread_mutex_lock(&pool->lock);
+        if (--pool->busy == 0) pthread_cond_signal(&pool->done);
+    }
+    pthread_mutex_unlock(&pool->lock);
+    return NULL;
+}
+
+vx_status vx_pool_create(unsigned workers, vx_pool **out, vx_error *err) {
+    *out = NULL;
+    if (workers < 1 || workers > 4096)
+        return vx_fail(err, VX_ERR_USAGE, "%u threads (1 to 4096 are possible)", workers);
+    vx_pool *pool = vx_alloc_zero(1, sizeof *pool);
+    if (!pool) return vx_fail(err, VX_ERR_RESOURCE, "out of memory");
+    pool->workers = workers;
+    pthread_mutex_init(&pool->lock, NULL);
+    pthread_cond_init(&pool->work, NULL);
+    pthread_cond_init(&pool->done, NULL);
+    pool->threads = vx_alloc_zero(workers, sizeof *pool->threads);
+    pool->starts = vx_alloc_zero(workers, sizeof *pool->starts);
+    if (!pool->threads || !pool->starts) {
+        vx_pool_free(pool);
+        return vx_fail(err, VX_ERR_RESOURCE, "out of memory");
+    }
+    for (unsigned i = 1; i < workers; i++) {
+        pool->starts[i] = (worker_start){pool, i};
+        if (pthread_create(&pool->threads[i], NULL, worker_main, &pool->starts[i]) != 0) {
+            vx_pool_free(pool);
+            return vx_fail(err, VX_ERR_RESOURCE,
+                           "thread %u could not be started (use fewer threads)", i);
+        }
+        pool->started++;
+    }
+    *out = pool;
+    return VX_OK;
+}
+
+void vx_pool_free(vx_pool *pool) {
+    if (!pool) return;
+    pthread_mutex_lock(&pool->lock);
+    pool->stop = true;
+    pthread_cond_broadcast(&pool->work);
+    pthread_mutex_unlock(&pool->lock);
+    for (unsigned i = 1; i <= pool->started; i++) pthread_join(pool->threads[i], NULL);
+    pthread_cond_destroy(&pool->done);
+    pthread_cond_destroy(&pool->work);
+    pthread_mutex_destroy(&pool->lock);
+    vx_free(pool->threads);
+    vx_free(pool->starts);
+    vx_free(pool);
+}
+
+unsigned vx_pool_workers(const vx_pool *pool) { return pool->workers; }
+
+void vx_pool_run(vx_pool *pool, size_t count, vx_task_fn fn, void *ctx) {
+    if (count == 0) return;
+    if (pool->workers == 1 || count == 1) {
+        for (size_t i = 0; i < count; i++) fn(ctx, i, 0);
+        return;
+    }
+    pthread_mutex_lock(&pool->lock);
+    pool->fn = fn;
+    pool->ctx = ctx;
+    pool->count = count;
+    atomic_store_explicit(&pool->next, 0, memory_order_relaxed);
+    pool->busy = pool->started;
+    pool->generation++;
+    pthread_cond_broadcast(&pool->work);
+    pthread_mutex_unlock(&pool->lock);
+    run_tasks(pool, 0);
+    pthread_mutex_lock(&pool->lock);
+    while (pool->busy) pthread_cond_wait(&pool->done, &pool->lock);
+    pthread_mutex_unlock(&pool->lock);
+}
+
+/* Quota of cgroup v2 or v1 in whole processors, rounded up; 0 when there is none. */
+static unsigned cgroup_quota(void) {
+    long long quota = 0, period = 0;
+    char word[32];
+    FILE *f = fopen("/sys/fs/cgroup/cpu.max", "r");
+    if (f) {
+        if (fscanf(f, "%31s %lld", word, &period) == 2 && strcmp(word, "max") != 0)
+            (void)!sscanf(word, "%lld", &quota);
+        fclose(f);
+    } else if ((f = fopen("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "r"))) {
+        (void)!fscanf(f, "%lld", &quota);
+        fclose(f);
+        if ((f = fopen("/sys/fs/cgroup/cpu/cpu.cfs_period_us", "r"))) {
+            (void)!fscanf(f, "%lld", &period);
+            fclose(f);
+        }
+    }
+    if (quota <= 0 || period <= 0) return 0;
+    long long n = (quota + period - 1) / period;
+    return n > 4096 ? 4096 : (unsigned)n;
+}
+
+unsigned vx_cpu_count(void) {
+    cpu_set_t set;
+    unsigned n = 1;
+    if (sched_getaffinity(0, sizeof set, &set) == 0) {
+        int c = CPU_COUNT(&set);
+        if (c > 0) n = (unsigned)c;
+    }
+    unsigned quota = cgroup_quota();
+    return quota && quota < n ? quota : n;
+}

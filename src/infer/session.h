@@ -1,0 +1,63 @@
+/* One model on one device: compiled plan and arena, and tiled prediction of a whole volume with
+ * them. */
+#ifndef VX_INFER_SESSION_H
+#define VX_INFER_SESSION_H
+
+#include "backend/backend.h"
+#include "base/log.h"
+#include "model/model.h"
+#include "volume/volume.h"
+
+typedef struct vx_session vx_session;
+
+typedef struct vx_session_options {
+    const vx_backend *backend;
+    int ordinal;
+    vx_pool *pool; /* borrowed */
+    vx_precision precision;
+    bool tta;    /* mirror over the recipe's axes and average */
+    double step; /* tile step as a share of the patch, (0, 1]; nnU-Net's default 0.5 */
+    size_t memory_budget;
+} vx_session_options;
+
+/* model is borrowed and must outlive the session. */
+vx_status vx_session_create(const vx_model *model, const vx_session_options *options,
+                            vx_session **out, vx_error *err);
+void vx_session_free(vx_session *session);
+
+typedef struct vx_predict_plan {
+    size_t tiles;
+    size_t network_bytes;     /* arena + weights */
+    size_t accumulator_bytes; /* sliding slab of logits and weights */
+    size_t volume_bytes;      /* image on both grids, mask */
+    double flops;
+} vx_predict_plan;
+
+typedef struct vx_predict_times {
+    double preprocess, network, accumulate, finalise; /* seconds */
+} vx_predict_times;
+
+/* Receives finished class probabilities (softmax; sigmoid for regions) of one z slice of the volume
+ * *as stored*, in ascending z: data[class][y][x]. Only when asked for. */
+typedef vx_status (*vx_slice_sink)(void *user_data, size_t z, const float *data, vx_error *err);
+
+typedef struct vx_predict_options {
+    const vx_log *log;
+    bool force;         /* ignore the field-of-view check (warn) */
+    vx_slice_sink sink; /* NULL: masks only */
+    void *sink_data;
+} vx_predict_options;
+
+/* Bytes and work for a volume of this geometry, before anything is allocated. */
+vx_status vx_session_plan(const vx_session *session, const vx_geometry *geo, vx_predict_plan *out,
+                          vx_error *err);
+
+/* The whole way: orient, crop, normalise, resample, tiles, sliding accumulation, resample + argmax,
+ * undo. mask is on volume's grid with volume's source; values are the recipe's label values. volume
+ * is not changed. VX_ERR_INPUT: channel count; VX_ERR_MODEL: field of view, NaN or infinity in the
+ * logits; VX_ERR_CANCELLED. */
+vx_status vx_session_predict(vx_session *session, const vx_volume *volume,
+                             const vx_predict_options *options, vx_mask **mask,
+                             vx_predict_times *times, vx_error *err);
+
+#endif

@@ -1,0 +1,23 @@
+/* What one format's file provides to the table in io.c. A NULL member: the format cannot do it. */
+#ifndef VX_IO_FORMAT_H
+#define VX_IO_FORMAT_H
+
+#include "io/io.h"
+
+typedef struct vx_format_ops {
+    vx_status (*info)(const char *path, const vx_read_options *, vx_image_info *out, vx_error *err);
+    vx_status (*read)(const char *path, const vx_read_options *, vx_volume **out, vx_error *err);
+    vx_status (*read_mask)(const char *path, const vx_read_options *, vx_mask **out, vx_error *err);
+    vx_status (*write_mask)(const char *path, const vx_mask *, const vx_write_options *,
+                            vx_error *err);
+} vx_format_ops;
+
+extern const vx_format_ops vx_nifti_ops; /* nifti.c */
+#ifdef VX_HAVE_ITK
+extern const vx_format_ops vx_itk_ops;   /* itk_reader.cpp: NRRD and MetaImage */
+extern const vx_format_ops vx_dicom_ops; /* DICOM folder or file */
+vx_status vx_dicom_series(const char *folder, const vx_read_options *, vx_series **out,
+                          size_t *count, vx_error *err);
+#endif
+
+#endif

@@ -1,0 +1,101 @@
+/* Reading volumes and writing masks: a table of formats, one file a format. */
+#ifndef VX_IO_IO_H
+#define VX_IO_IO_H
+
+#include <stdbool.h>
+
+#include "base/log.h"
+#include "volume/labels.h"
+#include "volume/volume.h"
+
+typedef enum vx_format {
+    VX_FORMAT_UNKNOWN = 0,
+    VX_FORMAT_NIFTI,    /* .nii, .hdr + .img */
+    VX_FORMAT_NIFTI_GZ, /* .nii.gz */
+    VX_FORMAT_NRRD,
+    VX_FORMAT_SEG_NRRD, /* 3D Slicer segmentation */
+    VX_FORMAT_META,     /* .mha, .mhd */
+    VX_FORMAT_DICOM,    /* a folder, or one file */
+    VX_FORMAT_DICOM_SEG
+} vx_format;
+
+/* "nii.gz", "nii", "nrrd", "seg.nrrd", "mha", "dcmseg", "dicom"; "?" for unknown. */
+const char *vx_format_name(vx_format format);
+vx_format vx_format_by_name(const char *name);
+/* By the ending of path, without looking at the file. */
+vx_format vx_format_by_path(const char *path);
+/* ".nii.gz", ... : what to append to a case's name. */
+const char *vx_format_extension(vx_format format);
+/* Whether this build reads / writes the format. */
+bool vx_format_readable(vx_format format);
+bool vx_format_writable(vx_format format);
+
+typedef struct vx_read_options {
+    const char *series;     /* DICOM: UID or number; NULL: the only one */
+    bool tolerate_geometry; /* resample uneven or sheared stacks (with a warning) instead of
+                               refusing */
+    const vx_log *log;      /* warnings */
+} vx_read_options;
+
+/* What `info` prints of a volume, from the header alone where the format allows. */
+typedef struct vx_image_info {
+    vx_format format;
+    vx_geometry geo;
+    size_t channels;
+    char dtype[16]; /* numpy's name: "int16", "float32" */
+} vx_image_info;
+
+/* One DICOM series of a folder. */
+typedef struct vx_series_problem {
+    char code[32];
+    char message[224];
+} vx_series_problem;
+typedef struct vx_series {
+    char uid[80];
+    char description[80];
+    char modality[20];
+    int number;
+    size_t files;
+    vx_image_info info;
+    size_t problem_count;
+    vx_series_problem problems[8];
+} vx_series;
+
+/* All paths are UTF-8 bytes as the system gives them. Messages do not repeat the path: the caller
+ * puts it first. Voxels come as float32 with slope and intercept applied; one channel a file unless
+ * the file has more. 2D, 4D and longer, RGB, complex: VX_ERR_INPUT. NaN or infinite voxels:
+ * VX_ERR_INPUT. */
+vx_status vx_io_info(const char *path, const vx_read_options *options, vx_image_info *out,
+                     vx_error *err);
+vx_status vx_io_read(const char *path, const vx_read_options *options, vx_volume **out,
+                     vx_error *err);
+/* A label map: values must be whole numbers 0..65535. */
+vx_status vx_io_read_mask(const char *path, const vx_read_options *options, vx_mask **out,
+                          vx_error *err);
+/* The series of a folder; caller frees *out with vx_free. */
+vx_status vx_io_series(const char *folder, const vx_read_options *options, vx_series **out,
+                       size_t *count, vx_error *err);
+
+typedef struct vx_write_options {
+    vx_format format;
+    bool replace; /* false: an existing file is VX_ERR_OUTPUT */
+    const vx_label_table
+        *labels;    /* names and colours where the format can hold them; may be NULL */
+    int gzip_level; /* 0: the default */
+} vx_write_options;
+
+/* Atomic (base/out_file.h). mask->source decides the header where it fits the format. */
+vx_status vx_io_write_mask(const char *path, const vx_mask *mask, const vx_write_options *options,
+                           vx_error *err);
+
+/* A float32 volume written slice by slice (probabilities): z slices in ascending order, [y][x]
+ * each. */
+typedef struct vx_slice_writer vx_slice_writer;
+vx_status vx_slice_writer_open(const char *path, const vx_geometry *geo, vx_source *source,
+                               const vx_write_options *options, vx_slice_writer **out,
+                               vx_error *err);
+vx_status vx_slice_writer_put(vx_slice_writer *writer, const float *slice, vx_error *err);
+vx_status vx_slice_writer_commit(vx_slice_writer *writer, vx_error *err); /* frees */
+void vx_slice_writer_discard(vx_slice_writer *writer);                    /* frees; NULL is fine */
+
+#endif

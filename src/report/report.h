@@ -1,0 +1,23 @@
+/* Pictures and statistics of a result; JSON text. */
+#ifndef VX_REPORT_REPORT_H
+#define VX_REPORT_REPORT_H
+
+#include "volume/labels.h"
+#include "volume/volume.h"
+
+/* Three planes (axial, coronal, sagittal) through the label's centre with the mask's outline and
+ * fill, radiological convention, true aspect ratio, as PNG (libpng); atomic. */
+vx_status vx_preview_write(const char *path, const vx_volume *image, const vx_mask *mask,
+                           const vx_label_table *labels, int replace, vx_error *err);
+
+typedef struct vx_label_stats {
+    unsigned label;
+    size_t voxels;
+    double ml;
+    double mean, sd; /* of the first channel; NaN without voxels */
+} vx_label_stats;
+/* One entry a label of the table, its order. out has labels->count entries. */
+void vx_label_statistics(const vx_volume *image, const vx_mask *mask, const vx_label_table *labels,
+                         vx_label_stats *out);
+
+#endif
