@@ -31,7 +31,7 @@ typedef struct vx_weight {
 } vx_weight;
 
 typedef enum vx_op_kind {
-    VX_OP_INPUT,
+    VX_OP_INPUT,           /* exactly one, the first op */
     VX_OP_CONV,            /* weights: weight (Cout,Cin,kd,kh,kw), bias (Cout) */
     VX_OP_TRANSPOSED_CONV, /* weights: weight (Cin,Cout,kd,kh,kw), bias (Cout) */
     VX_OP_INSTANCE_NORM,   /* weights: gamma (C), beta (C); attr eps */
@@ -43,9 +43,11 @@ typedef enum vx_op_kind {
     VX_OP_ADD,    /* 2 inputs of equal shape; attr scale: out = scale * (a + b) */
     VX_OP_CONCAT, /* along c, 2 inputs */
     VX_OP_MAMBA,  /* the Mamba mixer over all tokens of one n, in a scan order */
-    /* Made by vx_graph_fuse only: */
-    VX_OP_CONV_NORM_ACT, /* conv -> instance norm -> activation */
-    VX_OP_NORM_ACT_ADD   /* act(conv -> instance norm + other input) */
+    /* Made by vx_graph_fuse only. Both carry the convolution's kernel, stride, pad, weight and
+     * bias, the norm's gamma, beta and eps, and the activation's act (VX_ACT_NONE: none followed)
+     * and slope. */
+    VX_OP_CONV_NORM_ACT, /* out = act(norm(conv(in[0]))) */
+    VX_OP_NORM_ACT_ADD   /* out = act(norm(conv(in[0])) + in[1]); in[1] has out's shape */
 } vx_op_kind;
 
 typedef enum vx_activation {
@@ -80,7 +82,7 @@ typedef struct vx_mamba {
 typedef struct vx_op {
     vx_op_kind kind;
     int in[2]; /* values; -1 = unused */
-    int out;   /* value */
+    int out;   /* value: always the op's own index, op i writes value i */
     /* Spatial attributes in z, y, x order; zero where meaningless. */
     size_t kernel[3], stride[3], pad[3];
     vx_activation act;
@@ -105,15 +107,27 @@ typedef struct vx_graph {
     vx_value *values;
     bool failed; /* an append failed; vx_graph_finish reports it */
     vx_error error;
+    char layer[96]; /* named by the next builder error (vx_graph_layer) */
 } vx_graph;
 
 /* Builders append one op and return its value, or -1 after a failure (then every later call returns
- * -1 too, and vx_graph_finish gives the reason): a network reads as straight-line code. */
+ * -1 too, and vx_graph_finish gives the reason): a network reads as straight-line code.
+ * Weights must have exactly the elements that the op's shapes ask for (VX_ERR_MODEL); biases of
+ * convolutions and linear layers may be absent, every other weight is required. */
 vx_status vx_graph_create(vx_graph **out, vx_error *err);
+/* A copy to rewrite (backends fuse their own copy); weights are shared references. */
+vx_status vx_graph_copy(const vx_graph *graph, vx_graph **out, vx_error *err);
 void vx_graph_free(vx_graph *graph);
+/* The layer that the following builder calls belong to; errors begin with it. */
+void vx_graph_layer(vx_graph *g, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* Keeps the first failure; for builders of layers above. Always returns -1. */
+int vx_graph_fail(vx_graph *g, vx_status code, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 int vx_graph_input(vx_graph *g, vx_shape shape);
+/* Zero padding; out = floor((in + 2 pad - kernel) / stride) + 1. */
 int vx_graph_conv(vx_graph *g, int x, vx_weight w, vx_weight b, size_t c_out,
                   const size_t kernel[3], const size_t stride[3], const size_t pad[3]);
+/* Kernel = stride, no padding: out = in * stride. */
 int vx_graph_transposed_conv(vx_graph *g, int x, vx_weight w, vx_weight b, size_t c_out,
                              const size_t stride[3]);
 int vx_graph_instance_norm(vx_graph *g, int x, vx_weight gamma, vx_weight beta, float eps);
@@ -128,14 +142,26 @@ int vx_graph_mamba(vx_graph *g, int x, const vx_mamba *mamba);
 void vx_graph_name(vx_graph *g, int value, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 void vx_graph_output(vx_graph *g, int value);
-int vx_graph_find(const vx_graph *g, const char *name); /* value by name, or -1 */
+int vx_graph_find(const vx_graph *g, const char *name); /* first value of that name, or -1 */
+/* Checks the whole: the sticky failure, one input, at least one output. */
 vx_status vx_graph_finish(vx_graph *g, vx_error *err);
 
-/* Rewrites conv -> instance norm -> activation (and the residual form) into fused ops where the
- * values between have no other reader, no name that is an output; removes what nothing reads. */
+/* Removes values from which no output follows (inputs stay). Values are renumbered: find them by
+ * name again. */
+vx_status vx_graph_prune(vx_graph *g, vx_error *err);
+
+/* Rewrites conv -> instance norm -> activation and the residual tail conv -> instance norm -> add
+ * (scale 1) -> activation into fused ops, where the values between have one reader and are not
+ * outputs; a missing activation gives VX_ACT_NONE. Where both inputs of an add end in
+ * conv -> instance norm, the add's in[0] is fused with it and the other becomes a
+ * VX_OP_CONV_NORM_ACT of its own. The fused op stands where its last part stood and keeps that
+ * part's value name. Then prunes. */
 vx_status vx_graph_fuse(vx_graph *g, vx_error *err);
 
-/* Multiply-adds count as two. */
+/* Multiply-adds of convolutions, linear maps and Mamba count as two; element-wise work is counted
+ * too (norms 7 an element, activations, additions 1; an exponential is 1). */
 double vx_op_flops(const vx_graph *g, const vx_op *op);
+/* A word for messages and plans ("convolution"). */
+const char *vx_op_name(vx_op_kind kind);
 
 #endif
