@@ -7,6 +7,7 @@
 #ifndef VX_VOLUME_VOLUME_H
 #define VX_VOLUME_VOLUME_H
 
+#include <math.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -66,6 +67,14 @@ static inline void vx_mask_set(vx_mask *mask, size_t i, unsigned value) {
 /* Number of voxels; dims were checked at creation. */
 static inline size_t vx_voxels(const vx_geometry *geo) {
     return geo->dims[0] * geo->dims[1] * geo->dims[2];
+}
+
+/* Volume of a voxel in mm^3: the affine's determinant, since voxels of a sheared grid are not boxes. */
+static inline double vx_voxel_mm3(const vx_geometry *geo) {
+    const double(*m)[4] = geo->affine;
+    return fabs(m[0][0] * (m[1][1] * m[2][2] - m[1][2] * m[2][1]) -
+                m[0][1] * (m[1][0] * m[2][2] - m[1][2] * m[2][0]) +
+                m[0][2] * (m[1][0] * m[2][1] - m[1][1] * m[2][0]));
 }
 
 /* Lengths of the affine's columns: mm along x, y, z. */
