@@ -64,7 +64,13 @@ say "Tests with sanitizers"
 run_tests debug-sanitize
 
 build release
-say "Tests under valgrind"
-run_tests release -L unit -T memcheck --overwrite MemoryCheckCommandOptions="--leak-check=full --errors-for-leak-kinds=definite --error-exitcode=9 --suppressions=$root/tests/suppressions/valgrind.supp"
+say "Unit tests under valgrind"
+for program in build/release/tests/unit/*/unit_*; do
+    [ -x "$program" ] || continue
+    valgrind -q --leak-check=full --errors-for-leak-kinds=definite --error-exitcode=9 \
+        --suppressions=tests/suppressions/valgrind.supp "$program" >build/valgrind.log 2>&1 ||
+        { tail -n 60 build/valgrind.log; die "valgrind: $program"; }
+    printf '%s: clean\n' "$(basename "$program")"
+done
 say "Tests"
 run_tests release
