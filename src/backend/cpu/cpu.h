@@ -1,0 +1,64 @@
+/* Inside the CPU backend: a device, and a plan as a list of steps.
+ *
+ * A step is one op, compiled: which function runs it, its packed weights, the scratch it needs. The
+ * plan (plan.c) asks every step for its bytes, lays out one arena, checks the budget, lets the
+ * steps pack their weights, and then run only walks the list: nothing is allocated in it.
+ *
+ * Determinism: a step cuts its work by shapes alone; the number of workers decides only who does a
+ * piece and how many copies of the worker scratch there are.
+ */
+#ifndef VX_BACKEND_CPU_CPU_H
+#define VX_BACKEND_CPU_CPU_H
+
+#include "backend/backend.h"
+#include "backend/cpu/kernels.h"
+
+struct vx_device {
+    vx_pool *pool;
+    const vx_kernels *kernels;
+};
+
+/* As vx_backend_cpu.open, with a given instruction set for our own kernels (oneDNN picks its own);
+ * VX_ERR_RESOURCE when this processor lacks it. For tests. */
+vx_status vx_cpu_open_isa(vx_isa isa, vx_pool *pool, vx_device **out, vx_error *err);
+
+/* What a step sees while it runs. */
+typedef struct vx_cpu_run {
+    vx_pool *pool;
+    const vx_kernels *kernels;
+    float *const *value;           /* where each value of the graph lives in this run */
+    unsigned char *scratch;        /* the step's scratch_bytes, shared by its tasks */
+    unsigned char *worker_scratch; /* worker w owns worker_bytes at w * worker_stride */
+    size_t worker_stride;
+} vx_cpu_run;
+
+typedef struct vx_cpu_step vx_cpu_step;
+struct vx_cpu_step {
+    const vx_op *op;       /* in the plan's own graph */
+    vx_shape in, in2, out; /* shapes of op->in[0], op->in[1], op->out */
+    const vx_kernels *kernels;
+    unsigned workers;
+    void *state; /* what prepare made, vx_alloc'ed, may be NULL; freed with the step */
+
+    /* Filled by prepare; bytes. */
+    size_t weight_bytes, scratch_bytes, worker_bytes;
+    bool in_place; /* out may take over in[0]'s memory */
+
+    void *weights; /* weight_bytes in the plan's weight block; filled by pack */
+    vx_status (*pack)(vx_cpu_step *step, vx_error *err); /* NULL: no weights */
+    vx_status (*run)(const vx_cpu_step *step, const vx_cpu_run *run, vx_error *err);
+    void (*destroy)(vx_cpu_step *step); /* what state holds beyond its own block; may be NULL */
+};
+
+/* Each fills the step from step->op and the shapes; the step is zeroed otherwise. */
+vx_status vx_cpu_prepare_ref(vx_cpu_step *step, vx_error *err); /* any op, by ref.h */
+vx_status vx_cpu_prepare(vx_cpu_step *step, vx_error *err);     /* the fast way for any op */
+
+/* Weights as float32, whatever they are stored as; out holds w->elements. */
+void vx_cpu_read_weight(const vx_weight *w, float *out);
+
+static inline vx_status vx_cpu_overflow(vx_error *err) {
+    return vx_fail(err, VX_ERR_RESOURCE, "the network is too large for this machine's addresses");
+}
+
+#endif

@@ -1,0 +1,261 @@
+/* Compiling a graph: fuse, prepare a step for each op, lay out one arena, pack the weights; and
+ * running the result. */
+#include "backend/cpu/plan.h"
+
+#include <stdint.h>
+#include <string.h>
+
+#include "backend/cpu/layout.h"
+#include "base/size.h"
+
+/* With AddressSanitizer only the buffers that are alive may be touched, and each has a redzone. */
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#define VX_GUARD       VX_ALIGN
+#define POISON(p, n)   ASAN_POISON_MEMORY_REGION(p, n)
+#define UNPOISON(p, n) ASAN_UNPOISON_MEMORY_REGION(p, n)
+#else
+#define VX_GUARD       ((size_t)0)
+#define POISON(p, n)   ((void)(p), (void)(n))
+#define UNPOISON(p, n) ((void)(p), (void)(n))
+#endif
+
+struct vx_plan {
+    vx_device *device;
+    vx_graph *graph; /* own copy; op i is step i and writes value i */
+    vx_cpu_step *steps;
+    vx_buffer *buffers;     /* one a value, then one a step's scratch, then the workers' */
+    size_t *home;           /* value -> the value whose buffer it lives in */
+    unsigned char *weights; /* one block for all steps */
+    size_t weight_bytes, arena_bytes, worker_stride;
+    float **value; /* of the current run */
+    double flops;
+};
+
+/* --- compile ---------------------------------------------------------------------------------- */
+
+static vx_status prepare_steps(vx_plan *plan, bool reference, vx_error *err) {
+    const vx_graph *g = plan->graph;
+    for (size_t i = 0; i < g->op_count; i++) {
+        const vx_op *op = &g->ops[i];
+        vx_cpu_step *step = &plan->steps[i];
+        step->op = op;
+        step->kernels = plan->device->kernels;
+        step->workers = vx_pool_workers(plan->device->pool);
+        step->out = g->values[op->out].shape;
+        step->in = op->in[0] >= 0 ? g->values[op->in[0]].shape : step->out;
+        step->in2 = op->in[1] >= 0 ? g->values[op->in[1]].shape : (vx_shape){0};
+        if (op->kind == VX_OP_INPUT) continue;
+        vx_status status = reference ? vx_cpu_prepare_ref(step, err) : vx_cpu_prepare(step, err);
+        if (status != VX_OK) {
+            const char *name = g->values[op->out].name;
+            return vx_fail_prefix(err, status, name[0] ? name : vx_op_name(op->kind));
+        }
+        plan->flops += vx_op_flops(g, op);
+    }
+    return VX_OK;
+}
+
+/* Lifetimes: a value lives from the step that writes it to the last one that reads it. Input and
+ * outputs are the caller's memory. */
+static vx_status place_values(vx_plan *plan, vx_error *err) {
+    const vx_graph *g = plan->graph;
+    for (size_t i = 0; i < g->op_count; i++) {
+        vx_buffer *b = &plan->buffers[i];
+        b->first = b->last = i;
+        plan->home[i] = i;
+        if (g->ops[i].kind == VX_OP_INPUT || g->values[i].output) continue;
+        if (!vx_mul_size(vx_shape_elements(g->values[i].shape), sizeof(float), &b->bytes))
+            return vx_cpu_overflow(err);
+    }
+    for (size_t i = 0; i < g->op_count; i++)
+        for (int k = 0; k < 2; k++)
+            if (g->ops[i].in[k] >= 0) plan->buffers[g->ops[i].in[k]].last = i;
+    return VX_OK;
+}
+
+/* A step that may work in place takes over its input's buffer if it is the last reader. */
+static void share_buffers(vx_plan *plan) {
+    const vx_graph *g = plan->graph;
+    for (size_t i = 0; i < g->op_count; i++) {
+        const vx_op *op = &g->ops[i];
+        if (!plan->steps[i].in_place || op->in[0] == op->in[1]) continue;
+        const size_t root = plan->home[op->in[0]];
+        vx_buffer *from = &plan->buffers[root], *to = &plan->buffers[i];
+        if (!from->bytes || from->bytes != to->bytes || from->last != i) continue;
+        plan->home[i] = root;
+        from->last = to->last;
+        to->bytes = 0;
+    }
+    /* Later sharers prolong a root: its last use is known only now, which is fine, because a value
+     * is shared at its own last use only. */
+}
+
+static vx_status lay_out(vx_plan *plan, vx_error *err) {
+    const size_t ops = plan->graph->op_count, workers = vx_pool_workers(plan->device->pool);
+    size_t worker_max = 0;
+    vx_status status = place_values(plan, err);
+    if (status != VX_OK) return status;
+    share_buffers(plan);
+    for (size_t i = 0; i < ops; i++) {
+        plan->buffers[ops + i] =
+            (vx_buffer){.bytes = plan->steps[i].scratch_bytes, .first = i, .last = i};
+        if (plan->steps[i].worker_bytes > worker_max) worker_max = plan->steps[i].worker_bytes;
+    }
+    /* An odd number of cache lines: workers' scratch does not alias in the caches' sets. */
+    if (!vx_align_size(worker_max, VX_ALIGN, &plan->worker_stride)) return vx_cpu_overflow(err);
+    if (worker_max) plan->worker_stride |= VX_ALIGN;
+    vx_buffer *shared = &plan->buffers[2 * ops];
+    *shared = (vx_buffer){.first = 0, .last = ops - 1};
+    if (!vx_mul_size(plan->worker_stride, workers, &shared->bytes) ||
+        !vx_layout(plan->buffers, 2 * ops + 1, VX_GUARD, &plan->arena_bytes))
+        return vx_cpu_overflow(err);
+    return VX_OK;
+}
+
+static vx_status sum_weights(vx_plan *plan, vx_error *err) {
+    for (size_t i = 0; i < plan->graph->op_count; i++) {
+        size_t bytes;
+        if (!vx_align_size(plan->steps[i].weight_bytes, VX_ALIGN, &bytes) ||
+            !vx_add_size(plan->weight_bytes, bytes, &plan->weight_bytes))
+            return vx_cpu_overflow(err);
+    }
+    return VX_OK;
+}
+
+static vx_status check_budget(const vx_plan *plan, size_t budget, vx_error *err) {
+    size_t needed;
+    if (!vx_add_size(plan->arena_bytes, plan->weight_bytes, &needed)) return vx_cpu_overflow(err);
+    if (!budget || needed <= budget) return VX_OK;
+    return vx_fail(err, VX_ERR_RESOURCE,
+                   "the network needs %zu bytes, %zu are allowed (raise the memory limit)", needed,
+                   budget);
+}
+
+static vx_status pack_weights(vx_plan *plan, vx_error *err) {
+    unsigned char *next = plan->weights = vx_alloc(plan->weight_bytes);
+    if (!next)
+        return vx_fail(err, VX_ERR_RESOURCE, "out of memory (%zu MB of weights are needed)",
+                       plan->weight_bytes / 1000000);
+    for (size_t i = 0; i < plan->graph->op_count; i++) {
+        vx_cpu_step *step = &plan->steps[i];
+        step->weights = next;
+        next += (step->weight_bytes + VX_ALIGN - 1) & ~(VX_ALIGN - 1);
+        if (!step->pack) continue;
+        vx_status status = step->pack(step, err);
+        if (status != VX_OK) return status;
+    }
+    return VX_OK;
+}
+
+static vx_status fill_plan(vx_plan *plan, const vx_graph *graph, const vx_compile_options *options,
+                           vx_error *err) {
+    vx_status status = vx_graph_copy(graph, &plan->graph, err);
+    /* The reference runs the ops as they were written. */
+    if (status == VX_OK && !options->reference) status = vx_graph_fuse(plan->graph, err);
+    if (status != VX_OK) return status;
+    const size_t ops = plan->graph->op_count;
+    plan->steps = vx_alloc_zero(ops, sizeof *plan->steps);
+    plan->buffers = vx_alloc_zero(2 * ops + 1, sizeof *plan->buffers);
+    plan->home = vx_alloc_zero(ops, sizeof *plan->home);
+    plan->value = vx_alloc_zero(ops, sizeof *plan->value);
+    if (!plan->steps || !plan->buffers || !plan->home || !plan->value)
+        return vx_fail(err, VX_ERR_RESOURCE, "out of memory");
+    if ((status = prepare_steps(plan, options->reference, err)) != VX_OK) return status;
+    if ((status = lay_out(plan, err)) != VX_OK) return status;
+    if ((status = sum_weights(plan, err)) != VX_OK) return status;
+    if ((status = check_budget(plan, options->memory_budget, err)) != VX_OK) return status;
+    return pack_weights(plan, err);
+}
+
+vx_status vx_cpu_compile(vx_device *device, const vx_graph *graph,
+                         const vx_compile_options *options, vx_plan **out, vx_error *err) {
+    *out = NULL;
+    if (options->precision != VX_PRECISION_FP32)
+        return vx_fail(err, VX_ERR_RESOURCE,
+                       "this precision is not available on the CPU (use fp32)");
+    vx_plan *plan = vx_alloc_zero(1, sizeof *plan);
+    if (!plan) return vx_fail(err, VX_ERR_RESOURCE, "out of memory");
+    plan->device = device;
+    vx_status status = fill_plan(plan, graph, options, err);
+    if (status == VX_OK)
+        *out = plan;
+    else
+        vx_cpu_plan_free(plan);
+    return status;
+}
+
+void vx_cpu_plan_free(vx_plan *plan) {
+    if (!plan) return;
+    for (size_t i = 0; plan->steps && i < plan->graph->op_count; i++) {
+        vx_cpu_step *step = &plan->steps[i];
+        if (step->destroy) step->destroy(step);
+        vx_free(step->state);
+    }
+    vx_free(plan->steps);
+    vx_free(plan->buffers);
+    vx_free(plan->home);
+    vx_free(plan->value);
+    vx_free(plan->weights);
+    vx_graph_free(plan->graph);
+    vx_free(plan);
+}
+
+void vx_cpu_plan_info(const vx_plan *plan, vx_plan_info *out) {
+    *out = (vx_plan_info){.arena_bytes = plan->arena_bytes,
+                          .weight_bytes = plan->weight_bytes,
+                          .flops = plan->flops,
+                          .steps = plan->graph->op_count - 1};
+}
+
+/* --- run -------------------------------------------------------------------------------------- */
+
+/* Lets AddressSanitizer see exactly the buffers that are alive around step i. */
+static void open_buffers(const vx_plan *plan, unsigned char *arena, size_t i, bool opening) {
+    for (size_t k = 0; k < 2 * plan->graph->op_count; k++) {
+        const vx_buffer *b = &plan->buffers[k];
+        if (opening && b->bytes && b->first == i) UNPOISON(arena + b->offset, b->bytes);
+        if (!opening && b->bytes && b->last == i) POISON(arena + b->offset, b->bytes);
+    }
+}
+
+static vx_status run_steps(vx_plan *plan, unsigned char *arena, vx_error *err) {
+    const size_t ops = plan->graph->op_count;
+    vx_cpu_run run = {.pool = plan->device->pool,
+                      .kernels = plan->device->kernels,
+                      .value = plan->value,
+                      .worker_scratch = arena + plan->buffers[2 * ops].offset,
+                      .worker_stride = plan->worker_stride};
+    for (size_t i = 0; i < ops; i++) {
+        const vx_cpu_step *step = &plan->steps[i];
+        if (VX_GUARD) open_buffers(plan, arena, i, true);
+        run.scratch = arena + plan->buffers[ops + i].offset;
+        vx_status status = step->run ? step->run(step, &run, err) : VX_OK;
+        if (status != VX_OK) return status;
+        if (VX_GUARD) open_buffers(plan, arena, i, false);
+    }
+    return VX_OK;
+}
+
+vx_status vx_cpu_run_plan(vx_plan *plan, void *arena, const float *in, float *const *out,
+                          vx_error *err) {
+    const vx_graph *g = plan->graph;
+    unsigned char *base = arena;
+    size_t outputs = 0;
+    for (size_t i = 0; i < g->op_count; i++) {
+        if (g->values[i].output)
+            plan->value[i] = out[outputs++];
+        else if (g->ops[i].kind == VX_OP_INPUT)
+            plan->value[i] = (float *)(uintptr_t)in; /* no step writes its input */
+        else
+            plan->value[i] = (float *)(void *)(base + plan->buffers[plan->home[i]].offset);
+    }
+    /* An input that is an output too is copied: it has no step that writes it. */
+    if (g->values[0].output)
+        memcpy(plan->value[0], in, vx_shape_elements(g->values[0].shape) * sizeof *in);
+    POISON(arena, plan->arena_bytes);
+    UNPOISON(base + plan->buffers[2 * g->op_count].offset, plan->buffers[2 * g->op_count].bytes);
+    vx_status status = run_steps(plan, base, err);
+    UNPOISON(arena, plan->arena_bytes);
+    return status;
+}

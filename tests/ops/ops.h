@@ -1,0 +1,57 @@
+/* What the op tests share: random tensors, running a graph in every way, comparing. */
+#ifndef VX_TESTS_OPS_H
+#define VX_TESTS_OPS_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "backend/backend.h"
+#include "backend/cpu/cpu.h"
+
+/* Uniform in [-1, 1) (xorshift64*); state must not be 0. */
+float ops_random(uint64_t *state);
+
+/* A pool of random weights for one graph: each is scale * uniform + offset, freed together. */
+typedef struct ops_weights {
+    uint64_t seed;
+    size_t count;
+    float *blocks[64];
+} ops_weights;
+
+vx_weight ops_weight(ops_weights *w, size_t elements, float scale, float offset);
+vx_weight ops_weight_from(ops_weights *w, const float *values, size_t elements);
+void ops_weights_free(ops_weights *w);
+
+/* A random Mamba mixer for width c: weights of the sizes that training starts with. */
+vx_mamba ops_mamba(ops_weights *w, size_t c, size_t d_inner, size_t d_state, size_t d_conv,
+                   size_t dt_rank, vx_scan_order order);
+
+typedef struct ops_how {
+    unsigned workers;
+    bool reference;
+    vx_isa isa;
+} ops_how;
+
+static const ops_how ops_reference = {1, true, VX_ISA_BASELINE};
+static const ops_how ops_fast = {1, false, VX_ISA_BEST};
+
+/* Compiles and runs g (finished) on in and returns output number k of it (free with vx_free).
+ * Output and arena hold NaN before the run; guards around them are checked after it. */
+float *ops_run(const vx_graph *g, const float *in, ops_how how, size_t k);
+
+/* Random input for g's input value. */
+float *ops_input(const vx_graph *g, uint64_t seed);
+
+/* ||a - b|| / ||b||; NaN when a holds one. */
+double ops_relative(const float *a, const float *b, size_t n);
+
+/* Fast against reference, on every instruction set of this machine, and the same bits for 1, 2, 3,
+ * 7 and 16 workers. Checks all outputs of g. what: for the message. Returns the largest relative
+ * error. Frees nothing. */
+double ops_check(const vx_graph *g, const char *what, double tolerance);
+
+#endif
