@@ -1,0 +1,209 @@
+/* NRRD and MetaImage volumes. The headers are read by itk_*_header.cpp; ITK decodes the voxels
+ * through two ImageIO objects that are made here by name. No factory is registered and no
+ * itk::Image is used: ITK's NIfTI reader must not come in (its symbols are libnifti2's). */
+#include "io/itk_reader.h"
+
+#include <itkMetaImageIO.h>
+#include <itkNrrdImageIO.h>
+
+#include <cmath>
+#include <cstring>
+#include <type_traits>
+
+#include "io/itk_header.h"
+
+namespace vx_io {
+
+namespace {
+
+const vx_log *log_of(const vx_read_options *options) { return options ? options->log : nullptr; }
+
+bool is_meta(const char *path) { return vx_format_by_path(path) == VX_FORMAT_META; }
+
+ImageHeader read_header(const char *path, const vx_log *log) {
+    ImageHeader header = is_meta(path) ? read_meta_header(path, log) : read_nrrd_header(path, log);
+    vx_error err;
+    check(vx_geometry_check(&header.geo, &err), err);
+    return header;
+}
+
+bool same_scalar(Scalar type, itk::ImageIOBase &io) {
+    using Type = itk::IOComponentEnum;
+    if (io.GetComponentSize() != scalar_bytes(type)) return false;
+    switch (io.GetComponentType()) {
+    case Type::FLOAT:
+    case Type::DOUBLE:
+        return type == Scalar::f32 || type == Scalar::f64;
+    case Type::UCHAR:
+    case Type::USHORT:
+    case Type::UINT:
+    case Type::ULONG:
+    case Type::ULONGLONG:
+        return type == Scalar::u8 || type == Scalar::u16 || type == Scalar::u32 ||
+               type == Scalar::u64;
+    default:
+        return type == Scalar::i8 || type == Scalar::i16 || type == Scalar::i32 ||
+               type == Scalar::i64;
+    }
+}
+
+/* out: header.data_bytes bytes, native byte order. */
+void decode(const char *path, const ImageHeader &header, void *out) {
+    silence_itk();
+    itk::ImageIOBase::Pointer io;
+    if (is_meta(path))
+        io = itk::MetaImageIO::New();
+    else
+        io = itk::NrrdImageIO::New();
+    io->SetFileName(path);
+    io->ReadImageInformation();
+    itk::ImageIORegion region(io->GetNumberOfDimensions());
+    for (unsigned i = 0; i < io->GetNumberOfDimensions(); i++)
+        region.SetSize(i, io->GetDimensions(i));
+    io->SetIORegion(region);
+    const auto bytes = static_cast<unsigned long long>(io->GetImageSizeInBytes());
+    if (!same_scalar(header.type, *io) || bytes != header.data_bytes)
+        fail(VX_ERR_INPUT, "the header is ambiguous (ITK reads %llu bytes from it, we %zu)", bytes,
+             header.data_bytes);
+    io->Read(out);
+}
+
+/* Calls f with the C type of the voxels as a zero value. */
+template <typename F> void with_type(Scalar type, F &&f) {
+    switch (type) {
+    case Scalar::i8:
+        return f(int8_t{});
+    case Scalar::u8:
+        return f(uint8_t{});
+    case Scalar::i16:
+        return f(int16_t{});
+    case Scalar::u16:
+        return f(uint16_t{});
+    case Scalar::i32:
+        return f(int32_t{});
+    case Scalar::u32:
+        return f(uint32_t{});
+    case Scalar::i64:
+        return f(int64_t{});
+    case Scalar::u64:
+        return f(uint64_t{});
+    case Scalar::f32:
+        return f(float{});
+    case Scalar::f64:
+        return f(double{});
+    }
+}
+
+/* raw may be the tail of out: element i is loaded before out[i] is stored, and out[i] ends before
+ * element i + 1 begins. Returns the number of voxels that are not finite as float32. */
+template <typename T> size_t widen(const unsigned char *raw, size_t n, float *out) {
+    size_t bad = 0;
+    for (size_t i = 0; i < n; i++) {
+        T v;
+        std::memcpy(&v, raw + i * sizeof(T), sizeof(T));
+        const float f = static_cast<float>(v);
+        if (std::is_floating_point<T>::value && !std::isfinite(f)) bad++;
+        std::memcpy(out + i, &f, sizeof f);
+    }
+    return bad;
+}
+
+void read_volume(const char *path, const vx_log *log, VolumeOwner &volume) {
+    const ImageHeader header = read_header(path, log);
+    check_data(header, log);
+    vx_error err;
+    check(vx_volume_create(&header.geo, 1, &volume.p, &err), err);
+    const size_t n = vx_voxels(&header.geo), size = scalar_bytes(header.type);
+    float *out = volume.p->data;
+    /* Up to 4 bytes a voxel fit into the volume's own memory: its tail is decoded and widened to
+     * the front, so that no second copy is held. */
+    std::vector<unsigned char> own(size > 4 ? header.data_bytes : 0);
+    unsigned char *raw =
+        size > 4 ? own.data() : reinterpret_cast<unsigned char *>(out) + (4 - size) * n;
+    decode(path, header, raw);
+    size_t bad = 0;
+    with_type(header.type, [&](auto zero) { bad = widen<decltype(zero)>(raw, n, out); });
+    if (bad > 0)
+        fail(VX_ERR_INPUT, "%zu voxels are NaN or infinite (replace them by numbers)", bad);
+}
+
+/* Largest label; throws unless all are whole numbers 0..65535. */
+template <typename T> unsigned check_labels(const unsigned char *raw, size_t n) {
+    unsigned largest = 0;
+    for (size_t i = 0; i < n; i++) {
+        T v;
+        std::memcpy(&v, raw + i * sizeof(T), sizeof(T));
+        const double d = static_cast<double>(v);
+        if (!(d >= 0 && d <= 65535) || d != std::floor(d))
+            fail(VX_ERR_INPUT, "voxel value %g is not a label (whole numbers 0 to 65535)", d);
+        if (d > largest) largest = static_cast<unsigned>(d);
+    }
+    return largest;
+}
+
+void read_labels(const char *path, const vx_log *log, MaskOwner &mask) {
+    const ImageHeader header = read_header(path, log);
+    check_data(header, log);
+    std::vector<unsigned char> raw(header.data_bytes);
+    decode(path, header, raw.data());
+    const size_t n = vx_voxels(&header.geo);
+    with_type(header.type, [&](auto zero) {
+        using T = decltype(zero);
+        const unsigned largest = check_labels<T>(raw.data(), n);
+        vx_error err;
+        check(vx_mask_create(&header.geo, largest > 255 ? 2 : 1, &mask.p, &err), err);
+        for (size_t i = 0; i < n; i++) {
+            T v;
+            std::memcpy(&v, raw.data() + i * sizeof(T), sizeof(T));
+            vx_mask_set(mask.p, i, static_cast<unsigned>(v));
+        }
+    });
+}
+
+} // namespace
+
+void silence_itk() { itk::Object::SetGlobalWarningDisplay(false); }
+
+} // namespace vx_io
+
+using namespace vx_io;
+
+extern "C" {
+
+static vx_status itk_info(const char *path, const vx_read_options *options, vx_image_info *out,
+                          vx_error *err) {
+    return guarded(VX_ERR_INPUT, err, [&] {
+        const ImageHeader header = read_header(path, log_of(options));
+        *out = vx_image_info{};
+        out->format = vx_format_by_path(path);
+        out->geo = header.geo;
+        out->channels = 1;
+        std::strncpy(out->dtype, scalar_name(header.type), sizeof out->dtype - 1);
+    });
+}
+
+static vx_status itk_read(const char *path, const vx_read_options *options, vx_volume **out,
+                          vx_error *err) {
+    return guarded(VX_ERR_INPUT, err, [&] {
+        VolumeOwner volume;
+        read_volume(path, log_of(options), volume);
+        *out = volume.release();
+    });
+}
+
+static vx_status itk_read_mask(const char *path, const vx_read_options *options, vx_mask **out,
+                               vx_error *err) {
+    return guarded(VX_ERR_INPUT, err, [&] {
+        MaskOwner mask;
+        read_labels(path, log_of(options), mask);
+        *out = mask.release();
+    });
+}
+
+static vx_status itk_write_mask(const char *path, const vx_mask *mask,
+                                const vx_write_options *options, vx_error *err) {
+    return guarded(VX_ERR_OUTPUT, err, [&] { write_itk_mask(path, mask, options); });
+}
+
+const vx_format_ops vx_itk_ops = {itk_info, itk_read, itk_read_mask, itk_write_mask};
+}
