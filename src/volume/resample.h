@@ -24,9 +24,20 @@ vx_geometry vx_resampled_geometry(const vx_geometry *geo, const size_t new_dims[
 vx_status vx_resample_volume(const vx_volume *in, const size_t new_dims[3], int order,
                              int separate_axis, int axis_order, vx_pool *pool, vx_volume **out,
                              vx_error *err);
-/* Labels: one channel a label, order 1 (or 0), >= 0.5, ascending label order, as nnU-Net resamples
- * masks. */
+/* How the labels around a new voxel are settled; each label's indicator is interpolated on its own.
+ */
+typedef enum vx_mask_rule {
+    VX_MASK_RULE_HALF,  /* the last label in ascending order that reaches 0.5, else 0:
+                           batchgenerators  up to 0.25.1, with which most published nnU-Net models
+                           were trained */
+    VX_MASK_RULE_ARGMAX /* the largest share, the nearest voxel's label among equals:
+                           batchgenerators 0.25.5 */
+} vx_mask_rule;
+/* Labels: one channel a label, order 1 (or 0), as nnU-Net resamples masks; order 0 along a separate
+ * axis. The first function takes VX_MASK_RULE_HALF. */
 vx_status vx_resample_mask(const vx_mask *in, const size_t new_dims[3], int order,
                            int separate_axis, vx_mask **out, vx_error *err);
+vx_status vx_resample_mask_by(const vx_mask *in, const size_t new_dims[3], int order,
+                              int separate_axis, vx_mask_rule rule, vx_mask **out, vx_error *err);
 
 #endif

@@ -69,7 +69,8 @@ static inline size_t vx_voxels(const vx_geometry *geo) {
     return geo->dims[0] * geo->dims[1] * geo->dims[2];
 }
 
-/* Volume of a voxel in mm^3: the affine's determinant, since voxels of a sheared grid are not boxes. */
+/* Volume of a voxel in mm^3: the affine's determinant, since voxels of a sheared grid are not
+ * boxes. */
 static inline double vx_voxel_mm3(const vx_geometry *geo) {
     const double(*m)[4] = geo->affine;
     return fabs(m[0][0] * (m[1][1] * m[2][2] - m[1][2] * m[2][1]) -
