@@ -10,8 +10,9 @@
 #include "volume/intensity.h"
 #include "volume/labels.h"
 
-#define VX_MAX_STAGES  8
-#define VX_MAX_CLASSES 1024
+#define VX_MAX_STAGES   8
+#define VX_MAX_CLASSES  1024
+#define VX_MAX_CHANNELS 64
 
 typedef enum vx_shell {
     VX_SHELL_RESIDUAL_ENCODER,
@@ -25,7 +26,7 @@ typedef enum vx_mamba_family {
     VX_MAMBA_PAN_SEGMAMBA,
     VX_MAMBA_SEGMAMBA,
     VX_MAMBA_MULTI_SEGMAMBA,
-    VX_MAMBA_UMAMBA_BOT
+    VX_MAMBA_UMAMBA_BOT /* at the bottleneck only */
 } vx_mamba_family;
 
 typedef struct vx_network {
@@ -47,7 +48,6 @@ typedef struct vx_channel {
     vx_normalisation normalisation;
 } vx_channel;
 
-/* A region of a region-based model: sigmoid > 0.5, in the listed order. */
 typedef struct vx_recipe {
     char name[64], version[32], licence[64], description[256], modality[16];
     char *provenance; /* JSON text, may be NULL */
@@ -56,7 +56,8 @@ typedef struct vx_recipe {
     size_t channel_count;
     vx_channel *channels;
     vx_label_table labels;
-    bool regions;        /* labels have members: class k is the k-th label's own sigmoid map */
+    bool regions; /* labels have members: class k is the k-th label's own sigmoid map, on where
+                     it exceeds 0.5; later labels overwrite */
     char orientation[4]; /* axis codes of x, y, z, or "" for as stored */
     bool crop_nonzero;
     double spacing[3];
@@ -70,7 +71,9 @@ typedef struct vx_recipe {
     vx_network network;
 } vx_recipe;
 
-/* Strict: unknown keys, wrong types, out-of-range numbers and nesting above 64 are VX_ERR_MODEL. */
+/* json: bytes of UTF-8, no NUL needed. Strict: unknown keys, wrong types, out-of-range numbers and
+ * nesting above 64 are VX_ERR_MODEL; so are a second use of a key, and counts that contradict each
+ * other. */
 vx_status vx_recipe_parse(const char *json, size_t bytes, vx_recipe **out, vx_error *err);
 void vx_recipe_free(vx_recipe *recipe);
 
