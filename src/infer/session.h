@@ -20,17 +20,22 @@ typedef struct vx_session_options {
     size_t memory_budget;
 } vx_session_options;
 
-/* model is borrowed and must outlive the session. */
+/* model is borrowed and must outlive the session. VX_ERR_USAGE for a step outside (0, 1];
+ * VX_ERR_RESOURCE when device, precision or memory are not there. A session is used by one thread
+ * at a time. */
 vx_status vx_session_create(const vx_model *model, const vx_session_options *options,
                             vx_session **out, vx_error *err);
 void vx_session_free(vx_session *session);
+/* One line for people: the device. */
+void vx_session_describe(const vx_session *session, char *text, size_t bytes);
 
 typedef struct vx_predict_plan {
     size_t tiles;
-    size_t network_bytes;     /* arena + weights */
-    size_t accumulator_bytes; /* sliding slab of logits and weights */
-    size_t volume_bytes;      /* image on both grids, mask */
-    double flops;
+    size_t network_bytes;     /* arena + packed weights */
+    size_t accumulator_bytes; /* one tile in and out, sliding slab of logits, resampling rows */
+    size_t volume_bytes; /* peak of the image's copies (cropped, turned, at the model's spacing) and
+                            the mask; without the caller's volume and the resampler's own scratch */
+    double flops;        /* of all tiles and mirrored passes */
 } vx_predict_plan;
 
 typedef struct vx_predict_times {
@@ -38,7 +43,9 @@ typedef struct vx_predict_times {
 } vx_predict_times;
 
 /* Receives finished class probabilities (softmax; sigmoid for regions) of one z slice of the volume
- * *as stored*, in ascending z: data[class][y][x]. Only when asked for. */
+ * *as stored*, in ascending z: data[class][y][x]. Only when asked for. A status other than VX_OK
+ * stops the prediction and is returned. See infer/probabilities.h for volumes that the recipe
+ * turns: they need classes x volume x 4 bytes of temporary disk space. */
 typedef vx_status (*vx_slice_sink)(void *user_data, size_t z, const float *data, vx_error *err);
 
 typedef struct vx_predict_options {
@@ -48,14 +55,16 @@ typedef struct vx_predict_options {
     void *sink_data;
 } vx_predict_options;
 
-/* Bytes and work for a volume of this geometry, before anything is allocated. */
+/* Bytes and work for a volume of this geometry, before anything is allocated. What cropping to
+ * non-zero will save is not known yet: the numbers are those of the whole volume. */
 vx_status vx_session_plan(const vx_session *session, const vx_geometry *geo, vx_predict_plan *out,
                           vx_error *err);
 
 /* The whole way: orient, crop, normalise, resample, tiles, sliding accumulation, resample + argmax,
- * undo. mask is on volume's grid with volume's source; values are the recipe's label values. volume
- * is not changed. VX_ERR_INPUT: channel count; VX_ERR_MODEL: field of view, NaN or infinity in the
- * logits; VX_ERR_CANCELLED. */
+ * undo. mask is on volume's grid with volume's source; values are the recipe's label values. The
+ * recipe's postprocessing is the caller's to apply (infer/postprocess.h). volume is not changed.
+ * VX_ERR_INPUT: channel count, NaN voxels; VX_ERR_MODEL: field of view, NaN or infinity in the
+ * logits; VX_ERR_CANCELLED. times may be NULL; options too. */
 vx_status vx_session_predict(vx_session *session, const vx_volume *volume,
                              const vx_predict_options *options, vx_mask **mask,
                              vx_predict_times *times, vx_error *err);
