@@ -6,12 +6,13 @@
 #include "base/memory.h"
 #include "base/size.h"
 
-vx_status vx_axis_map_create(size_t in, size_t out, int order, vx_axis_map *map, vx_error *err) {
-    *map = (vx_axis_map){.in = in, .out = out};
+vx_status vx_logits_axis_create(size_t in, size_t out, int order, vx_logits_axis *map,
+                                vx_error *err) {
+    *map = (vx_logits_axis){.in = in, .out = out};
     map->low = vx_alloc_zero(out, sizeof *map->low);
     map->weight = vx_alloc_zero(out, sizeof *map->weight);
     if (!map->low || !map->weight) {
-        vx_axis_map_free(map);
+        vx_logits_axis_free(map);
         return vx_fail(err, VX_ERR_RESOURCE, "out of memory");
     }
     double scale = (double)in / (double)out, last = (double)(in - 1);
@@ -30,7 +31,7 @@ vx_status vx_axis_map_create(size_t in, size_t out, int order, vx_axis_map *map,
     return VX_OK;
 }
 
-void vx_axis_map_free(vx_axis_map *map) {
+void vx_logits_axis_free(vx_logits_axis *map) {
     vx_free(map->low);
     vx_free(map->weight);
     map->low = NULL;
@@ -57,7 +58,7 @@ vx_status vx_finaliser_create(const size_t in[3], const size_t out[3], const int
                                 .workers = vx_pool_workers(pool)};
     vx_status status = VX_OK;
     for (int a = 0; a < 3 && status == VX_OK; a++)
-        status = vx_axis_map_create(in[a], out[a], order[a], &finaliser->axis[a], err);
+        status = vx_logits_axis_create(in[a], out[a], order[a], &finaliser->axis[a], err);
     if (status == VX_OK) {
         finaliser->rows = vx_alloc_zero(finaliser->workers, finaliser->row_floats * sizeof(float));
         if (!finaliser->rows) status = vx_fail(err, VX_ERR_RESOURCE, "out of memory");
@@ -67,14 +68,14 @@ vx_status vx_finaliser_create(const size_t in[3], const size_t out[3], const int
 }
 
 void vx_finaliser_free(vx_finaliser *finaliser) {
-    for (int a = 0; a < 3; a++) vx_axis_map_free(&finaliser->axis[a]);
+    for (int a = 0; a < 3; a++) vx_logits_axis_free(&finaliser->axis[a]);
     vx_free(finaliser->rows);
     finaliser->rows = NULL;
 }
 
 bool vx_finaliser_ready(const vx_finaliser *finaliser, size_t finished) {
-    const vx_axis_map *z = &finaliser->axis[0];
-    return finaliser->next < z->out && vx_axis_map_high(z, finaliser->next) < finished;
+    const vx_logits_axis *z = &finaliser->axis[0];
+    return finaliser->next < z->out && vx_logits_axis_high(z, finaliser->next) < finished;
 }
 
 typedef struct slice_job {
@@ -93,9 +94,9 @@ static void blend(const float *a, const float *b, float w, size_t n, float *out)
 /* The slab's row at output row y, interpolated along z and y: [x of the input][class]. */
 static const float *blend_row(const slice_job *job, size_t y, float *scratch) {
     const vx_finaliser *f = job->finaliser;
-    const vx_axis_map *axis = &f->axis[1];
+    const vx_logits_axis *axis = &f->axis[1];
     size_t n = f->axis[2].in * f->classes;
-    size_t low = axis->low[y] * n, high = vx_axis_map_high(axis, y) * n;
+    size_t low = axis->low[y] * n, high = vx_logits_axis_high(axis, y) * n;
     float wy = axis->weight[y], wz = job->weight;
     if (wz == 0 && wy == 0) return job->low + low;
     if (wz == 0) {
@@ -138,7 +139,7 @@ static void to_probabilities(const float *logits, size_t classes, bool regions, 
 static void finalise_row(void *ctx, size_t y, unsigned worker) {
     const slice_job *job = ctx;
     const vx_finaliser *f = job->finaliser;
-    const vx_axis_map *axis = &f->axis[2];
+    const vx_logits_axis *axis = &f->axis[2];
     const vx_label_target *target = &f->target;
     size_t classes = f->classes, plane = f->axis[1].out * axis->out;
     float *scratch = f->rows + worker * f->row_floats;
@@ -162,11 +163,11 @@ static void finalise_row(void *ctx, size_t y, unsigned worker) {
 
 void vx_finaliser_slice(vx_finaliser *finaliser, const vx_slab *slab, float *probabilities,
                         vx_pool *pool) {
-    const vx_axis_map *z = &finaliser->axis[0];
+    const vx_logits_axis *z = &finaliser->axis[0];
     size_t i = finaliser->next;
     slice_job job = {.finaliser = finaliser,
                      .low = vx_slab_slice(slab, z->low[i]),
-                     .high = vx_slab_slice(slab, vx_axis_map_high(z, i)),
+                     .high = vx_slab_slice(slab, vx_logits_axis_high(z, i)),
                      .weight = z->weight[i],
                      .probabilities = probabilities};
     vx_pool_run(pool, finaliser->axis[1].out, finalise_row, &job);

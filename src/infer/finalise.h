@@ -21,16 +21,17 @@
 #include "volume/volume.h"
 
 /* One axis of a resampling: out[i] = (1 - weight[i]) * in[low[i]] + weight[i] * in[high(i)]. */
-typedef struct vx_axis_map {
+typedef struct vx_logits_axis {
     size_t in, out;
     size_t *low;   /* out entries, ascending */
     float *weight; /* out entries, 0 <= weight < 1 */
-} vx_axis_map;
+} vx_logits_axis;
 
-/* order 0 or 1. Freed with vx_axis_map_free. */
-vx_status vx_axis_map_create(size_t in, size_t out, int order, vx_axis_map *map, vx_error *err);
-void vx_axis_map_free(vx_axis_map *map);
-static inline size_t vx_axis_map_high(const vx_axis_map *map, size_t i) {
+/* order 0 or 1. Freed with vx_logits_axis_free. */
+vx_status vx_logits_axis_create(size_t in, size_t out, int order, vx_logits_axis *map,
+                                vx_error *err);
+void vx_logits_axis_free(vx_logits_axis *map);
+static inline size_t vx_logits_axis_high(const vx_logits_axis *map, size_t i) {
     return map->weight[i] > 0 ? map->low[i] + 1 : map->low[i];
 }
 
@@ -43,7 +44,7 @@ typedef struct vx_label_target {
 } vx_label_target;
 
 typedef struct vx_finaliser {
-    vx_axis_map axis[3];
+    vx_logits_axis axis[3];
     size_t classes;
     bool regions;           /* sigmoid > 0.5 of each class in order, later ones overwrite */
     const unsigned *values; /* label value of each class (borrowed); of class 0 too */

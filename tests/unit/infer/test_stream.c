@@ -309,12 +309,12 @@ static void axis_maps_equal_skimage(void **state) {
         {1, 4, 0, {0, 0, 0, 0}},
     };
     for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
-        vx_axis_map map;
-        assert_int_equal(vx_axis_map_create(cases[k].in, cases[k].out, cases[k].order, &map, NULL),
-                         VX_OK);
+        vx_logits_axis map;
+        assert_int_equal(
+            vx_logits_axis_create(cases[k].in, cases[k].out, cases[k].order, &map, NULL), VX_OK);
         for (size_t i = 0; i < cases[k].out; i++)
             assert_true(fabs((double)map.low[i] + (double)map.weight[i] - cases[k].at[i]) < 1e-6);
-        vx_axis_map_free(&map);
+        vx_logits_axis_free(&map);
     }
 }
 
