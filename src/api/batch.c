@@ -1,0 +1,398 @@
+/* Many cases: each worker has its own session and takes the next case; one bad case does not stop
+ * the others. vxm_batch_run, at the end, is the order of things. */
+#include "api/batch.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/memory.h"
+#include "base/threads.h"
+
+/* ---- Opening ---- */
+
+static vxm_status check_batch_options(const vxm_batch_options *options,
+                                      const vxm_segment_options *segment, vxm_error *error) {
+    if (options->shards < 1 || options->shard < 1 || options->shard > options->shards)
+        return vx_api_fail(error, NULL, VXM_ERR_USAGE,
+                           "shard %u of %u (shards count from 1: 1/4 to 4/4)", options->shard,
+                           options->shards);
+    if (options->jobs < 1 || options->jobs > 1024)
+        return vx_api_fail(error, NULL, VXM_ERR_USAGE, "%u jobs (1 to 1024 are possible)",
+                           options->jobs);
+    if (options->resume && segment->overwrite)
+        return vx_api_fail(error, NULL, VXM_ERR_USAGE,
+                           "resume and overwrite contradict each other (take one of them)");
+    if (options->input_count && options->channel_count)
+        return vx_api_fail(error, NULL, VXM_ERR_USAGE,
+                           "inputs and channels by name do not go together (give all files of the "
+                           "case as --channel NAME=FILE)");
+    return VXM_OK;
+}
+
+static bool is_dicom_case(const vx_case_files *c) {
+    const char *path = c->files[0];
+    size_t n = strlen(path);
+    return c->channel_count == 1 &&
+           (vx_is_dicom_file(path) || path[n - 1] == '/' || !vx_known_ending(path));
+}
+
+static vxm_status check_dicom_seg(const vxm_batch *batch, vxm_error *error) {
+    if (batch->rule.format != VX_FORMAT_DICOM_SEG) return VXM_OK;
+    for (size_t i = 0; i < batch->list.count; i++)
+        if (!is_dicom_case(&batch->list.cases[i]))
+            return vx_api_fail(error, batch->list.cases[i].shown, VXM_ERR_USAGE,
+                               "--format dcmseg needs DICOM input (use nii.gz for this one)");
+    return VXM_OK;
+}
+
+/* Case k belongs to shard k mod shards + 1: neighbours, which are often alike, spread out. */
+static vxm_status take_shard(vxm_batch *batch, vxm_error *error) {
+    size_t shards = batch->options.shards, room = batch->list.count / shards + 1;
+    batch->index = vx_alloc_zero(room, sizeof *batch->index);
+    batch->targets = vx_alloc_zero(room, sizeof *batch->targets);
+    batch->states = vx_alloc_zero(room, sizeof *batch->states);
+    if (!batch->index || !batch->targets || !batch->states) return vx_api_no_memory(error);
+    for (size_t k = batch->options.shard - 1; k < batch->list.count; k += shards) {
+        vxm_status s = vx_target_make(&batch->rule, batch->list.cases[k].name,
+                                      &batch->targets[batch->count], error);
+        if (s != VXM_OK) return s;
+        batch->index[batch->count++] = k;
+    }
+    return VXM_OK;
+}
+
+static vxm_status open_batch(vxm_batch *batch, vxm_error *error) {
+    const vxm_batch_options *options = &batch->options;
+    vxm_status s = check_batch_options(options, &batch->segment, error);
+    if (s != VXM_OK) return s;
+    s = options->channel_count
+            ? vx_named_channels(options->channels, options->channel_count, &batch->list, error)
+            : vx_find_cases(options->inputs, options->input_count, options->folders != 0,
+                            &batch->list, error);
+    if (s == VXM_OK)
+        s = vx_output_rule_make(options->output, batch->segment.format, batch->list.count,
+                                &batch->rule, error);
+    if (s == VXM_OK) s = check_dicom_seg(batch, error);
+    return s == VXM_OK ? take_shard(batch, error) : s;
+}
+
+vxm_status vxm_batch_open(const vxm_batch_options *options, const vxm_segment_options *segment,
+                          vxm_batch **out, vxm_error *error) {
+    *out = NULL;
+    vxm_batch *batch = vx_alloc_zero(1, sizeof *batch);
+    if (!batch) return vx_api_no_memory(error);
+    vxm_batch_options_init(&batch->options);
+    vxm_segment_options_init(&batch->segment);
+    vxm_status s = vx_api_options(&batch->options, sizeof batch->options, options, error);
+    if (s == VXM_OK) s = vx_api_options(&batch->segment, sizeof batch->segment, segment, error);
+    if (s == VXM_OK) s = open_batch(batch, error);
+    if (s != VXM_OK) {
+        vxm_batch_close(batch);
+        return s;
+    }
+    *out = batch;
+    return VXM_OK;
+}
+
+static void forget_outcome(vx_case_state *state) {
+    vxm_result_free(state->result);
+    vx_free(state->error);
+    *state = (vx_case_state){0};
+}
+
+void vxm_batch_close(vxm_batch *batch) {
+    if (!batch) return;
+    for (size_t i = 0; i < batch->count; i++) {
+        forget_outcome(&batch->states[i]);
+        vx_target_free(&batch->targets[i]);
+    }
+    cJSON_Delete(batch->run);
+    vx_free(batch->index);
+    vx_free(batch->targets);
+    vx_free(batch->states);
+    vx_case_list_free(&batch->list);
+    vx_free(batch);
+}
+
+/* ---- Looking at it ---- */
+
+size_t vxm_batch_count(const vxm_batch *batch) { return batch->count; }
+
+void vxm_batch_case(const vxm_batch *batch, size_t i, vxm_case *out) {
+    *out = (vxm_case){0};
+    if (i >= batch->count) return;
+    const vx_case_files *files = &batch->list.cases[batch->index[i]];
+    const vx_case_state *state = &batch->states[i];
+    *out = (vxm_case){.number = batch->index[i] + 1,
+                      .name = files->name,
+                      .input = files->shown,
+                      .output = batch->targets[i].mask,
+                      .channels = files->channel_count,
+                      .status = state->status,
+                      .error = state->error,
+                      .result = state->result,
+                      .plan = state->plan};
+}
+
+bool vx_batch_first_geometry(const vxm_batch *batch, vx_geometry *geo, size_t *channels) {
+    for (size_t i = 0; i < batch->list.count; i++)
+        if (vx_inspect_inputs(&batch->list.cases[i], &batch->segment, geo, channels, NULL) ==
+            VXM_OK)
+            return true;
+    return false;
+}
+
+/* ---- Running ---- */
+
+typedef struct batch_run {
+    vxm_batch *batch;
+    const vx_choices *choices;
+    vx_run_state state;
+    size_t next; /* case to take; guarded by state.lock */
+} batch_run;
+
+typedef struct batch_worker {
+    batch_run *run;
+    vxm_session *session;
+    pthread_t thread;
+    bool started;
+} batch_worker;
+
+/* Notes how case i ended and tells the caller. Takes result. */
+static void finish_case(batch_run *run, size_t i, vxm_status status, vxm_result *result,
+                        const vxm_error *error) {
+    vxm_batch *batch = run->batch;
+    vx_case_state *state = &batch->states[i];
+    state->result = result;
+    if (status == VXM_OK) {
+        state->status = batch->options.dry_run      ? VXM_CASE_PLANNED
+                        : result && result->skipped ? VXM_CASE_SKIPPED
+                                                    : VXM_CASE_DONE;
+    } else {
+        state->status = status == VXM_ERR_CANCELLED ? VXM_CASE_CANCELLED : VXM_CASE_FAILED;
+        state->error = vx_alloc(sizeof *state->error);
+        if (state->error) *state->error = *error;
+    }
+    vxm_case view;
+    vxm_batch_case(batch, i, &view);
+    pthread_mutex_lock(&run->state.lock);
+    run->state.cases_done++;
+    if (batch->options.on_case) batch->options.on_case(batch->options.user_data, &view);
+    pthread_mutex_unlock(&run->state.lock);
+}
+
+static void plan_case(batch_run *run, vxm_session *session, size_t i) {
+    vxm_batch *batch = run->batch;
+    const vx_case_files *files = &batch->list.cases[batch->index[i]];
+    vx_case_state *state = &batch->states[i];
+    vxm_error error;
+    vx_geometry geo;
+    size_t channels = 0, wanted = run->choices->recipe->channel_count;
+    vxm_status s = vx_inspect_inputs(files, &batch->segment, &geo, &channels, &error);
+    if (s == VXM_OK && channels != wanted)
+        s = vx_api_fail(&error, files->shown, VXM_ERR_INPUT,
+                        "%zu channels, but the model wants %zu", channels, wanted);
+    if (s == VXM_OK) s = vx_plan_volume(session, &geo, &state->plan, &error);
+    state->planned = s == VXM_OK;
+    finish_case(run, i, s, NULL, &error);
+}
+
+static void segment_case(batch_run *run, vxm_session *session, size_t i) {
+    vxm_batch *batch = run->batch;
+    vxm_error error;
+    vxm_result *result = NULL;
+    vx_case_run one = {.session = session,
+                       .choices = run->choices,
+                       .files = &batch->list.cases[batch->index[i]],
+                       .target = &batch->targets[i],
+                       .number = batch->index[i] + 1,
+                       .resume = batch->options.resume != 0,
+                       .state = &run->state};
+    vxm_status s = vx_segment_case(&one, &result, &error);
+    /* An error that names no file is about this case as a whole. */
+    if (s != VXM_OK && !error.file[0])
+        snprintf(error.file, sizeof error.file, "%s", one.files->shown);
+    finish_case(run, i, s, result, &error);
+}
+
+static void *work(void *arg) {
+    batch_worker *worker = arg;
+    batch_run *run = worker->run;
+    for (;;) {
+        pthread_mutex_lock(&run->state.lock);
+        size_t i = run->next++;
+        pthread_mutex_unlock(&run->state.lock);
+        if (i >= run->batch->count || atomic_load(&run->state.cancelled)) return NULL;
+        if (run->batch->options.dry_run)
+            plan_case(run, worker->session, i);
+        else
+            segment_case(run, worker->session, i);
+    }
+}
+
+static void close_workers(batch_worker *workers, unsigned jobs) {
+    for (unsigned j = 0; j < jobs; j++) vxm_session_free(workers[j].session);
+    vx_free(workers);
+}
+
+/* One session a job; threads and memory are divided between them. */
+static vxm_status open_workers(batch_run *run, const vxm_model *model,
+                               const vxm_session_options *options, unsigned jobs,
+                               batch_worker **out, vxm_error *error) {
+    vxm_session_options share;
+    vxm_session_options_init(&share);
+    vxm_status s = vx_api_options(&share, sizeof share, options, error);
+    if (s != VXM_OK) return s;
+    unsigned threads = share.threads ? share.threads : vx_cpu_count();
+    share.threads = threads / jobs ? threads / jobs : 1;
+    if (jobs > 1) {
+        uint64_t memory = share.memory_limit ? share.memory_limit : vx_available_memory();
+        share.memory_limit = memory / jobs;
+    }
+    batch_worker *workers = vx_alloc_zero(jobs, sizeof *workers);
+    if (!workers) return vx_api_no_memory(error);
+    for (unsigned j = 0; j < jobs && s == VXM_OK; j++) {
+        workers[j].run = run;
+        s = vxm_session_create(model, &share, &workers[j].session, error);
+    }
+    if (s != VXM_OK) {
+        close_workers(workers, jobs);
+        return s;
+    }
+    *out = workers;
+    return VXM_OK;
+}
+
+static void run_workers(batch_worker *workers, unsigned jobs) {
+    for (unsigned j = 1; j < jobs; j++)
+        workers[j].started = pthread_create(&workers[j].thread, NULL, work, &workers[j]) == 0;
+    work(&workers[0]); /* whatever threads could not be started, this one does all that is left */
+    for (unsigned j = 1; j < jobs; j++)
+        if (workers[j].started) pthread_join(workers[j].thread, NULL);
+}
+
+/* ---- Before and after ---- */
+
+static vxm_status check_new_file(const vxm_batch *batch, const char *path, vxm_error *error) {
+    if (!path || batch->segment.overwrite || batch->options.resume || access(path, F_OK) != 0)
+        return VXM_OK;
+    return vx_api_fail(error, path, VXM_ERR_OUTPUT, "exists already (use --overwrite)");
+}
+
+/* Two files of one name, for example --stats and the sidecar of the only case. */
+static vxm_status check_own_names(const vxm_batch *batch, vxm_error *error) {
+    const char *own[2] = {batch->options.report_path, batch->options.stats_path};
+    for (int k = 0; k < 2; k++) {
+        if (!own[k]) continue;
+        if (k == 1 && own[0] && strcmp(own[0], own[1]) == 0)
+            return vx_api_fail(error, own[k], VXM_ERR_USAGE,
+                               "report and statistics have one name (choose another)");
+        for (size_t i = 0; i < batch->count; i++)
+            if (strcmp(own[k], batch->targets[i].sidecar) == 0 ||
+                strcmp(own[k], batch->targets[i].mask) == 0)
+                return vx_api_fail(error, own[k], VXM_ERR_USAGE,
+                                   "this is the name of a case's own file (choose another)");
+    }
+    return VXM_OK;
+}
+
+/* All that can be refused before the first voxel is read. */
+static vxm_status check_outputs(const vxm_batch *batch, const vx_choices *choices,
+                                vxm_error *error) {
+    vxm_status s = check_own_names(batch, error);
+    if (s == VXM_OK) s = check_new_file(batch, batch->options.report_path, error);
+    if (s == VXM_OK) s = check_new_file(batch, batch->options.stats_path, error);
+    for (size_t i = 0; i < batch->count && s == VXM_OK; i++) {
+        vx_outputs outputs;
+        const vx_case_files *files = &batch->list.cases[batch->index[i]];
+        s = vx_outputs_make(&batch->targets[i], choices, &outputs, error);
+        if (s != VXM_OK) return s;
+        s = vx_outputs_check_inputs(&outputs, files->files, files->channel_count, error);
+        if (s == VXM_OK && !batch->segment.overwrite && !batch->options.resume)
+            s = vx_outputs_check_absent(&outputs, error);
+        vx_outputs_free(&outputs);
+    }
+    return s;
+}
+
+/* The status of the whole run from those of its cases. */
+static vxm_status summarise(const vxm_batch *batch, bool cancelled, vxm_error *error) {
+    size_t failed = 0, first = 0;
+    for (size_t i = batch->count; i-- > 0;)
+        if (batch->states[i].status == VXM_CASE_FAILED) {
+            failed++;
+            first = i;
+        }
+    if (cancelled) return vx_api_fail(error, NULL, VXM_ERR_CANCELLED, "cancelled");
+    if (!failed) return VXM_OK;
+    if (batch->list.count == 1) {
+        const vxm_error *own = batch->states[first].error;
+        if (!own) return vx_api_no_memory(error);
+        if (error) *error = *own;
+        return own->code;
+    }
+    return vx_api_fail(error, NULL, VXM_ERR_BATCH,
+                       "%zu of %zu cases failed (the others are written)", failed, batch->count);
+}
+
+static vxm_status write_reports(const vxm_batch *batch, vxm_error *error) {
+    bool replace = batch->segment.overwrite || batch->options.resume;
+    const vxm_batch_options *options = &batch->options;
+    vxm_status s = VXM_OK;
+    if (options->report_path)
+        s = vx_json_write(vx_batch_report(batch), options->report_path, replace, error);
+    if (options->stats_path && s == VXM_OK)
+        s = vx_json_write(vx_batch_stats(batch), options->stats_path, replace, error);
+    return s;
+}
+
+static vxm_status run_checked(vxm_batch *batch, const vxm_model *model,
+                              const vxm_session_options *session, const vx_choices *choices,
+                              vxm_error *error) {
+    batch_worker *workers;
+    batch_run run = {.batch = batch, .choices = choices};
+    unsigned jobs = batch->options.jobs;
+    if (jobs > batch->count) jobs = batch->count ? (unsigned)batch->count : 1;
+    vxm_status s = open_workers(&run, model, session, jobs, &workers, error);
+    if (s != VXM_OK) return s;
+    vx_run_state_init(&run.state, &batch->segment.callbacks, batch->count);
+    cJSON_Delete(batch->run);
+    batch->run = vx_run_json(batch, workers[0].session, choices, jobs);
+    batch->started = vx_now();
+    for (size_t i = 0; i < batch->count; i++) forget_outcome(&batch->states[i]);
+    if (!batch->options.dry_run) {
+        s = vx_output_folder_make(&batch->rule, error);
+        if (s == VXM_OK) vx_output_sweep(&batch->rule);
+    }
+    if (s == VXM_OK) run_workers(workers, jobs);
+    batch->finished = vx_now();
+    if (s == VXM_OK) {
+        s = summarise(batch, atomic_load(&run.state.cancelled), error);
+        if (!batch->options.dry_run) {
+            vxm_status written = write_reports(batch, s == VXM_OK ? error : NULL);
+            if (s == VXM_OK) s = written;
+        }
+    }
+    vx_run_state_destroy(&run.state);
+    close_workers(workers, jobs);
+    return s;
+}
+
+vxm_status vxm_batch_run(vxm_batch *batch, const vxm_model *model,
+                         const vxm_session_options *session, vxm_error *error) {
+    vx_choices choices;
+    vxm_status s = vx_choices_make(&batch->segment, model->model->recipe, &choices, error);
+    if (s != VXM_OK) return s;
+    s = check_outputs(batch, &choices, error);
+    if (s == VXM_OK) s = run_checked(batch, model, session, &choices, error);
+    vx_choices_free(&choices);
+    return s;
+}
+
+vxm_status vxm_batch_report_json(const vxm_batch *batch, char **json, vxm_error *error) {
+    *json = NULL;
+    return vx_json_print(vx_batch_report(batch), json, error);
+}

@@ -1,0 +1,43 @@
+/* Many cases: their list, their outcomes, and the report of both. */
+#ifndef VX_API_BATCH_H
+#define VX_API_BATCH_H
+
+#include "api/cases.h"
+#include "api/outputs.h"
+#include "api/pipeline.h"
+
+typedef struct vx_case_state {
+    vxm_case_status status;
+    vxm_error *error; /* owned; NULL unless failed */
+    vxm_result *result;
+    vxm_plan plan;
+    bool planned; /* plan is set */
+} vx_case_state;
+
+struct vxm_batch {
+    vxm_batch_options options;
+    vxm_segment_options segment;
+    vx_case_list list; /* all cases found */
+    vx_output_rule rule;
+    /* This shard's cases, in order. */
+    size_t count;
+    size_t *index; /* into list.cases */
+    vx_target *targets;
+    vx_case_state *states;
+    cJSON *run;      /* what the report says of the run as a whole; NULL before it */
+    double started;  /* vx_now() */
+    double finished; /* 0 before */
+};
+
+/* Grid and channels of the first case that can be read; false when none can. */
+bool vx_batch_first_geometry(const vxm_batch *batch, vx_geometry *geo, size_t *channels);
+
+/* ---- run_report.c ---- */
+
+/* Tool, model, options, device: the head of the report. */
+cJSON *vx_run_json(const vxm_batch *batch, const vxm_session *session, const vx_choices *choices,
+                   unsigned jobs);
+cJSON *vx_batch_report(const vxm_batch *batch);
+cJSON *vx_batch_stats(const vxm_batch *batch);
+
+#endif

@@ -1,0 +1,173 @@
+/* What a volume, a folder of DICOM, a model or this build is, as JSON text. */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "api/internal.h"
+#include "base/memory.h"
+#include "base/threads.h"
+
+int vxm_is_model(const char *path) {
+    /* A safetensors file: the length of its JSON header in 8 bytes, then the header's brace. */
+    unsigned char start[9] = {0};
+    FILE *f = fopen(path, "rb");
+    size_t n = f ? fread(start, 1, sizeof start, f) : 0;
+    if (f) fclose(f);
+    const char *dot = strrchr(vx_base_name(path), '.');
+    return (n == sizeof start && start[8] == '{' && start[6] == 0 && start[7] == 0) ||
+           (f && dot && strcmp(dot, ".safetensors") == 0);
+}
+
+static vxm_status add_plan(cJSON *object, const vxm_session *session, const vx_geometry *geo,
+                           vxm_error *error) {
+    vxm_plan plan;
+    if (!session) return VXM_OK;
+    vxm_status s = vx_plan_volume(session, geo, &plan, error);
+    if (s == VXM_OK) cJSON_AddItemToObject(object, "plan", vx_json_plan(&plan));
+    return s;
+}
+
+static void add_image(cJSON *object, const vx_image_info *info) {
+    cJSON_AddStringToObject(object, "format", vx_format_name(info->format));
+    vx_json_geometry(object, &info->geo);
+    cJSON_AddStringToObject(object, "dtype", info->dtype);
+    vx_json_size(object, "channels", info->channels);
+}
+
+static vxm_status volume_json(const char *path, const vxm_info_options *options, cJSON *root,
+                              vxm_error *error) {
+    vx_error err;
+    vx_image_info info = {0};
+    vx_read_options read = {.series = options->series, .tolerate_geometry = true};
+    vx_status s = vx_io_info(path, &read, &info, &err);
+    if (s != VX_OK) return vx_api_error(error, path, s, &err);
+    cJSON_AddStringToObject(root, "path", path);
+    add_image(root, &info);
+    return add_plan(root, options->session, &info.geo, error);
+}
+
+static bool series_wanted(const vx_series *series, const char *wanted) {
+    char number[24];
+    snprintf(number, sizeof number, "%d", series->number);
+    return !wanted || strcmp(wanted, series->uid) == 0 || strcmp(wanted, number) == 0;
+}
+
+static vxm_status series_json(const vx_series *series, const vxm_info_options *options,
+                              cJSON *array, vxm_error *error) {
+    cJSON *object = cJSON_CreateObject();
+    cJSON_AddItemToArray(array, object);
+    cJSON_AddStringToObject(object, "uid", series->uid);
+    vx_json_size(object, "number", 0);
+    cJSON_SetNumberValue(cJSON_GetObjectItem(object, "number"), series->number);
+    if (!options->anonymous) cJSON_AddStringToObject(object, "description", series->description);
+    cJSON_AddStringToObject(object, "modality", series->modality);
+    vx_json_size(object, "files", series->files);
+    add_image(object, &series->info);
+    cJSON *problems = cJSON_AddArrayToObject(object, "problems");
+    for (size_t i = 0; i < series->problem_count && i < 8; i++) {
+        cJSON *problem = cJSON_CreateObject();
+        cJSON_AddStringToObject(problem, "code", series->problems[i].code);
+        cJSON_AddStringToObject(problem, "message", series->problems[i].message);
+        cJSON_AddItemToArray(problems, problem);
+    }
+    return series->problem_count ? VXM_OK
+                                 : add_plan(object, options->session, &series->info.geo, error);
+}
+
+static vxm_status folder_json(const char *path, const vxm_info_options *options, cJSON *root,
+                              vxm_error *error) {
+    vx_error err;
+    vx_series *series = NULL;
+    size_t count = 0, shown = 0;
+    vx_read_options read = {0};
+    vx_status s = vx_io_series(path, &read, &series, &count, &err);
+    if (s != VX_OK) return vx_api_error(error, path, s, &err);
+    cJSON_AddStringToObject(root, "path", path);
+    cJSON *array = cJSON_AddArrayToObject(root, "series");
+    vxm_status status = VXM_OK;
+    for (size_t i = 0; i < count && status == VXM_OK; i++) {
+        if (!series_wanted(&series[i], options->series)) continue;
+        status = series_json(&series[i], options, array, error);
+        shown++;
+    }
+    vx_free(series);
+    if (status == VXM_OK && !shown)
+        status = vx_api_fail(error, path, VXM_ERR_INPUT,
+                             count ? "no such series (see voxmamba info FOLDER)"
+                                   : "no DICOM series in this folder");
+    return status;
+}
+
+static vxm_status model_json(const char *path, const vxm_info_options *options, char **json,
+                             vxm_error *error) {
+    vxm_model *model;
+    vxm_status s = vxm_model_open(path, &model, error);
+    if (s != VXM_OK) return s;
+    s = vxm_model_json(model, json, error);
+    cJSON *root = s == VXM_OK && options->session ? cJSON_Parse(*json) : NULL;
+    if (root) {
+        vx_geometry geo = vx_patch_geometry(model->model->recipe);
+        vx_free(*json);
+        *json = NULL;
+        s = add_plan(root, options->session, &geo, error);
+        if (s == VXM_OK)
+            s = vx_json_print(root, json, error);
+        else
+            cJSON_Delete(root);
+    }
+    vxm_model_close(model);
+    return s;
+}
+
+vxm_status vxm_info_json(const char *path, const vxm_info_options *options, char **json,
+                         vxm_error *error) {
+    *json = NULL;
+    vxm_info_options known;
+    vxm_info_options_init(&known);
+    vxm_status s = vx_api_options(&known, sizeof known, options, error);
+    if (s != VXM_OK) return s;
+    struct stat st;
+    if (stat(path, &st) != 0) return vx_api_fail(error, path, VXM_ERR_INPUT, "%s", strerror(errno));
+    if (S_ISREG(st.st_mode) && vxm_is_model(path)) return model_json(path, &known, json, error);
+    cJSON *root = cJSON_CreateObject();
+    s = S_ISDIR(st.st_mode) ? folder_json(path, &known, root, error)
+                            : volume_json(path, &known, root, error);
+    if (s == VXM_OK) return vx_json_print(root, json, error);
+    cJSON_Delete(root);
+    return s;
+}
+
+/* ---- The build ---- */
+
+static cJSON *format_names(bool (*has)(vx_format)) {
+    cJSON *names = cJSON_CreateArray();
+    for (int f = VX_FORMAT_NIFTI; f <= VX_FORMAT_DICOM_SEG; f++)
+        if (has((vx_format)f))
+            cJSON_AddItemToArray(names, cJSON_CreateString(vx_format_name((vx_format)f)));
+    return names;
+}
+
+vxm_status vxm_build_json(char **json, vxm_error *error) {
+    *json = NULL;
+    vx_error err;
+    vx_pool *pool = NULL;
+    vx_device *device;
+    char line[160] = "";
+    if (vx_pool_create(1, &pool, &err) == VX_OK &&
+        vx_backend_cpu.open(0, pool, &device, &err) == VX_OK) {
+        vx_backend_cpu.describe(device, line, sizeof line);
+        vx_backend_cpu.close(device);
+    }
+    vx_pool_free(pool);
+    cJSON *root = cJSON_CreateObject();
+    cJSON_AddStringToObject(root, "version", vxm_version());
+    cJSON_AddStringToObject(root, "commit", vxm_commit());
+    cJSON_AddItemToObject(root, "read", format_names(vx_format_readable));
+    cJSON_AddItemToObject(root, "write", format_names(vx_format_writable));
+    cJSON *devices = cJSON_AddArrayToObject(root, "devices");
+    cJSON_AddItemToArray(devices, cJSON_CreateString("cpu"));
+    cJSON_AddStringToObject(root, "device", line);
+    vx_json_size(root, "threads", vx_cpu_count());
+    return vx_json_print(root, json, error);
+}

@@ -1,0 +1,174 @@
+/* The input of one case: channel order, hashes, and all channels on one grid. */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "api/pipeline.h"
+#include "base/memory.h"
+#include "base/size.h"
+
+/* Channels of one case may differ by this much at a corner and still be one grid. */
+#define GRID_TOLERANCE_MM 0.1
+
+static vxm_status channel_by_name(const vx_case_files *files, size_t k, const vx_recipe *recipe,
+                                  size_t *out, vxm_error *error) {
+    char known[300] = "";
+    for (size_t i = 0; i < recipe->channel_count; i++) {
+        if (strcmp(recipe->channels[i].name, files->channel_names[k]) == 0) {
+            *out = i;
+            return VXM_OK;
+        }
+        size_t used = strlen(known);
+        if (used < sizeof known - 70)
+            snprintf(known + used, sizeof known - used, "%s%s", i ? ", " : "",
+                     recipe->channels[i].name);
+    }
+    return vx_api_fail(error, files->files[k], VXM_ERR_USAGE,
+                       "the model has no channel '%.60s' (it has: %s)", files->channel_names[k],
+                       known);
+}
+
+vxm_status vx_channel_order(const vx_case_files *files, const vx_recipe *recipe, size_t *order,
+                            vxm_error *error) {
+    size_t n = files->channel_count, wanted = recipe->channel_count;
+    for (size_t k = 0; k < n; k++) order[k] = k;
+    if (!files->channel_names) return VXM_OK; /* one file may hold all channels */
+    for (size_t k = 0; k < n; k++) order[k] = SIZE_MAX;
+    for (size_t k = 0; k < n; k++) {
+        size_t place;
+        vxm_status s = channel_by_name(files, k, recipe, &place, error);
+        if (s != VXM_OK) return s;
+        if (place < n && order[place] != SIZE_MAX)
+            return vx_api_fail(error, files->files[k], VXM_ERR_USAGE,
+                               "channel '%.60s' was given twice", files->channel_names[k]);
+        if (place < n) order[place] = k;
+    }
+    for (size_t i = 0; i < wanted; i++)
+        if (i >= n || order[i] == SIZE_MAX)
+            return vx_api_fail(error, files->shown, VXM_ERR_INPUT,
+                               "channel '%s' of the model is missing (add --channel %s=FILE)",
+                               recipe->channels[i].name, recipe->channels[i].name);
+    return VXM_OK;
+}
+
+vxm_status vx_hash_inputs(vx_case_run *run, vxm_error *error) {
+    const vx_case_files *files = run->files;
+    size_t n = files->channel_count;
+    size_t *order = vx_alloc_zero(n, sizeof *order);
+    run->hashes = vx_alloc_zero(n, sizeof *run->hashes);
+    vxm_status s = VXM_OK;
+    if (!order || !run->hashes) s = vx_api_no_memory(error);
+    if (s == VXM_OK) s = vx_channel_order(files, run->choices->recipe, order, error);
+    for (size_t k = 0; k < n && s == VXM_OK; k++) {
+        vx_error err;
+        const char *path = files->files[order[k]];
+        vx_status t = vx_sha256_input(path, &run->log, run->hashes[k], &err);
+        if (t != VX_OK) s = vx_api_error(error, path, t, &err);
+    }
+    if (s == VXM_OK)
+        vx_sha256_join((const char(*)[65])run->hashes, n, run->result->pub.input_sha256);
+    vx_free(order);
+    return s;
+}
+
+static vx_read_options read_options(const vxm_segment_options *options, const vx_log *log) {
+    return (vx_read_options){.series = options->series,
+                             .tolerate_geometry = options->tolerate_geometry != 0,
+                             .log = log};
+}
+
+static vxm_status check_grid(const vx_geometry *first, const vx_geometry *other, const char *path,
+                             vxm_error *error) {
+    double distance = vx_geometry_distance(first, other);
+    if (distance <= GRID_TOLERANCE_MM) return VXM_OK;
+    if (isinf(distance))
+        return vx_api_fail(error, path, VXM_ERR_INPUT,
+                           "this channel has %zu x %zu x %zu voxels, the first one %zu x %zu x %zu "
+                           "(resample them to one grid)",
+                           other->dims[0], other->dims[1], other->dims[2], first->dims[0],
+                           first->dims[1], first->dims[2]);
+    return vx_api_fail(error, path, VXM_ERR_INPUT,
+                       "this channel's grid lies up to %.2f mm off the first one's (register and "
+                       "resample them to one grid)",
+                       distance);
+}
+
+/* Appends the channels of more to *all. */
+static vxm_status append(vx_volume **all, const vx_volume *more, vxm_error *error) {
+    vx_error err;
+    vx_volume *sum;
+    size_t voxels = vx_voxels(&more->geo), channels;
+    if (!vx_add_size((*all)->channels, more->channels, &channels)) return vx_api_no_memory(error);
+    vx_status s = vx_volume_create(&(*all)->geo, channels, &sum, &err);
+    if (s != VX_OK) return vx_api_error(error, NULL, s, &err);
+    memcpy(sum->data, (*all)->data, (*all)->channels * voxels * sizeof *sum->data);
+    memcpy(sum->data + (*all)->channels * voxels, more->data,
+           more->channels * voxels * sizeof *sum->data);
+    sum->source = vx_source_ref((*all)->source);
+    vx_volume_free(*all);
+    *all = sum;
+    return VXM_OK;
+}
+
+static vxm_status read_channels(vx_case_run *run, const size_t *order, vx_volume **out,
+                                vxm_error *error) {
+    const vx_case_files *files = run->files;
+    vx_read_options options = read_options(&run->choices->options, &run->log);
+    vxm_status s = VXM_OK;
+    for (size_t k = 0; k < files->channel_count && s == VXM_OK; k++) {
+        vx_error err;
+        vx_volume *one = NULL;
+        const char *path = files->files[order[k]];
+        vx_status t = vx_io_read(path, &options, &one, &err);
+        if (t != VX_OK) return vx_api_error(error, path, t, &err);
+        if (!*out) {
+            *out = one;
+            continue;
+        }
+        s = check_grid(&(*out)->geo, &one->geo, path, error);
+        if (s == VXM_OK) s = append(out, one, error);
+        vx_volume_free(one);
+    }
+    return s;
+}
+
+vxm_status vx_read_inputs(vx_case_run *run, vx_volume **out, vxm_error *error) {
+    const vx_case_files *files = run->files;
+    const vx_recipe *recipe = run->choices->recipe;
+    *out = NULL;
+    size_t *order = vx_alloc_zero(files->channel_count, sizeof *order);
+    if (!order) return vx_api_no_memory(error);
+    vxm_status s = vx_channel_order(files, recipe, order, error);
+    if (s == VXM_OK) s = read_channels(run, order, out, error);
+    vx_free(order);
+    if (s == VXM_OK && (*out)->channels != recipe->channel_count)
+        s = vx_api_fail(error, files->shown, VXM_ERR_INPUT,
+                        "%zu channel%s, but the model wants %zu (channel files end in _0000, "
+                        "_0001, ... or are given by --channel NAME=FILE)",
+                        (*out)->channels, (*out)->channels == 1 ? "" : "s", recipe->channel_count);
+    if (s != VXM_OK) {
+        vx_volume_free(*out);
+        *out = NULL;
+    }
+    return s;
+}
+
+vxm_status vx_inspect_inputs(const vx_case_files *files, const vxm_segment_options *options,
+                             vx_geometry *geo, size_t *channels, vxm_error *error) {
+    *channels = 0;
+    vx_read_options read = read_options(options, NULL);
+    for (size_t k = 0; k < files->channel_count; k++) {
+        vx_error err;
+        vx_image_info info = {0};
+        vx_status s = vx_io_info(files->files[k], &read, &info, &err);
+        if (s != VX_OK) return vx_api_error(error, files->files[k], s, &err);
+        if (k == 0) {
+            *geo = info.geo;
+        } else {
+            vxm_status t = check_grid(geo, &info.geo, files->files[k], error);
+            if (t != VXM_OK) return t;
+        }
+        *channels += info.channels;
+    }
+    return VXM_OK;
+}

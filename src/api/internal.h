@@ -1,0 +1,102 @@
+/* What the files of src/api share. Nothing here is public. */
+#ifndef VX_API_INTERNAL_H
+#define VX_API_INTERNAL_H
+
+#include <stdbool.h>
+
+#include <cjson/cJSON.h>
+
+#include "api/voxmamba.h"
+#include "base/log.h"
+#include "base/status.h"
+#include "infer/session.h"
+#include "io/io.h"
+#include "model/model.h"
+
+struct vxm_model {
+    vx_model *model;
+    char *path; /* as the caller gave it */
+};
+
+struct vxm_session {
+    const vxm_model *model;
+    vx_pool *pool;
+    vx_session *session;
+    const vx_backend *backend;
+    vx_precision precision;
+    unsigned threads;
+    bool tta;
+    double step;
+    uint64_t memory_limit; /* bytes; 0: ask the machine */
+    char device[160];      /* one line about the processor */
+};
+
+/* ---- Errors ---- */
+
+/* Copies an internal error; file: the path as typed, or NULL. Returns status. */
+vxm_status vx_api_error(vxm_error *error, const char *file, vx_status status, const vx_error *err);
+vxm_status vx_api_fail(vxm_error *error, const char *file, vxm_status status, const char *format,
+                       ...) __attribute__((format(printf, 4, 5)));
+vxm_status vx_api_no_memory(vxm_error *error);
+
+/* ---- Options: into a struct of this library's size, whatever the caller's is ---- */
+
+/* given NULL: the defaults that are already in known. VXM_ERR_USAGE unless given's struct_size was
+ * set by an init function. */
+vxm_status vx_api_options(void *known, size_t known_size, const void *given, vxm_error *error);
+
+/* ---- Texts ---- */
+
+/* printf into new memory; NULL without memory. Free with vx_free. */
+char *vx_format_text(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* The last part of a path; points into it. */
+const char *vx_base_name(const char *path);
+/* Length of the folder part with its slash: 0 for a bare name. */
+size_t vx_folder_length(const char *path);
+/* Replaces what looks like a DICOM UID or a path by a placeholder, in place: for reports. */
+void vx_redact(char *text);
+
+/* ---- JSON ---- */
+
+/* Finite: a number; NaN: null; infinite: "inf" or "-inf" (JSON has no such numbers). */
+void vx_json_number(cJSON *object, const char *key, double value);
+void vx_json_size(cJSON *object, const char *key, uint64_t value);
+cJSON *vx_json_sizes(const size_t *values, int count);
+cJSON *vx_json_doubles(const double *values, int count);
+cJSON *vx_json_affine(const double affine[4][4]);
+cJSON *vx_json_plan(const vxm_plan *plan);
+/* dims, spacing, affine, orientation */
+void vx_json_geometry(cJSON *object, const vx_geometry *geo);
+/* Prints and frees root. */
+vxm_status vx_json_print(cJSON *root, char **json, vxm_error *error);
+/* Prints and frees root into a file, atomically. */
+vxm_status vx_json_write(cJSON *root, const char *path, bool replace, vxm_error *error);
+
+/* ---- Hashes and memory ---- */
+
+/* SHA-256 of a file as 64 hex digits. cancel: asked now and then (may be NULL). */
+vx_status vx_sha256_file(const char *path, const vx_log *log, char hex[65], vx_error *err);
+/* One hash for everything that a reader takes from path: the file; header and data of a pair; all
+ * files of a folder in the order of their names. */
+vx_status vx_sha256_input(const char *path, const vx_log *log, char hex[65], vx_error *err);
+/* One hash of several, in order: SHA-256 of their hex digits joined. One alone stays itself. */
+void vx_sha256_join(const char (*parts)[65], size_t count, char hex[65]);
+void vx_sha256_text(const char *text, char hex[65]);
+
+/* Largest resident memory of this process so far, bytes. */
+uint64_t vx_peak_memory(void);
+/* What this process may still take: free memory and swap, cgroup limit; UINT64_MAX when unknown. */
+uint64_t vx_available_memory(void);
+/* Seconds since some fixed moment. */
+double vx_now(void);
+
+/* ---- Shared steps ---- */
+
+vxm_status vx_plan_volume(const vxm_session *session, const vx_geometry *geo, vxm_plan *out,
+                          vxm_error *error);
+/* The volume of a model's one patch at its own spacing: for plans without a volume. */
+vx_geometry vx_patch_geometry(const vx_recipe *recipe);
+/* The recipe's JSON text as stored. */
+cJSON *vx_recipe_json(const vx_model *model);
+
+#endif

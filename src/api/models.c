@@ -1,0 +1,306 @@
+/* Models: opening, describing, and finding one by name or by what fits a case. */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "api/batch.h"
+#include "api/internal.h"
+#include "base/memory.h"
+
+#define MODEL_ENDING ".safetensors"
+
+static bool ends_with(const char *text, const char *ending) {
+    size_t n = strlen(text), m = strlen(ending);
+    return n >= m && strcmp(text + n - m, ending) == 0;
+}
+
+vxm_status vxm_model_open(const char *path, vxm_model **out, vxm_error *error) {
+    *out = NULL;
+    vx_error err;
+    vxm_model *model = vx_alloc_zero(1, sizeof *model);
+    if (!model || !(model->path = vx_strdup(path))) {
+        vx_free(model);
+        return vx_api_no_memory(error);
+    }
+    vx_status s = vx_model_open(path, &model->model, &err);
+    if (s != VX_OK) {
+        model->model = NULL;
+        vxm_model_close(model);
+        return vx_api_error(error, path, s, &err);
+    }
+    *out = model;
+    return VXM_OK;
+}
+
+void vxm_model_close(vxm_model *model) {
+    if (!model) return;
+    if (model->model) vx_model_close(model->model);
+    vx_free(model->path);
+    vx_free(model);
+}
+
+const char *vxm_model_name(const vxm_model *model) { return model->model->recipe->name; }
+
+cJSON *vx_recipe_json(const vx_model *model) {
+    size_t bytes;
+    const char *text = vx_model_file_metadata(model->file, "voxmamba", &bytes);
+    return text ? cJSON_ParseWithLength(text, bytes) : NULL;
+}
+
+vxm_status vxm_model_json(const vxm_model *model, char **json, vxm_error *error) {
+    *json = NULL;
+    cJSON *root = cJSON_CreateObject();
+    cJSON_AddStringToObject(root, "path", model->path);
+    cJSON_AddStringToObject(root, "sha256", model->model->sha256);
+    vx_json_size(root, "parameters", model->model->parameters);
+    cJSON_AddItemToObject(root, "recipe", vx_recipe_json(model->model));
+    return vx_json_print(root, json, error);
+}
+
+/* ---- Folders of models ---- */
+
+typedef struct found_model {
+    char *path;
+    vxm_model *model; /* NULL: broken, error says why */
+    char error[512];
+} found_model;
+
+typedef struct found_models {
+    size_t count;
+    found_model *items;
+} found_models;
+
+static void found_free(found_models *found) {
+    for (size_t i = 0; i < found->count; i++) {
+        vxm_model_close(found->items[i].model);
+        vx_free(found->items[i].path);
+    }
+    vx_free(found->items);
+    *found = (found_models){0};
+}
+
+/* The same file may be reached through two folders of the list. */
+static bool already_found(const found_models *found, const vxm_model *model) {
+    for (size_t i = 0; i < found->count; i++) {
+        const vxm_model *other = found->items[i].model;
+        if (other && strcmp(other->model->sha256, model->model->sha256) == 0) return true;
+    }
+    return false;
+}
+
+/* Takes path. False without memory. */
+static bool found_add(found_models *found, char *path) {
+    found_model item = {.path = path};
+    vxm_error *error = vx_alloc(sizeof *error);
+    found_model *items = vx_alloc((found->count + 1) * sizeof *items);
+    if (!path || !error || !items) {
+        vx_free(path);
+        vx_free(error);
+        vx_free(items);
+        return false;
+    }
+    if (vxm_model_open(path, &item.model, error) != VXM_OK)
+        memcpy(item.error, error->text, sizeof item.error);
+    vx_free(error);
+    if (item.model && already_found(found, item.model)) {
+        vxm_model_close(item.model);
+        vx_free(path);
+        vx_free(items);
+        return true;
+    }
+    if (found->count) memcpy(items, found->items, found->count * sizeof *items);
+    vx_free(found->items);
+    found->items = items;
+    items[found->count++] = item;
+    return true;
+}
+
+static int is_model_entry(const struct dirent *entry) {
+    return entry->d_name[0] != '.' && ends_with(entry->d_name, MODEL_ENDING);
+}
+
+/* Opens every model file of the folders, in their order and that of the file names. */
+static vxm_status find_models(const char *folders, found_models *out, vxm_error *error) {
+    *out = (found_models){0};
+    bool memory = true;
+    for (const char *from = folders ? folders : ""; *from && memory;) {
+        size_t n = strcspn(from, ":");
+        char *folder = vx_format_text("%.*s", (int)n, from);
+        struct dirent **entries;
+        int count = folder && *folder ? scandir(folder, &entries, is_model_entry, alphasort) : -1;
+        for (int i = 0; i < count; i++) {
+            bool slash = folder[strlen(folder) - 1] == '/';
+            if (memory)
+                memory = found_add(
+                    out, vx_format_text("%s%s%s", folder, slash ? "" : "/", entries[i]->d_name));
+            free(entries[i]);
+        }
+        if (count >= 0) free(entries);
+        memory = memory && folder;
+        vx_free(folder);
+        from += n + (from[n] == ':');
+    }
+    if (memory) return VXM_OK;
+    found_free(out);
+    return vx_api_no_memory(error);
+}
+
+static cJSON *summary_json(const found_model *item) {
+    cJSON *object = cJSON_CreateObject();
+    if (!item->model) {
+        cJSON_AddStringToObject(object, "path", item->path);
+        cJSON_AddStringToObject(object, "error", item->error);
+        return object;
+    }
+    const vx_model *model = item->model->model;
+    const vx_recipe *recipe = model->recipe;
+    cJSON_AddStringToObject(object, "name", recipe->name);
+    cJSON_AddStringToObject(object, "path", item->path);
+    cJSON_AddStringToObject(object, "version", recipe->version);
+    cJSON_AddStringToObject(object, "licence", recipe->licence);
+    cJSON_AddStringToObject(object, "description", recipe->description);
+    cJSON_AddStringToObject(object, "modality", recipe->modality);
+    cJSON_AddStringToObject(object, "sha256", model->sha256);
+    vx_json_size(object, "parameters", model->parameters);
+    cJSON *channels = cJSON_AddArrayToObject(object, "channels");
+    for (size_t i = 0; i < recipe->channel_count; i++)
+        cJSON_AddItemToArray(channels, cJSON_CreateString(recipe->channels[i].name));
+    cJSON *labels = cJSON_AddArrayToObject(object, "labels");
+    for (size_t i = 0; i < recipe->labels.count; i++) {
+        cJSON *label = cJSON_CreateObject();
+        vx_json_size(label, "value", recipe->labels.labels[i].value);
+        cJSON_AddStringToObject(label, "name", recipe->labels.labels[i].name);
+        cJSON_AddItemToArray(labels, label);
+    }
+    return object;
+}
+
+vxm_status vxm_models_json(const char *folders, char **json, vxm_error *error) {
+    *json = NULL;
+    found_models found;
+    vxm_status s = find_models(folders, &found, error);
+    if (s != VXM_OK) return s;
+    cJSON *root = cJSON_CreateArray();
+    for (size_t i = 0; i < found.count; i++)
+        cJSON_AddItemToArray(root, summary_json(&found.items[i]));
+    found_free(&found);
+    return vx_json_print(root, json, error);
+}
+
+/* ---- Choosing ---- */
+
+/* "a, b, c" of the models that can be opened and, with only, fit; cut to room. */
+static void list_names(const found_models *found, const bool *only, char *text, size_t room) {
+    text[0] = '\0';
+    size_t used = 0;
+    for (size_t i = 0; i < found->count; i++) {
+        if (!found->items[i].model || (only && !only[i])) continue;
+        int n = snprintf(text + used, room - used, "%s%s", used ? ", " : "",
+                         vxm_model_name(found->items[i].model));
+        if (n < 0 || (used += (size_t)n) >= room) return;
+    }
+    if (!used) snprintf(text, room, "none");
+}
+
+static vxm_model *take(found_models *found, size_t i) {
+    vxm_model *model = found->items[i].model;
+    found->items[i].model = NULL;
+    return model;
+}
+
+static bool stem_is(const char *path, const char *name) {
+    const char *base = vx_base_name(path);
+    size_t n = strlen(name);
+    return strncmp(base, name, n) == 0 && strcmp(base + n, MODEL_ENDING) == 0;
+}
+
+static vxm_status choose_by_name(found_models *found, const char *name, vxm_model **out,
+                                 vxm_error *error) {
+    for (size_t i = 0; i < found->count; i++) {
+        found_model *item = &found->items[i];
+        bool named = item->model && strcmp(vxm_model_name(item->model), name) == 0;
+        if (!named && !stem_is(item->path, name)) continue;
+        if (!item->model) return vx_api_fail(error, item->path, VXM_ERR_MODEL, "%s", item->error);
+        *out = take(found, i);
+        return VXM_OK;
+    }
+    char names[256];
+    list_names(found, NULL, names, sizeof names);
+    return vx_api_fail(error, name, VXM_ERR_MODEL,
+                       "no model of this name (there are: %s; give a file with -m, or set "
+                       "VOXMAMBA_MODELS)",
+                       names);
+}
+
+/* Extent along z, y, x within half the smallest and twice the largest that it was trained on: wide
+ * enough to prefer one model to another, not a check (inference does that). */
+static bool extent_fits(const vx_recipe *recipe, const vx_geometry *geo) {
+    if (!recipe->has_field_of_view) return true;
+    double spacing[3];
+    vx_spacing(geo, spacing);
+    for (int a = 0; a < 3; a++) {
+        double extent = (double)geo->dims[2 - a] * spacing[2 - a];
+        if (extent < 0.5 * recipe->fov_min[a] || extent > 2.0 * recipe->fov_max[a]) return false;
+    }
+    return true;
+}
+
+static vxm_status choose_by_case(found_models *found, const vxm_batch *batch, vxm_model **out,
+                                 vxm_error *error) {
+    size_t channels = 0, usable = 0, fitting = 0, last = 0, last_usable = 0;
+    vx_geometry geo;
+    bool known = batch && vx_batch_first_geometry(batch, &geo, &channels);
+    bool *fits = vx_alloc_zero(found->count + 1, sizeof *fits);
+    if (!fits) return vx_api_no_memory(error);
+    for (size_t i = 0; i < found->count; i++) {
+        const vxm_model *model = found->items[i].model;
+        if (!model) continue;
+        const vx_recipe *recipe = model->model->recipe;
+        usable++;
+        last_usable = i;
+        fits[i] = !known || (recipe->channel_count == channels && extent_fits(recipe, &geo));
+        if (fits[i]) {
+            fitting++;
+            last = i;
+        }
+    }
+    vxm_status s = VXM_OK;
+    char names[256];
+    if (fitting == 1) {
+        *out = take(found, last);
+    } else if (usable == 1) {
+        *out = take(found, last_usable); /* its own check says what does not fit */
+    } else if (usable == 0) {
+        s = vx_api_fail(error, NULL, VXM_ERR_MODEL,
+                        "no model was found (give one with -m FILE, or set VOXMAMBA_MODELS)");
+    } else {
+        list_names(found, fitting ? fits : NULL, names, sizeof names);
+        s = vx_api_fail(error, NULL, VXM_ERR_MODEL,
+                        fitting ? "more than one model fits (choose one with -m: %s)"
+                                : "no model fits this case (there are: %s; choose one with -m)",
+                        names);
+    }
+    vx_free(fits);
+    return s;
+}
+
+static bool is_file(const char *path) {
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISREG(st.st_mode);
+}
+
+vxm_status vxm_model_find(const char *name, const char *folders, const vxm_batch *batch,
+                          vxm_model **out, vxm_error *error) {
+    *out = NULL;
+    if (name && (strchr(name, '/') || ends_with(name, MODEL_ENDING) || is_file(name)))
+        return vxm_model_open(name, out, error);
+    found_models found;
+    vxm_status s = find_models(folders, &found, error);
+    if (s != VXM_OK) return s;
+    s = name ? choose_by_name(&found, name, out, error) : choose_by_case(&found, batch, out, error);
+    found_free(&found);
+    return s;
+}

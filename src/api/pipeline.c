@@ -1,0 +1,421 @@
+/* One case from files to files. vx_segment_case, at the end, is the way of a volume through the
+ * program; the functions above it are its steps in order. */
+#include "api/pipeline.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/memory.h"
+#include "infer/postprocess.h"
+#include "report/report.h"
+
+/* ---- Callbacks ---- */
+
+void vx_run_state_init(vx_run_state *state, const vxm_callbacks *callbacks, size_t case_count) {
+    *state = (vx_run_state){.callbacks = *callbacks, .case_count = case_count};
+    pthread_mutex_init(&state->lock, NULL);
+    atomic_init(&state->cancelled, false);
+}
+
+void vx_run_state_destroy(vx_run_state *state) { pthread_mutex_destroy(&state->lock); }
+
+static void on_message(void *user_data, vx_log_level level, const char *text) {
+    vx_case_run *run = user_data;
+    vx_run_state *state = run->state;
+    if (level == VX_LOG_WARNING) vx_result_warn(run->result, text);
+    if (!state->callbacks.log) return;
+    pthread_mutex_lock(&state->lock);
+    state->callbacks.log(state->callbacks.user_data, (vxm_log_level)level, run->number, text);
+    pthread_mutex_unlock(&state->lock);
+}
+
+static bool on_progress(void *user_data, const char *stage, double fraction) {
+    vx_case_run *run = user_data;
+    vx_run_state *state = run->state;
+    if (atomic_load(&state->cancelled)) return true;
+    if (!state->callbacks.progress) return false;
+    if (!(fraction >= 0.0)) fraction = 0.0;
+    if (fraction > 1.0) fraction = 1.0;
+    pthread_mutex_lock(&state->lock);
+    vxm_progress progress = {.case_number = run->number,
+                             .case_count = state->case_count,
+                             .cases_done = state->cases_done,
+                             .stage = stage,
+                             .fraction = run->from + run->share * fraction};
+    if (state->callbacks.progress(state->callbacks.user_data, &progress))
+        atomic_store(&state->cancelled, true);
+    pthread_mutex_unlock(&state->lock);
+    return atomic_load(&state->cancelled);
+}
+
+vxm_status vx_case_begin(vx_case_run *run, vxm_error *error) {
+    run->hashes = NULL;
+    run->log = (vx_log){.message = on_message, .progress = on_progress, .user_data = run};
+    run->result = vx_result_create();
+    return run->result ? VXM_OK : vx_api_no_memory(error);
+}
+
+void vx_case_end(vx_case_run *run) {
+    vx_free(run->hashes);
+    run->hashes = NULL;
+}
+
+/* Opens a part of the case that takes share of its time; false-like VXM_ERR_CANCELLED to stop. */
+static vxm_status enter(vx_case_run *run, const char *stage, double from, double share,
+                        vxm_error *error) {
+    run->from = from;
+    run->share = share;
+    if (vx_log_progress(&run->log, stage, 0.0))
+        return vx_api_fail(error, NULL, VXM_ERR_CANCELLED, "cancelled");
+    return VXM_OK;
+}
+
+/* ---- Steps ---- */
+
+/* What the plan says against what is free, before the large buffers: a clear line now is better
+ * than the kernel's kill later. */
+static vxm_status check_memory(const vx_case_run *run, const vx_geometry *geo, vxm_error *error) {
+    vxm_plan plan;
+    vxm_status s = vx_plan_volume(run->session, geo, &plan, error);
+    if (s != VXM_OK) return s;
+    uint64_t limit = run->session->memory_limit;
+    uint64_t free_bytes = limit ? limit : vx_available_memory();
+    /* The network's share was allocated with the session. */
+    uint64_t need = limit ? plan.peak_bytes : plan.accumulator_bytes + plan.volume_bytes;
+    if (need <= free_bytes) return VXM_OK;
+    return vx_api_fail(error, run->files ? run->files->shown : NULL, VXM_ERR_RESOURCE,
+                       "%.1f GB of memory are needed, %.1f GB are free (use fewer --jobs, or a "
+                       "machine with more memory)",
+                       (double)need / 1e9, (double)free_bytes / 1e9);
+}
+
+/* One open probability file a class; each slice goes to all of them. */
+typedef struct probability_files {
+    size_t count;
+    vx_slice_writer **writers;
+    size_t slice_voxels;
+} probability_files;
+
+static vx_status put_slices(void *user_data, size_t z, const float *data, vx_error *err) {
+    probability_files *files = user_data;
+    (void)z; /* ascending, by contract */
+    for (size_t k = 0; k < files->count; k++) {
+        vx_status s = vx_slice_writer_put(files->writers[k], data + k * files->slice_voxels, err);
+        if (s != VX_OK) return s;
+    }
+    return VX_OK;
+}
+
+static vxm_status open_probabilities(const vx_case_run *run, const vx_volume *image,
+                                     vx_outputs *outputs, probability_files *files,
+                                     vxm_error *error) {
+    vx_write_options options = {.format = outputs->target->format, .replace = true};
+    files->slice_voxels = image->geo.dims[0] * image->geo.dims[1];
+    files->writers = vx_alloc_zero(run->choices->recipe->network.classes, sizeof *files->writers);
+    if (!files->writers) return vx_api_no_memory(error);
+    for (size_t i = 0; i < outputs->count; i++) {
+        if (outputs->items[i].role != VX_ROLE_PROBABILITY) continue;
+        vx_error err;
+        const char *temp = vx_outputs_temp(outputs, i, error);
+        if (!temp) return VXM_ERR_RESOURCE;
+        vx_status s = vx_slice_writer_open(temp, &image->geo, image->source, &options,
+                                           &files->writers[files->count], &err);
+        if (s != VX_OK) return vx_api_error(error, outputs->items[i].path, s, &err);
+        files->count++;
+    }
+    return VXM_OK;
+}
+
+/* Commits (to the temporary names) or discards every writer. */
+static vxm_status close_probabilities(probability_files *files, vxm_status so_far, const char *path,
+                                      vxm_error *error) {
+    for (size_t k = 0; k < files->count; k++) {
+        vx_error err;
+        vx_status s = VX_OK;
+        if (so_far == VXM_OK)
+            s = vx_slice_writer_commit(files->writers[k], &err);
+        else
+            vx_slice_writer_discard(files->writers[k]);
+        if (s != VX_OK) so_far = vx_api_error(error, path, s, &err);
+    }
+    vx_free(files->writers);
+    return so_far;
+}
+
+/* outputs: NULL when nothing is written. */
+static vxm_status predict(vx_case_run *run, const vx_volume *image, vx_outputs *outputs,
+                          vx_mask **mask, vxm_error *error) {
+    vx_error err;
+    vx_predict_times times = {0};
+    probability_files files = {0};
+    vx_predict_options options = {.log = &run->log, .force = run->choices->options.force != 0};
+    vxm_status s = VXM_OK;
+    *mask = NULL;
+    if (outputs && run->choices->options.probabilities) {
+        s = open_probabilities(run, image, outputs, &files, error);
+        options.sink = put_slices;
+        options.sink_data = &files;
+    }
+    if (s == VXM_OK) {
+        vx_status t =
+            vx_session_predict(run->session->session, image, &options, mask, &times, &err);
+        if (t != VX_OK) {
+            const char *file = run->files ? run->files->shown : NULL;
+            s = vx_api_error(error, t == VX_ERR_OUTPUT ? run->target->mask : file, t, &err);
+        }
+    }
+    s = close_probabilities(&files, s, run->target ? run->target->mask : NULL, error);
+    run->result->pub.preprocess_s = times.preprocess;
+    run->result->pub.network_s = times.network;
+    run->result->pub.accumulate_s = times.accumulate;
+    run->result->pub.finalise_s = times.finalise;
+    return s;
+}
+
+/* Labels that were not asked for become background. */
+static void keep_wanted(vx_mask *mask, const vx_choices *choices) {
+    const vx_label_table *table = &choices->recipe->labels;
+    if (choices->wanted_count == table->count) return;
+    size_t voxels = vx_voxels(&mask->geo);
+    for (size_t i = 0; i < voxels; i++) {
+        unsigned value = vx_mask_get(mask, i);
+        const vx_label *label = value ? vx_label_find(table, value) : NULL;
+        if (label && !choices->wanted[label - table->labels]) vx_mask_set(mask, i, 0);
+    }
+}
+
+static vxm_status clean_up(vx_case_run *run, vx_mask *mask, vxm_error *error) {
+    vx_error err;
+    vx_status s = VX_OK;
+    const vx_choices *choices = run->choices;
+    keep_wanted(mask, choices);
+    if (choices->largest_count)
+        s = vx_keep_largest(mask, choices->largest, choices->largest_count, &err);
+    if (s == VX_OK && choices->remove_small_mm3 > 0)
+        s = vx_remove_small(mask, choices->remove_small_mm3, &err);
+    return s == VX_OK ? VXM_OK : vx_api_error(error, NULL, s, &err);
+}
+
+static vxm_status measure(vx_case_run *run, const vx_volume *image, const vx_mask *mask,
+                          vxm_error *error) {
+    vx_result *result = run->result;
+    vxm_status s = vx_result_measure(result, image, mask, run->choices->recipe, error);
+    uint64_t voxels = 0;
+    for (size_t i = 0; i < result->pub.label_count; i++) voxels += result->labels[i].voxels;
+    if (s == VXM_OK && !voxels)
+        vx_log_message(&run->log, VX_LOG_WARNING, "no label was found: the mask is empty");
+    return s;
+}
+
+/* A mask of 0 and 1 for one label. */
+static vx_status write_label(const char *path, const vx_mask *mask, const vx_label *label,
+                             const vx_write_options *options, vx_error *err) {
+    vx_mask *one;
+    vx_status s = vx_mask_create(&mask->geo, 1, &one, err);
+    if (s != VX_OK) return s;
+    one->source = vx_source_ref(mask->source);
+    size_t voxels = vx_voxels(&mask->geo);
+    uint8_t *to = one->data;
+    for (size_t i = 0; i < voxels; i++) to[i] = vx_mask_get(mask, i) == label->value;
+    vx_label as_one = *label;
+    as_one.value = 1;
+    vx_label_table table = {.count = 1, .labels = &as_one};
+    vx_write_options with_name = *options;
+    with_name.labels = &table;
+    s = vx_io_write_mask(path, one, &with_name, err);
+    vx_mask_free(one);
+    return s;
+}
+
+/* Everything but probabilities, which were streamed, under temporary names. */
+static vxm_status write_temporaries(vx_case_run *run, const vx_volume *image, const vx_mask *mask,
+                                    vx_outputs *outputs, vxm_error *error) {
+    const vx_label_table *table = &run->choices->recipe->labels;
+    vx_write_options options = {.format = run->target->format, .replace = true, .labels = table};
+    for (size_t i = 0; i < outputs->count; i++) {
+        vx_error err;
+        vx_status s = VX_OK;
+        const vx_output *item = &outputs->items[i];
+        const char *temp = vx_outputs_temp(outputs, i, error);
+        if (!temp) return VXM_ERR_RESOURCE;
+        switch (item->role) {
+        case VX_ROLE_PROBABILITY:
+            break;
+        case VX_ROLE_PREVIEW:
+            s = vx_preview_write(temp, image, mask, table, 1, &err);
+            break;
+        case VX_ROLE_LABEL:
+            s = write_label(temp, mask, &table->labels[item->index], &options, &err);
+            break;
+        case VX_ROLE_MASK:
+            s = vx_io_write_mask(temp, mask, &options, &err);
+            break;
+        }
+        if (s != VX_OK) return vx_api_error(error, item->path, s, &err);
+    }
+    return VXM_OK;
+}
+
+static vxm_status write_outputs(vx_case_run *run, const vx_volume *image, const vx_mask *mask,
+                                vx_outputs *outputs, vxm_error *error) {
+    const vx_choices *choices = run->choices;
+    bool replace = choices->options.overwrite || run->resume;
+    vxm_result *result = &run->result->pub;
+    vxm_status s = write_temporaries(run, image, mask, outputs, error);
+    if (s == VXM_OK) s = vx_outputs_hash(outputs, &run->log, error);
+    if (s == VXM_OK) s = enter(run, "write", 0.99, 0.01, error); /* the last moment to stop */
+    if (s != VXM_OK) return s;
+    cJSON *sidecar = vx_sidecar_json(run->session->model->model, result->input_sha256,
+                                     vx_choices_json(choices, run->session, run->target->format),
+                                     vx_outputs_json(outputs, choices->recipe));
+    cJSON_AddItemToObject(sidecar, "labels", vx_result_labels_json(result, true));
+    return vx_outputs_commit(outputs, sidecar, replace, error);
+}
+
+/* ---- The whole way ---- */
+
+static vxm_status segment(vx_case_run *run, vx_outputs *outputs, vx_volume **image, vx_mask **mask,
+                          vxm_error *error) {
+    vxm_result *result = &run->result->pub;
+    bool replace = run->choices->options.overwrite || run->resume;
+    double t0 = vx_now();
+    vxm_status s = enter(run, "hash", 0.0, 0.02, error);
+    if (s == VXM_OK) s = vx_hash_inputs(run, error);
+    if (s == VXM_OK)
+        s = vx_outputs_check_inputs(outputs, run->files->files, run->files->channel_count, error);
+    if (s != VXM_OK) return s;
+    cJSON *sidecar = NULL;
+    if (run->resume && vx_outputs_confirmed(outputs, run->choices, run->session,
+                                            result->input_sha256, &run->log, &sidecar)) {
+        vx_result_restore(run->result, cJSON_GetObjectItemCaseSensitive(sidecar, "labels"));
+        cJSON_Delete(sidecar);
+        result->skipped = 1;
+        return VXM_OK;
+    }
+    if (!replace) s = vx_outputs_check_absent(outputs, error);
+    if (s == VXM_OK) s = vx_outputs_check_writable(outputs, error);
+
+    double t1 = vx_now();
+    result->hash_s = t1 - t0;
+    if (s == VXM_OK) s = enter(run, "read", 0.02, 0.03, error);
+    if (s == VXM_OK) s = vx_read_inputs(run, image, error);
+    if (s != VXM_OK) return s;
+    vx_result_geometry(run->result, &(*image)->geo);
+    result->read_s = vx_now() - t1;
+
+    s = check_memory(run, &(*image)->geo, error);
+    if (s == VXM_OK) s = enter(run, "network", 0.05, 0.88, error);
+    if (s == VXM_OK) s = predict(run, *image, outputs, mask, error);
+
+    double t2 = vx_now();
+    if (s == VXM_OK) s = enter(run, "postprocess", 0.93, 0.02, error);
+    if (s == VXM_OK) s = clean_up(run, *mask, error);
+    if (s == VXM_OK) s = measure(run, *image, *mask, error);
+
+    double t3 = vx_now();
+    result->postprocess_s = t3 - t2;
+    if (s == VXM_OK) s = enter(run, "write", 0.95, 0.04, error);
+    if (s == VXM_OK) s = write_outputs(run, *image, *mask, outputs, error);
+    result->write_s = vx_now() - t3;
+    return s;
+}
+
+vxm_status vx_segment_case(vx_case_run *run, vxm_result **out, vxm_error *error) {
+    vx_outputs outputs = {0};
+    vx_volume *image = NULL;
+    vx_mask *mask = NULL;
+    *out = NULL;
+    double start = vx_now();
+    vxm_status s = vx_case_begin(run, error);
+    if (s != VXM_OK) return s;
+    vxm_result *result = &run->result->pub;
+    s = vx_outputs_make(run->target, run->choices, &outputs, error);
+    if (s == VXM_OK) s = segment(run, &outputs, &image, &mask, error);
+    if (s == VXM_OK) {
+        memcpy(result->output_sha256, outputs.items[outputs.count - 1].sha256,
+               sizeof result->output_sha256);
+        run->result->outputs = vx_outputs_json(&outputs, run->choices->recipe);
+    }
+    vx_outputs_free(&outputs);
+    vx_mask_free(mask);
+    vx_volume_free(image);
+    vx_case_end(run);
+    result->total_s = vx_now() - start;
+    result->peak_bytes = vx_peak_memory();
+    *out = result;
+    return s;
+}
+
+/* ---- From memory to memory ---- */
+
+static vxm_status copy_mask(const vx_mask *mask, void *out, unsigned bytes, vxm_error *error) {
+    size_t voxels = vx_voxels(&mask->geo);
+    if (mask->bytes == bytes) {
+        memcpy(out, mask->data, voxels * bytes);
+        return VXM_OK;
+    }
+    for (size_t i = 0; i < voxels; i++) {
+        unsigned value = vx_mask_get(mask, i);
+        if (bytes == 2)
+            ((uint16_t *)out)[i] = (uint16_t)value;
+        else if (value <= 255)
+            ((uint8_t *)out)[i] = (uint8_t)value;
+        else
+            return vx_api_fail(error, NULL, VXM_ERR_USAGE,
+                               "label %u does not fit one byte (use two bytes a voxel)", value);
+    }
+    return VXM_OK;
+}
+
+static vxm_status check_image(const vxm_image *image, unsigned bytes, vx_volume *out,
+                              vxm_error *error) {
+    vx_error err;
+    *out = (vx_volume){.channels = image->channels, .data = (float *)image->voxels};
+    memcpy(out->geo.dims, image->dims, sizeof image->dims);
+    memcpy(out->geo.affine, image->affine, sizeof image->affine);
+    if (bytes != 1 && bytes != 2)
+        return vx_api_fail(error, NULL, VXM_ERR_USAGE, "%u bytes a voxel (1 or 2)", bytes);
+    vx_status s = vx_geometry_check(&out->geo, &err);
+    return s == VX_OK ? VXM_OK : vx_api_error(error, NULL, s, &err);
+}
+
+vxm_status vxm_segment_image(vxm_session *session, const vxm_image *image,
+                             const vxm_segment_options *options, void *mask_out,
+                             unsigned bytes_per_voxel, vxm_result **result, vxm_error *error) {
+    vxm_segment_options known;
+    vx_volume volume;
+    vx_choices choices;
+    if (result) *result = NULL;
+    vxm_segment_options_init(&known);
+    vxm_status s = vx_api_options(&known, sizeof known, options, error);
+    if (s == VXM_OK) s = check_image(image, bytes_per_voxel, &volume, error);
+    if (s == VXM_OK) s = vx_choices_make(&known, session->model->model->recipe, &choices, error);
+    if (s != VXM_OK) return s;
+    vx_run_state state;
+    vx_run_state_init(&state, &known.callbacks, 1);
+    vx_case_run run = {.session = session, .choices = &choices, .number = 1, .state = &state};
+    vx_mask *mask = NULL;
+    double start = vx_now();
+    s = vx_case_begin(&run, error);
+    if (s == VXM_OK) {
+        vx_result_geometry(run.result, &volume.geo);
+        s = check_memory(&run, &volume.geo, error);
+        if (s == VXM_OK) s = enter(&run, "network", 0.0, 0.95, error);
+        if (s == VXM_OK) s = predict(&run, &volume, NULL, &mask, error);
+        if (s == VXM_OK) s = enter(&run, "postprocess", 0.95, 0.05, error);
+        if (s == VXM_OK) s = clean_up(&run, mask, error);
+        if (s == VXM_OK) s = measure(&run, &volume, mask, error);
+        if (s == VXM_OK) s = copy_mask(mask, mask_out, bytes_per_voxel, error);
+        run.result->pub.total_s = vx_now() - start;
+        run.result->pub.peak_bytes = vx_peak_memory();
+    }
+    if (s == VXM_OK && result)
+        *result = &run.result->pub;
+    else if (run.result)
+        vxm_result_free(&run.result->pub);
+    vx_mask_free(mask);
+    vx_case_end(&run);
+    vx_choices_free(&choices);
+    vx_run_state_destroy(&state);
+    return s;
+}

@@ -1,0 +1,83 @@
+/* One case, and what it reports. */
+#ifndef VX_API_PIPELINE_H
+#define VX_API_PIPELINE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "api/cases.h"
+#include "api/internal.h"
+#include "api/outputs.h"
+
+/* What all cases of a run share: the caller's callbacks, one at a time, and the wish to stop. */
+typedef struct vx_run_state {
+    pthread_mutex_t lock;
+    vxm_callbacks callbacks;
+    size_t case_count;
+    size_t cases_done; /* guarded by lock */
+    atomic_bool cancelled;
+} vx_run_state;
+void vx_run_state_init(vx_run_state *state, const vxm_callbacks *callbacks, size_t case_count);
+void vx_run_state_destroy(vx_run_state *state);
+
+/* A result under construction; its warnings are gathered from the log. */
+typedef struct vx_result {
+    vxm_result pub; /* first: a vxm_result * is a vx_result * */
+    size_t warning_room;
+    char **warnings;
+    vxm_label_result *labels;
+    vx_geometry geo;
+    cJSON *outputs; /* vx_outputs_json, once they are written */
+} vx_result;
+
+/* One case on its way. */
+typedef struct vx_case_run {
+    vxm_session *session;
+    const vx_choices *choices;
+    const vx_case_files *files;
+    const vx_target *target;
+    size_t number;
+    bool resume;
+    vx_run_state *state;
+    /* Made by vx_case_begin. */
+    vx_log log;
+    vx_result *result;
+    double from, share; /* progress of the part that runs now: from + share * fraction */
+    char (*hashes)[65]; /* of the input's files, in the model's channel order */
+} vx_case_run;
+
+/* result NULL afterwards only without memory (VXM_ERR_RESOURCE). */
+vxm_status vx_case_begin(vx_case_run *run, vxm_error *error);
+void vx_case_end(vx_case_run *run);
+
+/* Reads, predicts, cleans up, writes. *out also after a failure (geometry, warnings, times); free
+ * it with vxm_result_free. */
+vxm_status vx_segment_case(vx_case_run *run, vxm_result **out, vxm_error *error);
+
+/* ---- input.c ---- */
+
+/* The files in the model's channel order: index k of order[] is the k-th channel's file.
+ * VXM_ERR_USAGE for a channel name that the model does not have, VXM_ERR_INPUT for a wrong number.
+ * order: files->channel_count entries. */
+vxm_status vx_channel_order(const vx_case_files *files, const vx_recipe *recipe, size_t *order,
+                            vxm_error *error);
+vxm_status vx_hash_inputs(vx_case_run *run, vxm_error *error);
+/* All channels of the case on one grid. */
+vxm_status vx_read_inputs(vx_case_run *run, vx_volume **out, vxm_error *error);
+/* Header only: the grid and the number of channels of all files. */
+vxm_status vx_inspect_inputs(const vx_case_files *files, const vxm_segment_options *options,
+                             vx_geometry *geo, size_t *channels, vxm_error *error);
+
+/* ---- result.c ---- */
+
+vx_result *vx_result_create(void);
+void vx_result_warn(vx_result *result, const char *text);
+vxm_status vx_result_measure(vx_result *result, const vx_volume *image, const vx_mask *mask,
+                             const vx_recipe *recipe, vxm_error *error);
+/* The labels of a case that an earlier run did, from its sidecar. */
+void vx_result_restore(vx_result *result, const cJSON *labels);
+void vx_result_geometry(vx_result *result, const vx_geometry *geo);
+/* [{"value", "name", "voxels", "ml", "mean", "sd"}]; intensities only where asked for. */
+cJSON *vx_result_labels_json(const vxm_result *result, bool intensities);
+
+#endif

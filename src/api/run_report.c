@@ -1,0 +1,168 @@
+/* The report and the statistics of a run (docs/report.schema.json). A report names a case by its
+ * number and hashes: no path, name, identifier or date of a patient unless log_paths asks for the
+ * paths. Statistics are results for the caller and carry the case's name. */
+#include <string.h>
+
+#include "api/batch.h"
+#include "base/memory.h"
+
+static const char *status_name(vxm_case_status status) {
+    switch (status) {
+    case VXM_CASE_PLANNED:
+        return "planned";
+    case VXM_CASE_DONE:
+        return "done";
+    case VXM_CASE_SKIPPED:
+        return "skipped";
+    case VXM_CASE_FAILED:
+        return "failed";
+    case VXM_CASE_CANCELLED:
+        return "cancelled";
+    }
+    return "planned";
+}
+
+static cJSON *tool_json(void) {
+    cJSON *tool = cJSON_CreateObject();
+    cJSON_AddStringToObject(tool, "name", "voxmamba");
+    cJSON_AddStringToObject(tool, "version", vxm_version());
+    cJSON_AddStringToObject(tool, "commit", vxm_commit());
+    return tool;
+}
+
+static cJSON *model_json(const vx_model *model) {
+    cJSON *object = cJSON_CreateObject();
+    cJSON_AddStringToObject(object, "name", model->recipe->name);
+    cJSON_AddStringToObject(object, "version", model->recipe->version);
+    cJSON_AddStringToObject(object, "licence", model->recipe->licence);
+    cJSON_AddStringToObject(object, "sha256", model->sha256);
+    return object;
+}
+
+cJSON *vx_run_json(const vxm_batch *batch, const vxm_session *session, const vx_choices *choices,
+                   unsigned jobs) {
+    cJSON *run = cJSON_CreateObject();
+    cJSON_AddItemToObject(run, "model", model_json(session->model->model));
+    cJSON_AddItemToObject(run, "options", vx_choices_json(choices, session, batch->rule.format));
+    cJSON *device = cJSON_AddObjectToObject(run, "device");
+    cJSON_AddStringToObject(device, "kind", session->backend->name);
+    cJSON_AddStringToObject(device, "description", session->device);
+    vx_json_size(device, "threads", session->threads);
+    vx_json_size(device, "jobs", jobs);
+    return run;
+}
+
+/* Texts from readers may quote an identifier or a path of the file. */
+static void add_text(cJSON *object, const char *key, const char *text, bool paths) {
+    char *copy = vx_strdup(text);
+    if (!copy) return;
+    if (!paths) vx_redact(copy);
+    if (key)
+        cJSON_AddStringToObject(object, key, copy);
+    else
+        cJSON_AddItemToArray(object, cJSON_CreateString(copy));
+    vx_free(copy);
+}
+
+static cJSON *times_json(const vxm_result *result) {
+    cJSON *times = cJSON_CreateObject();
+    cJSON_AddNumberToObject(times, "hash", result->hash_s);
+    cJSON_AddNumberToObject(times, "read", result->read_s);
+    cJSON_AddNumberToObject(times, "preprocess", result->preprocess_s);
+    cJSON_AddNumberToObject(times, "network", result->network_s);
+    cJSON_AddNumberToObject(times, "accumulate", result->accumulate_s);
+    cJSON_AddNumberToObject(times, "finalise", result->finalise_s);
+    cJSON_AddNumberToObject(times, "postprocess", result->postprocess_s);
+    cJSON_AddNumberToObject(times, "write", result->write_s);
+    cJSON_AddNumberToObject(times, "total", result->total_s);
+    return times;
+}
+
+static void add_result(cJSON *object, const vxm_result *result, bool paths) {
+    const vx_result *own = (const vx_result *)result;
+    if (result->input_sha256[0])
+        cJSON_AddStringToObject(object, "input_sha256", result->input_sha256);
+    if (result->dims[0]) {
+        cJSON *geometry = cJSON_AddObjectToObject(object, "geometry");
+        vx_json_geometry(geometry, &own->geo);
+    }
+    cJSON_AddItemToObject(object, "times_s", times_json(result));
+    vx_json_size(object, "peak_memory_bytes", result->peak_bytes);
+    cJSON *warnings = cJSON_AddArrayToObject(object, "warnings");
+    for (size_t i = 0; i < result->warning_count; i++)
+        add_text(warnings, NULL, result->warnings[i], paths);
+    if (result->label_count)
+        cJSON_AddItemToObject(object, "labels", vx_result_labels_json(result, false));
+    if (own->outputs) cJSON_AddItemToObject(object, "outputs", cJSON_Duplicate(own->outputs, 1));
+}
+
+static cJSON *case_json(const vxm_batch *batch, size_t i) {
+    const vx_case_state *state = &batch->states[i];
+    const vx_case_files *files = &batch->list.cases[batch->index[i]];
+    bool paths = batch->segment.log_paths != 0;
+    cJSON *object = cJSON_CreateObject();
+    vx_json_size(object, "case", batch->index[i] + 1);
+    cJSON_AddStringToObject(object, "status", status_name(state->status));
+    vx_json_size(object, "channels", files->channel_count);
+    if (paths) {
+        cJSON *inputs = cJSON_AddArrayToObject(object, "input_paths");
+        for (size_t k = 0; k < files->channel_count; k++)
+            cJSON_AddItemToArray(inputs, cJSON_CreateString(files->files[k]));
+        cJSON_AddStringToObject(object, "output_path", batch->targets[i].mask);
+    }
+    if (state->error && state->status == VXM_CASE_FAILED) {
+        cJSON *error = cJSON_AddObjectToObject(object, "error");
+        vx_json_size(error, "code", (uint64_t)state->error->code);
+        add_text(error, "message", state->error->text, paths);
+    }
+    if (state->planned) cJSON_AddItemToObject(object, "plan", vx_json_plan(&state->plan));
+    if (state->result) add_result(object, state->result, paths);
+    return object;
+}
+
+static cJSON *summary_json(const vxm_batch *batch) {
+    static const vxm_case_status kinds[] = {VXM_CASE_DONE, VXM_CASE_SKIPPED, VXM_CASE_FAILED,
+                                            VXM_CASE_CANCELLED};
+    cJSON *summary = cJSON_CreateObject();
+    vx_json_size(summary, "found", batch->list.count);
+    vx_json_size(summary, "shard", batch->options.shard);
+    vx_json_size(summary, "shards", batch->options.shards);
+    vx_json_size(summary, "cases", batch->count);
+    for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {
+        size_t n = 0;
+        for (size_t i = 0; i < batch->count; i++) n += batch->states[i].status == kinds[k];
+        vx_json_size(summary, status_name(kinds[k]), n);
+    }
+    double end = batch->finished > 0 ? batch->finished : vx_now();
+    cJSON_AddNumberToObject(summary, "seconds", batch->run ? end - batch->started : 0.0);
+    vx_json_size(summary, "peak_memory_bytes", vx_peak_memory());
+    return summary;
+}
+
+cJSON *vx_batch_report(const vxm_batch *batch) {
+    cJSON *root = cJSON_CreateObject();
+    vx_json_size(root, "report", 1); /* version of this format */
+    cJSON_AddItemToObject(root, "tool", tool_json());
+    const cJSON *item;
+    cJSON_ArrayForEach(item, batch->run)
+        cJSON_AddItemToObject(root, item->string, cJSON_Duplicate(item, 1));
+    cJSON_AddItemToObject(root, "summary", summary_json(batch));
+    cJSON *cases = cJSON_AddArrayToObject(root, "cases");
+    for (size_t i = 0; i < batch->count; i++) cJSON_AddItemToArray(cases, case_json(batch, i));
+    return root;
+}
+
+cJSON *vx_batch_stats(const vxm_batch *batch) {
+    cJSON *root = cJSON_CreateObject();
+    cJSON *cases = cJSON_AddArrayToObject(root, "cases");
+    for (size_t i = 0; i < batch->count; i++) {
+        const vx_case_state *state = &batch->states[i];
+        if (!state->result || !state->result->label_count) continue;
+        cJSON *object = cJSON_CreateObject();
+        vx_json_size(object, "case", batch->index[i] + 1);
+        cJSON_AddStringToObject(object, "name", batch->list.cases[batch->index[i]].name);
+        cJSON_AddItemToObject(object, "labels", vx_result_labels_json(state->result, true));
+        cJSON_AddItemToArray(cases, object);
+    }
+    return root;
+}
