@@ -90,7 +90,8 @@ static vx_status build(const vx_network *network, vx_weight_source source, size_
     return VX_OK;
 }
 
-/* The smallest patch that the strides divide: tensor names and shapes do not depend on it. */
+/* The strides' products: the smallest patch that passes. Tensor names and shapes do not depend on
+ * the patch. */
 static void smallest_patch(const vx_network *network, size_t patch[3]) {
     for (int i = 0; i < 3; i++) {
         patch[i] = 1;
@@ -119,7 +120,17 @@ vx_status vx_network_tensors(const vx_network *network, vx_tensor_spec **out, si
 
 vx_status vx_model_graph(const vx_model *model, size_t n, const size_t patch[3], vx_graph **out,
                          vx_error *err) {
+    static const char axes[3] = {'z', 'y', 'x'};
     file_source source = {.file = model->file};
+    size_t step[3];
+    *out = NULL;
+    smallest_patch(&model->recipe->network, step);
+    for (int i = 0; i < 3; i++)
+        if (patch[i] % step[i])
+            return vx_fail(err, VX_ERR_MODEL,
+                           "a patch of %zu voxels along %c is no multiple of the strides' product "
+                           "%zu",
+                           patch[i], axes[i], step[i]);
     return build(&model->recipe->network, (vx_weight_source){find_in_file, &source}, n, patch, out,
                  err);
 }
