@@ -302,9 +302,25 @@ DicomSeries &choose_series(std::vector<DicomSeries> &series, const char *wanted)
 }
 
 void refuse_problems(const DicomSeries &s) {
+    static const struct {
+        const char *code, *advice;
+    } table[] = {{"tilt", "reconstruct without tilt; resampling is not supported yet"},
+                 {"uneven-gaps", "reconstruct evenly; resampling is not supported yet"},
+                 {"missing-slices", "export the series again"},
+                 {"damaged-files", "export the series again"},
+                 {"duplicate-slices", "remove the copies"},
+                 {"several-volumes", "move one of them to its own folder"},
+                 {"several-orientations", "move one of them to its own folder"},
+                 {"mixed-types", "move one of them to its own folder"},
+                 {"mixed-sizes", "move one of them to its own folder"}};
     if (s.problems.empty()) return;
-    std::string text;
-    for (const auto &problem : s.problems) text += (text.empty() ? "" : "; ") + problem.message;
+    std::string text, advice;
+    for (const auto &problem : s.problems) {
+        text += (text.empty() ? "" : "; ") + problem.message;
+        for (const auto &row : table)
+            if (advice.empty() && problem.code == row.code) advice = row.advice;
+    }
+    if (!advice.empty()) text += " (" + advice + ")";
     throw Failure{VX_ERR_INPUT, text};
 }
 

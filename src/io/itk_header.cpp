@@ -41,16 +41,20 @@ struct Inflater {
     ~Inflater() { inflateEnd(&s); }
 };
 
-/* Inflates the stream at offset to its end without keeping it. Returns its length; stops early,
- * with a length above limit, when there is more than limit. */
-uint64_t inflated_length(const ImageHeader &header, uint64_t limit) {
+struct StreamLength {
+    uint64_t packed, inflated;
+};
+
+/* Inflates the stream at offset to its end without keeping it. Stops early, with an inflated
+ * length above limit, when there is more than limit. */
+StreamLength stream_length(const ImageHeader &header, uint64_t limit) {
     File file = open_file(header.data_path);
     if (fseeko(file.get(), static_cast<off_t>(header.data_offset), SEEK_SET) != 0)
         fail(VX_ERR_INPUT, "cannot be read: %s", std::strerror(errno));
     /* 16 + 15: gzip with its checksum and length; 32 + 15: zlib or gzip. */
     Inflater inflater(header.encoding == Encoding::gzip ? 16 + MAX_WBITS : 32 + MAX_WBITS);
     std::vector<unsigned char> in(1 << 16), out(1 << 18);
-    uint64_t total = 0;
+    uint64_t total = 0, packed = 0;
     bool ended = false;
     while (!ended) {
         inflater.s.avail_in = static_cast<uInt>(std::fread(in.data(), 1, in.size(), file.get()));
@@ -58,6 +62,7 @@ uint64_t inflated_length(const ImageHeader &header, uint64_t limit) {
         if (std::ferror(file.get())) fail(VX_ERR_INPUT, "cannot be read: %s", std::strerror(errno));
         if (inflater.s.avail_in == 0)
             fail(VX_ERR_INPUT, "the compressed voxels are cut short (copy the file again)");
+        packed += inflater.s.avail_in;
         while (inflater.s.avail_in > 0 && !ended) {
             inflater.s.next_out = out.data();
             inflater.s.avail_out = static_cast<uInt>(out.size());
@@ -67,11 +72,11 @@ uint64_t inflated_length(const ImageHeader &header, uint64_t limit) {
             if (rc != Z_OK && rc != Z_STREAM_END)
                 fail(VX_ERR_INPUT, "the compressed voxels are damaged: %s (copy the file again)",
                      inflater.s.msg ? inflater.s.msg : "bad stream");
-            if (total > limit) return total;
+            if (total > limit) return {packed, total};
             ended = rc == Z_STREAM_END;
         }
     }
-    return total;
+    return {packed - inflater.s.avail_in, total};
 }
 
 } // namespace
@@ -250,13 +255,21 @@ void check_data(const ImageHeader &header, const vx_log *log) {
                  "the header claims %zu bytes of voxels, more than %llu compressed bytes can "
                  "hold",
                  want, static_cast<unsigned long long>(stored));
-        const uint64_t length = inflated_length(header, want);
-        if (length != want)
+        const StreamLength length = stream_length(header, want);
+        if (length.inflated != want)
             fail(VX_ERR_INPUT,
                  "the compressed voxels are %s: the header claims %zu bytes, the stream has "
                  "%s%llu",
-                 length < want ? "cut short" : "too many", want, length > want ? "at least " : "",
-                 static_cast<unsigned long long>(length));
+                 length.inflated < want ? "cut short" : "too many", want,
+                 length.inflated > want ? "at least " : "",
+                 static_cast<unsigned long long>(length.inflated));
+        if (header.packed_bytes != 0 &&
+            (header.packed_bytes < length.packed || header.packed_bytes > stored))
+            fail(VX_ERR_INPUT,
+                 "the header claims %llu compressed bytes, the stream has %llu of %llu",
+                 static_cast<unsigned long long>(header.packed_bytes),
+                 static_cast<unsigned long long>(length.packed),
+                 static_cast<unsigned long long>(stored));
         return;
     }
     }

@@ -28,6 +28,7 @@ struct ImageHeader {
     std::string data_path; /* the header's own path when the data follows it */
     uint64_t data_offset;  /* of the (compressed) voxels in data_path */
     size_t data_bytes;     /* voxels * scalar_bytes, checked */
+    uint64_t packed_bytes; /* of a compressed stream, where the header says so; else 0 */
 };
 
 /* Both throw Failure (VX_ERR_INPUT) for everything but one 3D scalar grid. */

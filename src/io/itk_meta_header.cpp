@@ -158,6 +158,16 @@ void find_data(const char *path, const Fields &fields, uint64_t header_end, Imag
         fail(VX_ERR_INPUT, "a MetaImage with several data files is not supported (save it as one)");
     h.data_path = local ? path : data_beside(path, file);
     h.data_offset = local ? header_end : 0;
+    const std::string_view packed = get(fields, {"CompressedDataSize"});
+    if (h.encoding == Encoding::zlib) {
+        /* Without it MetaIO takes the header for the stream's start and returns noise. */
+        if (local && packed.empty())
+            fail(VX_ERR_INPUT, "the MetaImage header lacks CompressedDataSize (save it again)");
+        const long long n = packed.empty() ? 0 : parse_integer(packed, "CompressedDataSize");
+        if (n < 0 || (n == 0 && !packed.empty()))
+            fail(VX_ERR_INPUT, "MetaImage CompressedDataSize is %lld", n);
+        h.packed_bytes = static_cast<uint64_t>(n);
+    }
     const std::string_view skip_text = get(fields, {"HeaderSize"});
     const long long skip = skip_text.empty() ? 0 : parse_integer(skip_text, "HeaderSize");
     if (skip == 0) return;
