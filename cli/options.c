@@ -1,0 +1,269 @@
+#include "options.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "output.h"
+
+#define COMMON(letter, name, kind, field, value, help)                                             \
+    { letter, name, kind, offsetof(cli_common, field), value, help }
+
+static const cli_option common_options[] = {
+    COMMON('q', "quiet", CLI_FLAG, quiet, NULL, "errors only: no progress, no tables"),
+    COMMON('v', "verbose", CLI_FLAG, verbose, NULL, "say more about what is done"),
+    COMMON(0, "log-format", CLI_TEXT, log_format, "text|json",
+           "how messages on stderr look (default text)"),
+    COMMON(0, "log-paths", CLI_FLAG, log_paths, NULL,
+           "reports and JSON messages may name files (else numbers and hashes)"),
+    COMMON('h', "help", CLI_FLAG, help, NULL, "show this help"),
+};
+#define COMMON_COUNT (sizeof common_options / sizeof *common_options)
+
+static size_t option_count(const cli_verb *verb) { return verb->option_count + COMMON_COUNT; }
+
+static const cli_option *option_at(const cli_verb *verb, size_t i) {
+    return i < verb->option_count ? &verb->options[i] : &common_options[i - verb->option_count];
+}
+
+/* ---- Slips ---- */
+
+/* Damerau's distance (neighbours swapped count once) of short texts; a large number for long ones.
+ */
+static size_t edit_distance(const char *a, const char *b) {
+    enum { MAX = 31 };
+    size_t n = strlen(a), m = strlen(b), d[MAX + 1][MAX + 1];
+    if (n > MAX || m > MAX) return 1000;
+    for (size_t i = 0; i <= n; i++) d[i][0] = i;
+    for (size_t j = 0; j <= m; j++) d[0][j] = j;
+    for (size_t i = 1; i <= n; i++)
+        for (size_t j = 1; j <= m; j++) {
+            size_t best = d[i - 1][j - 1] + (a[i - 1] != b[j - 1]);
+            if (d[i - 1][j] + 1 < best) best = d[i - 1][j] + 1;
+            if (d[i][j - 1] + 1 < best) best = d[i][j - 1] + 1;
+            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] &&
+                d[i - 2][j - 2] + 1 < best)
+                best = d[i - 2][j - 2] + 1;
+            d[i][j] = best;
+        }
+    return d[n][m];
+}
+
+const char *cli_suggest(const char *text, const char *const *candidates, size_t count) {
+    const char *best = NULL;
+    size_t least = strlen(text) / 3 + 2; /* a third of the letters may be wrong */
+    for (size_t i = 0; i < count; i++) {
+        size_t distance = edit_distance(text, candidates[i]);
+        if (distance < least) {
+            least = distance;
+            best = candidates[i];
+        }
+    }
+    return best;
+}
+
+static void unknown_option(const cli_verb *verb, const char *typed, const char *name) {
+    const char *names[96];
+    size_t count = 0;
+    for (size_t i = 0; i < option_count(verb) && count < 96; i++)
+        names[count++] = option_at(verb, i)->name;
+    const char *near = name ? cli_suggest(name, names, count) : NULL;
+    if (near)
+        cli_usage_error("unknown option '%s' (did you mean --%s? see voxmamba %s --help)", typed,
+                        near, verb->name);
+    else
+        cli_usage_error("unknown option '%s' (see voxmamba %s --help)", typed, verb->name);
+}
+
+/* ---- Parsing ---- */
+
+static bool set_number(const cli_option *option, const char *text, double *out) {
+    char *end;
+    errno = 0;
+    double value = strtod(text, &end);
+    if (end == text || *end || errno || !isfinite(value)) {
+        cli_usage_error("--%s: '%s' is not a number", option->name, text);
+        return false;
+    }
+    *out = value;
+    return true;
+}
+
+static bool set_count(const cli_option *option, const char *text, unsigned *out) {
+    char *end;
+    errno = 0;
+    long value = strtol(text, &end, 10);
+    if (end == text || *end || errno || value < 1 || value > 1000000) {
+        cli_usage_error("--%s: '%s' is not a whole number from 1 on", option->name, text);
+        return false;
+    }
+    *out = (unsigned)value;
+    return true;
+}
+
+static bool append(cli_list *list, const char *item) {
+    const char **items = realloc(list->items, (list->count + 1) * sizeof *items);
+    if (!items) {
+        cli_usage_error("out of memory");
+        return false;
+    }
+    list->items = items;
+    items[list->count++] = item;
+    return true;
+}
+
+static bool set_option(const cli_option *option, const char *text, void *args) {
+    void *field = (char *)args + option->offset;
+    switch (option->kind) {
+    case CLI_FLAG:
+        *(bool *)field = true;
+        return true;
+    case CLI_UNFLAG:
+        *(bool *)field = false;
+        return true;
+    case CLI_TEXT:
+    case CLI_OPTIONAL_TEXT:
+        *(const char **)field = text;
+        return true;
+    case CLI_NUMBER:
+        return set_number(option, text, field);
+    case CLI_COUNT:
+        return set_count(option, text, field);
+    case CLI_LIST:
+        return append(field, text);
+    }
+    return false;
+}
+
+static bool takes_value(const cli_option *option) {
+    return option->kind != CLI_FLAG && option->kind != CLI_UNFLAG &&
+           option->kind != CLI_OPTIONAL_TEXT;
+}
+
+/* Exact name, or the only one that begins so. NULL after a message. */
+static const cli_option *find_long(const cli_verb *verb, const char *typed, const char *name) {
+    const cli_option *found = NULL;
+    size_t n = strlen(name);
+    for (size_t i = 0; i < option_count(verb); i++) {
+        const cli_option *option = option_at(verb, i);
+        if (strcmp(option->name, name) == 0) return option;
+        if (n == 0 || strncmp(option->name, name, n) != 0) continue;
+        if (found) {
+            cli_usage_error("option '%s' is ambiguous (--%s or --%s?)", typed, found->name,
+                            option->name);
+            return NULL;
+        }
+        found = option;
+    }
+    if (!found) unknown_option(verb, typed, name);
+    return found;
+}
+
+/* argv[*i] is "--...". */
+static bool parse_long(const cli_verb *verb, int argc, char **argv, int *i, void *args) {
+    char name[64];
+    const char *typed = argv[*i] + 2, *equals = strchr(typed, '=');
+    size_t n = equals ? (size_t)(equals - typed) : strlen(typed);
+    if (n >= sizeof name) {
+        unknown_option(verb, argv[*i], NULL);
+        return false;
+    }
+    memcpy(name, typed, n);
+    name[n] = '\0';
+    char shown[80];
+    snprintf(shown, sizeof shown, "--%s", name);
+    const cli_option *option = find_long(verb, shown, name);
+    if (!option) return false;
+    if (!takes_value(option)) {
+        if (equals && option->kind != CLI_OPTIONAL_TEXT) {
+            cli_usage_error("--%s takes no value", option->name);
+            return false;
+        }
+        return set_option(option, equals ? equals + 1 : "", args);
+    }
+    if (equals) return set_option(option, equals + 1, args);
+    if (*i + 1 >= argc) {
+        cli_usage_error("--%s needs a value (%s)", option->name, option->value);
+        return false;
+    }
+    return set_option(option, argv[++*i], args);
+}
+
+/* argv[*i] is "-x...". */
+static bool parse_short(const cli_verb *verb, int argc, char **argv, int *i, void *args) {
+    for (const char *letter = argv[*i] + 1; *letter; letter++) {
+        const cli_option *option = NULL;
+        for (size_t k = 0; k < option_count(verb) && !option; k++)
+            if (option_at(verb, k)->letter == *letter) option = option_at(verb, k);
+        if (!option) {
+            char shown[3] = {'-', *letter, '\0'};
+            unknown_option(verb, shown, NULL);
+            return false;
+        }
+        if (!takes_value(option)) {
+            if (!set_option(option, "", args)) return false;
+            continue;
+        }
+        if (letter[1]) return set_option(option, letter + 1, args);
+        if (*i + 1 >= argc) {
+            cli_usage_error("-%c needs a value (%s)", *letter, option->value);
+            return false;
+        }
+        return set_option(option, argv[++*i], args);
+    }
+    return true;
+}
+
+bool cli_parse(const cli_verb *verb, int argc, char **argv, void *args) {
+    cli_common *common = args;
+    bool ok = true, options = true;
+    for (int i = 0; i < argc && ok; i++) {
+        if (!options || argv[i][0] != '-' || !argv[i][1])
+            ok = append(&common->operands, argv[i]);
+        else if (strcmp(argv[i], "--") == 0)
+            options = false;
+        else if (argv[i][1] == '-')
+            ok = parse_long(verb, argc, argv, &i, args);
+        else
+            ok = parse_short(verb, argc, argv, &i, args);
+    }
+    if (ok && common->log_format && strcmp(common->log_format, "text") != 0 &&
+        strcmp(common->log_format, "json") != 0) {
+        cli_usage_error("--log-format: '%s' is not text or json", common->log_format);
+        ok = false;
+    }
+    if (ok)
+        cli_set_output(common->quiet, common->verbose,
+                       common->log_format && strcmp(common->log_format, "json") == 0,
+                       common->log_paths);
+    return ok;
+}
+
+void cli_free_args(const cli_verb *verb, void *args) {
+    free(((cli_common *)args)->operands.items);
+    for (size_t i = 0; i < verb->option_count; i++)
+        if (verb->options[i].kind == CLI_LIST)
+            free(((cli_list *)(void *)((char *)args + verb->options[i].offset))->items);
+}
+
+/* ---- Help ---- */
+
+static void print_option(const cli_option *option) {
+    char left[64];
+    snprintf(left, sizeof left, "%s%.1s%s--%s%s%s%s", option->letter ? "-" : "  ",
+             option->letter ? &option->letter : "", option->letter ? ", " : "  ", option->name,
+             option->value ? (option->kind == CLI_OPTIONAL_TEXT ? "[=" : " ") : "",
+             option->value ? option->value : "", option->kind == CLI_OPTIONAL_TEXT ? "]" : "");
+    if (strlen(left) > 30)
+        printf("  %s\n  %-30s  %s\n", left, "", option->help);
+    else
+        printf("  %-30s  %s\n", left, option->help);
+}
+
+void cli_print_help(const cli_verb *verb) {
+    printf("Usage: voxmamba %s %s\n%s\n\n", verb->name, verb->operands, verb->summary);
+    for (size_t i = 0; i < option_count(verb); i++) print_option(option_at(verb, i));
+    if (verb->details) printf("\n%s\n", verb->details);
+}

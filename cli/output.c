@@ -1,0 +1,219 @@
+#include "output.h"
+
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cjson/cJSON.h>
+
+/* The program's one piece of state: how it speaks. Set once, after the options were read; callbacks
+ * come one at a time. */
+static struct {
+    bool quiet, verbose, json, paths;
+    bool bar_shown;
+    double last_time;
+    size_t last_case;
+    char last_stage[32];
+} out;
+
+static volatile sig_atomic_t caught;
+
+void cli_set_output(bool quiet, bool verbose, bool json, bool paths) {
+    out.quiet = quiet;
+    out.verbose = verbose;
+    out.json = json;
+    out.paths = paths;
+}
+bool cli_quiet(void) { return out.quiet; }
+bool cli_paths(void) { return out.paths; }
+
+/* ---- Messages ---- */
+
+/* File names may hold newlines and escape sequences; a message is one harmless line. */
+static void put_safe(FILE *to, const char *text) {
+    for (; *text; text++) {
+        unsigned char c = (unsigned char)*text;
+        if (c < 32 || c == 127)
+            fprintf(to, "\\x%02x", c);
+        else
+            fputc(c, to);
+    }
+}
+
+void cli_print_safe(const char *text) { put_safe(stdout, text); }
+
+void cli_progress_end(void) {
+    if (out.bar_shown) fputs("\r\033[K", stderr);
+    out.bar_shown = false;
+}
+
+static void put_json(const char *level, int code, size_t case_number, const char *file,
+                     const char *text) {
+    cJSON *line = cJSON_CreateObject();
+    cJSON_AddStringToObject(line, "level", level);
+    if (code) cJSON_AddNumberToObject(line, "code", code);
+    if (case_number) cJSON_AddNumberToObject(line, "case", (double)case_number);
+    if (file && *file && out.paths) cJSON_AddStringToObject(line, "file", file);
+    cJSON_AddStringToObject(line, "message", text);
+    char *json = cJSON_PrintUnformatted(line);
+    if (json) fprintf(stderr, "%s\n", json);
+    cJSON_free(json);
+    cJSON_Delete(line);
+}
+
+static void put_text(const char *mark, const char *file, const char *text) {
+    cli_progress_end();
+    fputs("voxmamba: ", stderr);
+    if (file && *file) {
+        put_safe(stderr, file);
+        fputs(": ", stderr);
+    }
+    fputs(mark, stderr);
+    put_safe(stderr, text);
+    fputc('\n', stderr);
+}
+
+void cli_usage_error(const char *format, ...) {
+    char text[1024];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    if (out.json)
+        put_json("error", VXM_ERR_USAGE, 0, NULL, text);
+    else
+        put_text("", NULL, text);
+}
+
+void cli_error(const vxm_error *error, size_t case_number) {
+    if (out.json)
+        put_json("error", (int)error->code, case_number, error->file, error->text);
+    else
+        put_text("", error->file, error->text);
+}
+
+void cli_log(void *user_data, vxm_log_level level, size_t case_number, const char *text) {
+    static const char *const names[] = {"debug", "info", "warning"};
+    (void)user_data;
+    bool wanted = level == VXM_LOG_WARNING || out.verbose;
+    if (!wanted || (out.quiet && level != VXM_LOG_WARNING)) return;
+    if (out.json) {
+        put_json(names[level], 0, case_number, NULL, text);
+        return;
+    }
+    char mark[48] = "";
+    const char *what = level == VXM_LOG_WARNING ? "warning: " : "";
+    if (case_number)
+        snprintf(mark, sizeof mark, "case %zu: %s", case_number, what);
+    else
+        snprintf(mark, sizeof mark, "%s", what);
+    put_text(mark, NULL, text);
+}
+
+/* ---- Progress ---- */
+
+static double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static void put_bar(const vxm_progress *p) {
+    enum { WIDTH = 30 };
+    char bar[WIDTH + 1];
+    int filled = (int)(p->fraction * WIDTH);
+    memset(bar, '-', WIDTH);
+    memset(bar, '#', (size_t)(filled < 0 ? 0 : filled > WIDTH ? WIDTH : filled));
+    bar[WIDTH] = '\0';
+    fputs("\r\033[K", stderr);
+    if (p->case_count > 1)
+        fprintf(stderr, "[%s] %3.0f %%  %s  (%zu of %zu done)", bar, 100 * p->fraction, p->stage,
+                p->cases_done, p->case_count);
+    else
+        fprintf(stderr, "[%s] %3.0f %%  %s", bar, 100 * p->fraction, p->stage);
+    out.bar_shown = true;
+}
+
+static void put_progress_json(const vxm_progress *p) {
+    fprintf(stderr,
+            "{\"level\":\"progress\",\"case\":%zu,\"cases\":%zu,\"done\":%zu,\"stage\":\"%s\","
+            "\"fraction\":%.3f}\n",
+            p->case_number, p->case_count, p->cases_done, p->stage, p->fraction);
+}
+
+static void put_line(const vxm_progress *p) {
+    if (p->case_count > 1)
+        fprintf(stderr, "voxmamba: case %zu: %s %.0f %% (%zu of %zu done)\n", p->case_number,
+                p->stage, 100 * p->fraction, p->cases_done, p->case_count);
+    else
+        fprintf(stderr, "voxmamba: %s %.0f %%\n", p->stage, 100 * p->fraction);
+}
+
+int cli_progress(void *user_data, const vxm_progress *p) {
+    (void)user_data;
+    if (caught) return 1;
+    if (out.quiet) return 0;
+    bool terminal = isatty(STDERR_FILENO);
+    bool bar = terminal && !out.json;
+    bool new_stage = out.last_case != p->case_number || strcmp(out.last_stage, p->stage) != 0;
+    double time = now(), pause = bar ? 0.1 : out.json ? 1.0 : 10.0;
+    /* Lines: the long stages, and now and then how far they are. */
+    bool due = time - out.last_time >= pause || (new_stage && (bar || out.verbose || out.json)) ||
+               (new_stage && strcmp(p->stage, "network") == 0);
+    if (!due) return 0;
+    out.last_time = time;
+    out.last_case = p->case_number;
+    snprintf(out.last_stage, sizeof out.last_stage, "%s", p->stage);
+    if (bar)
+        put_bar(p);
+    else if (out.json)
+        put_progress_json(p);
+    else
+        put_line(p);
+    return 0;
+}
+
+/* ---- Signals ---- */
+
+static void on_signal(int number) {
+    if (caught) { /* asked twice: go at once; the next run sweeps what is left */
+        signal(number, SIG_DFL);
+        raise(number);
+        return;
+    }
+    caught = number;
+}
+
+void cli_catch_signals(void) {
+    struct sigaction action;
+    memset(&action, 0, sizeof action);
+    action.sa_handler = on_signal;
+    action.sa_flags = SA_RESTART;
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+}
+
+int cli_signal(void) { return caught; }
+
+int cli_exit_code(vxm_status status) {
+    cli_progress_end();
+    if (status == VXM_ERR_CANCELLED) {
+        int number = caught ? caught : SIGINT;
+        const char *text = "stopped by a signal (nothing half-written; --resume goes on from here)";
+        if (out.json)
+            put_json("error", 128 + number, 0, NULL, text);
+        else
+            put_text("", NULL, text);
+        return 128 + number;
+    }
+    /* Data that could not be written is a failure too: "info --json > /full/disk". */
+    if (status == VXM_OK && (fflush(stdout) != 0 || ferror(stdout))) {
+        put_text("", NULL, "standard output could not be written");
+        return VXM_ERR_OUTPUT;
+    }
+    return (int)status;
+}

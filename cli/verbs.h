@@ -1,0 +1,9 @@
+/* The verbs: one cmd_*.c each. */
+#ifndef VX_CLI_VERBS_H
+#define VX_CLI_VERBS_H
+
+#include "options.h"
+
+extern const cli_verb cli_segment, cli_info, cli_models, cli_evaluate;
+
+#endif
