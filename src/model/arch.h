@@ -25,8 +25,12 @@ typedef struct vx_builder {
     vx_weight_source source;
 } vx_builder;
 
-/* Room for a module path; paths here stay far below it. */
-#define VX_PATH 112
+/* A module path ("encoder.stages.0.blocks.1"). The longest here has 60 characters; a longer one
+ * would be cut and its tensors not be found. */
+typedef struct vx_path {
+    char text[112];
+} vx_path;
+vx_path vx_path_join(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* Tensor "PREFIX.NAME" of this shape; data NULL after a failure. */
 vx_weight vx_weight_get(vx_builder *b, const char *prefix, const char *name, int rank,

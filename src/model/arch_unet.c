@@ -1,6 +1,7 @@
 /* The U-Net that all shells share: encoder stages with their Mamba layers, then transposed
  * convolution, concatenation (up, skip) and stages back up. dynamic_network_architectures 0.4
  * (UNetDecoder, PlainConvEncoder, ResidualEncoder) and TamingMambas (nets/). */
+#include <stdarg.h>
 #include <stdio.h>
 
 #include "model/arch.h"
@@ -9,6 +10,15 @@
 #define LEAKY_SLOPE 0.01f
 
 static const size_t one[3] = {1, 1, 1}, none[3] = {0, 0, 0};
+
+vx_path vx_path_join(const char *format, ...) {
+    vx_path path;
+    va_list args;
+    va_start(args, format);
+    vsnprintf(path.text, sizeof path.text, format, args);
+    va_end(args);
+    return path;
+}
 
 static vx_weight find(vx_builder *b, const char *prefix, const char *name, int rank,
                       const size_t *dims, bool optional) {
@@ -65,7 +75,6 @@ static void encode(vx_builder *b, int x, int skips[VX_MAX_STAGES]) {
     const vx_network *net = b->network;
     const bool plain = net->shell == VX_SHELL_PLAIN;
     const vx_stage_fn stage = plain ? vx_plain_stage : vx_residual_stage;
-    char path[VX_PATH];
     if (!plain) {
         x = vx_conv_norm(b, x, "encoder.stem.convs.0", net->features[0], net->kernels[0], one,
                          net->conv_bias, true);
@@ -73,8 +82,8 @@ static void encode(vx_builder *b, int x, int skips[VX_MAX_STAGES]) {
     }
     for (size_t s = 0; s < net->stages; s++) {
         /* PlainConvEncoder wraps each stage in a Sequential of its own, hence the ".0". */
-        snprintf(path, sizeof path, "encoder.stages.%zu%s", s, plain ? ".0" : "");
-        x = stage(b, x, path, net->encoder_blocks[s], net->features[s], net->kernels[s],
+        const vx_path path = vx_path_join("encoder.stages.%zu%s", s, plain ? ".0" : "");
+        x = stage(b, x, path.text, net->encoder_blocks[s], net->features[s], net->kernels[s],
                   net->strides[s]);
         vx_graph_name(b->graph, x, "encoder.stages.%zu", s);
         skips[s] = vx_mamba_layer(b, x, s);
@@ -90,13 +99,13 @@ static int go_up(vx_builder *b, int x, size_t s, size_t level) {
     const size_t c_out = net->features[level], *stride = net->strides[level + 1];
     const size_t dims[5] = {channels(b, x), c_out, stride[0], stride[1], stride[2]};
     const vx_weight no_bias = {0};
-    char path[VX_PATH];
-    snprintf(path, sizeof path, "decoder.transpconvs.%zu", s);
-    vx_graph_layer(b->graph, "%s", path);
-    const vx_weight w = vx_weight_get(b, path, "weight", 5, dims);
-    const vx_weight bias = net->conv_bias ? vx_weight_get(b, path, "bias", 1, &c_out) : no_bias;
+    const vx_path path = vx_path_join("decoder.transpconvs.%zu", s);
+    vx_graph_layer(b->graph, "%s", path.text);
+    const vx_weight w = vx_weight_get(b, path.text, "weight", 5, dims);
+    const vx_weight bias =
+        net->conv_bias ? vx_weight_get(b, path.text, "bias", 1, &c_out) : no_bias;
     x = vx_graph_transposed_conv(b->graph, x, w, bias, c_out, stride);
-    vx_graph_name(b->graph, x, "%s", path);
+    vx_graph_name(b->graph, x, "%s", path.text);
     return x;
 }
 
@@ -104,16 +113,15 @@ static int go_up(vx_builder *b, int x, size_t s, size_t level) {
 static int head(vx_builder *b, int x, size_t s, bool last) {
     const size_t classes = b->network->classes;
     const size_t dims[5] = {classes, channels(b, x), 1, 1, 1};
-    char path[VX_PATH];
-    snprintf(path, sizeof path, "decoder.seg_layers.%zu", s);
-    vx_graph_layer(b->graph, "%s", path);
+    const vx_path path = vx_path_join("decoder.seg_layers.%zu", s);
+    vx_graph_layer(b->graph, "%s", path.text);
     if (!last) { /* a head that served training may be in the file, with the right shape */
-        vx_weight_try(b, path, "weight", 5, dims);
-        vx_weight_try(b, path, "bias", 1, &classes);
+        vx_weight_try(b, path.text, "weight", 5, dims);
+        vx_weight_try(b, path.text, "bias", 1, &classes);
         return x;
     }
-    const vx_weight w = vx_weight_get(b, path, "weight", 5, dims);
-    const vx_weight bias = vx_weight_get(b, path, "bias", 1, &classes);
+    const vx_weight w = vx_weight_get(b, path.text, "weight", 5, dims);
+    const vx_weight bias = vx_weight_get(b, path.text, "bias", 1, &classes);
     x = vx_graph_conv(b->graph, x, w, bias, classes, one, one, none);
     vx_graph_name(b->graph, x, "logits");
     return x;
@@ -125,15 +133,14 @@ static int decode(vx_builder *b, const int skips[VX_MAX_STAGES]) {
         net->shell == VX_SHELL_RESIDUAL_ENCODER ? vx_residual_stage : vx_plain_stage;
     const size_t steps = net->stages - 1;
     int x = skips[steps], logits = -1;
-    char path[VX_PATH];
     for (size_t s = 0; s < steps; s++) {
         const size_t level = steps - 1 - s;
         const int up = go_up(b, x, s, level);
         x = vx_graph_concat(b->graph, up, skips[level]);
-        snprintf(path, sizeof path, "decoder.stages.%zu", s);
-        x = stage(b, x, path, net->decoder_blocks[s], net->features[level], net->kernels[level],
-                  one);
-        vx_graph_name(b->graph, x, "%s", path);
+        const vx_path path = vx_path_join("decoder.stages.%zu", s);
+        x = stage(b, x, path.text, net->decoder_blocks[s], net->features[level],
+                  net->kernels[level], one);
+        vx_graph_name(b->graph, x, "%s", path.text);
         logits = head(b, x, s, s == steps - 1);
     }
     return logits;

@@ -2,8 +2,6 @@
  * Ma et al., U-Mamba). Layer norm and linear maps act on single tokens, so that flipping a
  * sequence, running a layer and flipping back is the same layer with the scan order reversed:
  * nothing is moved. */
-#include <stdio.h>
-
 #include "model/arch.h"
 
 #define NORM_EPS 1e-5f
@@ -11,11 +9,10 @@
 static int layer_norm(vx_builder *b, int x, const char *prefix, const char *name) {
     if (x < 0) return -1;
     const size_t c = b->graph->values[x].shape.c;
-    char path[VX_PATH];
-    snprintf(path, sizeof path, "%s.%s", prefix, name);
-    vx_graph_layer(b->graph, "%s", path);
-    const vx_weight gamma = vx_weight_get(b, path, "weight", 1, &c);
-    const vx_weight beta = vx_weight_get(b, path, "bias", 1, &c);
+    const vx_path path = vx_path_join("%s.%s", prefix, name);
+    vx_graph_layer(b->graph, "%s", path.text);
+    const vx_weight gamma = vx_weight_get(b, path.text, "weight", 1, &c);
+    const vx_weight beta = vx_weight_get(b, path.text, "bias", 1, &c);
     return vx_graph_layer_norm(b->graph, x, gamma, beta, NORM_EPS);
 }
 
@@ -28,24 +25,23 @@ static int mixer(vx_builder *b, int x, const char *prefix, size_t d_state, vx_sc
     const size_t d = net->expand * c, rank = (c + 15) / 16, n = d_state;
     const size_t in_proj[] = {2 * d, c}, conv[] = {d, 1, net->d_conv}, x_proj[] = {rank + 2 * n, d};
     const size_t dt[] = {d, rank}, a_log[] = {d, n}, out_proj[] = {c, d};
-    char path[VX_PATH];
-    snprintf(path, sizeof path, "%s.mamba", prefix);
-    vx_graph_layer(b->graph, "%s", path);
+    const vx_path path = vx_path_join("%s.mamba", prefix);
+    vx_graph_layer(b->graph, "%s", path.text);
     const vx_mamba mamba = {
         .order = order,
         .d_inner = d,
         .d_state = n,
         .d_conv = net->d_conv,
         .dt_rank = rank,
-        .in_proj = vx_weight_get(b, path, "in_proj.weight", 2, in_proj),
-        .conv_w = vx_weight_get(b, path, "conv1d.weight", 3, conv),
-        .conv_b = vx_weight_get(b, path, "conv1d.bias", 1, &d),
-        .x_proj = vx_weight_get(b, path, "x_proj.weight", 2, x_proj),
-        .dt_w = vx_weight_get(b, path, "dt_proj.weight", 2, dt),
-        .dt_b = vx_weight_get(b, path, "dt_proj.bias", 1, &d),
-        .a_log = vx_weight_get(b, path, "A_log", 2, a_log),
-        .d = vx_weight_get(b, path, "D", 1, &d),
-        .out_proj = vx_weight_get(b, path, "out_proj.weight", 2, out_proj),
+        .in_proj = vx_weight_get(b, path.text, "in_proj.weight", 2, in_proj),
+        .conv_w = vx_weight_get(b, path.text, "conv1d.weight", 3, conv),
+        .conv_b = vx_weight_get(b, path.text, "conv1d.bias", 1, &d),
+        .x_proj = vx_weight_get(b, path.text, "x_proj.weight", 2, x_proj),
+        .dt_w = vx_weight_get(b, path.text, "dt_proj.weight", 2, dt),
+        .dt_b = vx_weight_get(b, path.text, "dt_proj.bias", 1, &d),
+        .a_log = vx_weight_get(b, path.text, "A_log", 2, a_log),
+        .d = vx_weight_get(b, path.text, "D", 1, &d),
+        .out_proj = vx_weight_get(b, path.text, "out_proj.weight", 2, out_proj),
     };
     return vx_graph_mamba(b->graph, x, &mamba);
 }
@@ -55,27 +51,25 @@ static int mamba_trans(vx_builder *b, int x, const char *prefix, vx_scan_order o
     if (x < 0) return -1;
     const size_t c = b->graph->values[x].shape.c, w_dims[] = {c, c};
     const size_t limit = b->network->d_state_max;
-    char path[VX_PATH];
     int y = layer_norm(b, x, prefix, "norm1");
     y = mixer(b, y, prefix, c < limit ? c : limit, order);
     x = vx_graph_add(b->graph, y, x, 1.0f);
     y = layer_norm(b, x, prefix, "norm2");
-    snprintf(path, sizeof path, "%s.head", prefix);
-    vx_graph_layer(b->graph, "%s", path);
-    const vx_weight w = vx_weight_get(b, path, "weight", 2, w_dims);
-    const vx_weight bias = vx_weight_get(b, path, "bias", 1, &c);
+    const vx_path path = vx_path_join("%s.head", prefix);
+    vx_graph_layer(b->graph, "%s", path.text);
+    const vx_weight w = vx_weight_get(b, path.text, "weight", 2, w_dims);
+    const vx_weight bias = vx_weight_get(b, path.text, "bias", 1, &c);
     y = vx_graph_linear(b->graph, y, w, bias, c);
     return vx_graph_add(b->graph, y, x, 1.0f);
 }
 
 /* PanMambaTrans: LN(f(x) + flip(b(flip x))), f and b two MambaTrans with their own weights. */
 static int both_ways(vx_builder *b, int x, const char *prefix, vx_scan_order order) {
-    char path[VX_PATH];
-    snprintf(path, sizeof path, "%s.fwd_mamba", prefix);
-    const int forward = mamba_trans(b, x, path, order);
+    const vx_path f = vx_path_join("%s.fwd_mamba", prefix);
+    const vx_path r = vx_path_join("%s.bwd_mamba", prefix);
+    const int forward = mamba_trans(b, x, f.text, order);
     order.reverse = !order.reverse;
-    snprintf(path, sizeof path, "%s.bwd_mamba", prefix);
-    const int backward = mamba_trans(b, x, path, order);
+    const int backward = mamba_trans(b, x, r.text, order);
     return layer_norm(b, vx_graph_add(b->graph, forward, backward, 1.0f), prefix, "norm");
 }
 
@@ -85,10 +79,9 @@ static int four_orders(vx_builder *b, int x, const char *prefix) {
     static const vx_scan_order orders[4] = {
         {{0, 1, 2}, false}, {{0, 2, 1}, false}, {{1, 0, 2}, false}, {{2, 0, 1}, false}};
     int sum = -1;
-    char path[VX_PATH];
     for (int k = 0; k < 4; k++) {
-        snprintf(path, sizeof path, "%s.mambas.%d", prefix, k);
-        const int y = both_ways(b, x, path, orders[k]);
+        const vx_path path = vx_path_join("%s.mambas.%d", prefix, k);
+        const int y = both_ways(b, x, path.text, orders[k]);
         sum = k ? vx_graph_add(b->graph, sum, y, k == 3 ? 0.25f : 1.0f) : y;
     }
     return sum;
@@ -97,27 +90,26 @@ static int four_orders(vx_builder *b, int x, const char *prefix) {
 int vx_mamba_layer(vx_builder *b, int x, size_t s) {
     static const vx_scan_order raster = {{0, 1, 2}, false};
     const vx_network *net = b->network;
-    char prefix[VX_PATH], inner[VX_PATH];
-    snprintf(prefix, sizeof prefix, "encoder.mamba_layers.%zu", s);
-    snprintf(inner, sizeof inner, "encoder.mamba_layers.%zu.mamba", s);
+    const vx_path path = vx_path_join("encoder.mamba_layers.%zu", s);
+    const vx_path inner = vx_path_join("encoder.mamba_layers.%zu.mamba", s);
     switch (net->family) {
     case VX_MAMBA_NONE:
         return x;
     case VX_MAMBA_SEGMAMBA_SKIP:
     case VX_MAMBA_PAN_SEGMAMBA:
-        x = both_ways(b, layer_norm(b, x, prefix, "norm"), inner, raster);
+        x = both_ways(b, layer_norm(b, x, path.text, "norm"), inner.text, raster);
         break;
     case VX_MAMBA_SEGMAMBA:
-        x = mamba_trans(b, layer_norm(b, x, prefix, "norm"), inner, raster);
+        x = mamba_trans(b, layer_norm(b, x, path.text, "norm"), inner.text, raster);
         break;
     case VX_MAMBA_MULTI_SEGMAMBA: /* no layer norm around it */
-        x = four_orders(b, x, prefix);
+        x = four_orders(b, x, path.text);
         break;
     case VX_MAMBA_UMAMBA_BOT: /* LN, then the bare mixer, without residual */
         if (s + 1 < net->stages) return x;
-        x = mixer(b, layer_norm(b, x, prefix, "norm"), prefix, net->d_state_max, raster);
+        x = mixer(b, layer_norm(b, x, path.text, "norm"), path.text, net->d_state_max, raster);
         break;
     }
-    vx_graph_name(b->graph, x, "%s", prefix);
+    vx_graph_name(b->graph, x, "%s", path.text);
     return x;
 }
