@@ -34,10 +34,11 @@ typedef struct ops_how {
     unsigned workers;
     bool reference;
     vx_isa isa;
+    bool own_only; /* convolutions not through oneDNN */
 } ops_how;
 
-static const ops_how ops_reference = {1, true, VX_ISA_BASELINE};
-static const ops_how ops_fast = {1, false, VX_ISA_BEST};
+static const ops_how ops_reference = {1, true, VX_ISA_BASELINE, true};
+static const ops_how ops_fast = {1, false, VX_ISA_BEST, false};
 
 /* Compiles and runs g (finished) on in and returns output number k of it (free with vx_free).
  * Output and arena hold NaN before the run; guards around them are checked after it. */
@@ -49,7 +50,8 @@ float *ops_input(const vx_graph *g, uint64_t seed);
 /* ||a - b|| / ||b||; NaN when a holds one. */
 double ops_relative(const float *a, const float *b, size_t n);
 
-/* Fast against reference, on every instruction set of this machine, and the same bits for 1, 2, 3,
+/* Fast against reference, with oneDNN and with our kernels alone on every instruction set of this
+ * machine, and the same bits for 1, 2, 3,
  * 7 and 16 workers. Checks all outputs of g. what: for the message. Returns the largest relative
  * error. Frees nothing. */
 double ops_check(const vx_graph *g, const char *what, double tolerance);

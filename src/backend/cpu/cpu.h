@@ -16,6 +16,7 @@
 struct vx_device {
     vx_pool *pool;
     const vx_kernels *kernels;
+    bool own_only; /* no convolution through oneDNN (tests, comparisons) */
 };
 
 /* As vx_backend_cpu.open, with a given instruction set for our own kernels (oneDNN picks its own);
@@ -38,6 +39,7 @@ struct vx_cpu_step {
     vx_shape in, in2, out; /* shapes of op->in[0], op->in[1], op->out */
     const vx_kernels *kernels;
     unsigned workers;
+    bool own_only;
     void *state; /* what prepare made, vx_alloc'ed, may be NULL; freed with the step */
 
     /* Filled by prepare; bytes. */
@@ -50,9 +52,17 @@ struct vx_cpu_step {
     void (*destroy)(vx_cpu_step *step); /* what state holds beyond its own block; may be NULL */
 };
 
-/* Each fills the step from step->op and the shapes; the step is zeroed otherwise. */
+/* Each fills the step from step->op and the shapes; the step is zeroed otherwise. On failure the
+ * plan still calls destroy, if it was set. */
 vx_status vx_cpu_prepare_ref(vx_cpu_step *step, vx_error *err); /* any op, by ref.h */
-vx_status vx_cpu_prepare(vx_cpu_step *step, vx_error *err);     /* the fast way for any op */
+vx_status vx_cpu_prepare(vx_cpu_step *step, vx_error *err);     /* any op, the fast way: one of */
+vx_status vx_cpu_prepare_conv(vx_cpu_step *step, vx_error *err);
+vx_status vx_cpu_prepare_transposed(vx_cpu_step *step, vx_error *err);
+vx_status vx_cpu_prepare_simple(vx_cpu_step *step, vx_error *err);
+vx_status vx_cpu_prepare_mamba(vx_cpu_step *step, vx_error *err);
+
+/* Tokens of c channels that make a task of element-wise work (64 KB). */
+size_t vx_cpu_block(size_t c);
 
 /* Weights as float32, whatever they are stored as; out holds w->elements. */
 void vx_cpu_read_weight(const vx_weight *w, float *out);

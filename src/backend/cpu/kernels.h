@@ -1,19 +1,109 @@
 /* Inner loops that are compiled once for each instruction set; the device picks a table at run
- * time. */
+ * time.
+ *
+ * All of them are plain functions of their arguments: no threads, no allocation. Sums are taken in
+ * an order that depends on the sizes only.
+ */
 #ifndef VX_BACKEND_CPU_KERNELS_H
 #define VX_BACKEND_CPU_KERNELS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
+#include "graph/graph.h"
+
 typedef enum vx_isa { VX_ISA_BASELINE, VX_ISA_AVX2, VX_ISA_AVX512, VX_ISA_BEST } vx_isa;
+
+/* Channels that the scan handles together, on every instruction set. */
+enum { VX_SCAN_GROUP = 16 };
+
+/* y[row][column] = bias[column] + sum over taps t and depth k of x[t][row][k] * w[t][k][column].
+ *
+ * Rows are given by pointers, so that a convolution (taps), a strided row or any scan order is read
+ * and written where it lies. Each output is one sum in the order (t, k): its bits do not depend on
+ * which rows or columns are computed together. */
+typedef struct vx_gemm {
+    size_t rows, taps, depth;
+    const float *const *x;           /* x[t * rows + row] points at depth numbers */
+    float *const *y;                 /* y[row] points at column 0 of the row */
+    const float *w;                  /* packed by vx_pack_gemm */
+    const float *bias;               /* one a column, or NULL */
+    size_t columns;                  /* of the packed matrix */
+    size_t first_column, end_column; /* those to compute; first is a multiple of gemm_width */
+} vx_gemm;
+
+/* A stretch of tokens of one scan group; arrays [tokens][VX_SCAN_GROUP] unless said otherwise. */
+typedef struct vx_scan {
+    size_t tokens, states;
+    const float *delta; /* time step, > 0 */
+    const float *du;    /* delta * u */
+    const float *bc;    /* [tokens][2 * states]: B, then C */
+    const float *a;     /* [states][VX_SCAN_GROUP]: -exp(A_log) * log2(e) */
+    float *h;           /* [states][VX_SCAN_GROUP]: in: the state before, out: after */
+    float *y;           /* C . h is added */
+} vx_scan;
 
 typedef struct vx_kernels {
     vx_isa isa;
     const char *name;
+    size_t gemm_lanes; /* columns of the packed matrix are padded to a multiple of this */
+    size_t gemm_width; /* columns of one packed block: 2 * gemm_lanes */
+
+    void (*gemm)(const vx_gemm *g);
+
+    /* Element-wise; y may be x. exp and exp2 are within 2 ulp where the result is a normal number
+     * (exp clamps its argument to those, exp2 at the lower end and takes at most 127). */
+    void (*exp)(const float *x, size_t n, float *y);
+    void (*exp2)(const float *x, size_t n, float *y);
+    void (*softplus)(const float *x, size_t n, float *y); /* the identity above 20 */
+    void (*activate)(const float *x, size_t n, vx_activation act, float slope, float *y);
+    void (*add)(const float *a, const float *b, size_t n, float scale, float *y);
+
+    /* For each of c channels over tokens: mean and sum of squares about that mean. scratch: 2 c
+     * floats. */
+    void (*moments)(const float *x, size_t tokens, size_t c, float *scratch, double *mean,
+                    double *m2);
+    /* y = act((x - mean) * scale + shift + residual); residual may be NULL; y may be x or
+     * residual. */
+    void (*normalise)(const float *x, size_t tokens, size_t c, const float *mean,
+                      const float *scale, const float *shift, const float *residual,
+                      vx_activation act, float slope, float *y);
+    /* y may be x. */
+    void (*layer_norm)(const float *x, size_t tokens, size_t c, const float *gamma,
+                       const float *beta, float eps, float *y);
+
+    /* u[t] = SiLU(bias + sum_k w[k] * x[t + k]), k < taps; rows of d numbers. x has tokens + taps -
+     * 1 rows, w is [taps][d]. */
+    void (*causal_conv)(const float *x, size_t tokens, size_t d, size_t taps, const float *w,
+                        const float *bias, float *u);
+    /* For one group of up to VX_SCAN_GROUP channels at raw, u, skip (rows of ld floats):
+     * delta = softplus(raw), du = delta * u, y = skip * u, in rows of VX_SCAN_GROUP. */
+    void (*scan_inputs)(const float *raw, const float *u, size_t ld, size_t tokens,
+                        const float *skip, float *delta, float *du, float *y);
+    void (*scan)(const vx_scan *s);
+    /* elapsed[i] = sum of delta over the stretch, for each channel. */
+    void (*scan_elapsed)(const float *delta, size_t tokens, float *elapsed);
+    /* h = exp(A * elapsed) * h + end: the state behind a stretch that was scanned from zero to end,
+     * when h stood before it. */
+    void (*scan_fold)(const float *a, const float *elapsed, const float *end, size_t states,
+                      float *h);
+    /* y += C . (decay since the stretch's begin * h): what an incoming state h adds to a stretch
+     * that was scanned from zero. du is not read, h not written. */
+    void (*scan_carry)(const vx_scan *s);
+    /* out[i] = y[i] * SiLU(z[i]) for one group: y rows of VX_SCAN_GROUP; z and out rows of ld. */
+    void (*gate)(const float *y, const float *z, size_t ld, size_t tokens, float *out);
 } vx_kernels;
 
 /* The table for isa (VX_ISA_BEST: the best that this processor runs); NULL when the processor or
  * the build lacks it. */
 const vx_kernels *vx_kernels_for(vx_isa isa);
+
+/* Floats of a packed matrix; false on overflow. */
+bool vx_gemm_packed(const vx_kernels *k, size_t columns, size_t depth, size_t taps, size_t *floats);
+
+/* Packs w, whose element (tap, k, column) lies at w[tap * tap_step + k * depth_step + column *
+ * column_step]. Padding columns are zero. */
+void vx_pack_gemm(const vx_kernels *k, const float *w, size_t columns, size_t depth, size_t taps,
+                  size_t column_step, size_t depth_step, size_t tap_step, float *out);
 
 #endif

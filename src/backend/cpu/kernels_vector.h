@@ -1,0 +1,130 @@
+/* Vectors for kernels_impl.c through GCC's vector extensions: VX_LANES floats, whatever the
+ * instruction set of this compilation has. Multiply-adds are contracted where it has FMA (the file
+ * is compiled with -ffp-contract=fast). */
+#ifndef VX_BACKEND_CPU_KERNELS_VECTOR_H
+#define VX_BACKEND_CPU_KERNELS_VECTOR_H
+
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+#if defined(__AVX512F__)
+#define VX_LANES 16
+#elif defined(__AVX2__)
+#define VX_LANES 8
+#else
+#define VX_LANES 4
+#endif
+
+typedef float vf __attribute__((vector_size(4 * VX_LANES)));
+typedef int32_t vi __attribute__((vector_size(4 * VX_LANES)));
+
+#define VX_INLINE static inline __attribute__((always_inline))
+
+VX_INLINE vf v_load(const float *p) {
+    vf v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+VX_INLINE void v_store(float *p, vf v) { memcpy(p, &v, sizeof v); }
+
+/* The first n (< VX_LANES) numbers; zeros behind them. */
+VX_INLINE vf v_load_part(const float *p, size_t n) {
+    vf v = {0};
+    memcpy(&v, p, n * sizeof *p);
+    return v;
+}
+
+VX_INLINE void v_store_part(float *p, vf v, size_t n) { memcpy(p, &v, n * sizeof *p); }
+
+VX_INLINE vf v_splat(float x) { return x - (vf){0}; }
+
+/* Lane-wise mask ? a : b; masks are what comparisons give: all bits or none. */
+VX_INLINE vf v_select(vi mask, vf a, vf b) { return (vf)((mask & (vi)a) | (~mask & (vi)b)); }
+
+/* Lane-wise; a NaN in a gives b. */
+#if defined(__AVX512F__)
+VX_INLINE vf v_max(vf a, vf b) { return (vf)_mm512_max_ps((__m512)a, (__m512)b); }
+VX_INLINE vf v_min(vf a, vf b) { return (vf)_mm512_min_ps((__m512)a, (__m512)b); }
+#elif defined(__AVX2__)
+VX_INLINE vf v_max(vf a, vf b) { return (vf)_mm256_max_ps((__m256)a, (__m256)b); }
+VX_INLINE vf v_min(vf a, vf b) { return (vf)_mm256_min_ps((__m256)a, (__m256)b); }
+#else
+VX_INLINE vf v_max(vf a, vf b) { return v_select(a > b, a, b); }
+VX_INLINE vf v_min(vf a, vf b) { return v_select(a < b, a, b); }
+#endif
+
+VX_INLINE float v_sum(vf v) {
+    float part[VX_LANES];
+    memcpy(part, &v, sizeof v);
+    for (int half = VX_LANES / 2; half; half /= 2)
+        for (int i = 0; i < half; i++) part[i] += part[i + half];
+    return part[0];
+}
+
+/* 2^23 * 1.5: adding it rounds a float to the nearest integer (in its low bits), for |x| < 2^22. */
+#define VX_ROUND 12582912.0f
+
+VX_INLINE vf v_scale(vf x, vf rounded) {
+    /* Adds the integer in rounded's low bits to x's exponent. */
+    return (vf)((vi)x + (vi)((vi)rounded << 23));
+}
+
+/* 2^x. x = n + f, |f| <= 1/2; 2^f by a polynomial (minimax of relative error, constant term 1 so
+ * that 2^0 = 1, error 2e-9 before rounding), n into the exponent. At least 2^-125; x must not
+ * exceed 127. */
+VX_INLINE vf v_exp2(vf x) {
+    x = v_max(x, v_splat(-125.0f));
+    const vf t = x + v_splat(VX_ROUND);
+    const vf f = x - (t - v_splat(VX_ROUND));
+    vf p = v_splat(0.0001535336f);
+    p = p * f + v_splat(0.0013398875f);
+    p = p * f + v_splat(0.009618437f);
+    p = p * f + v_splat(0.055503324f);
+    p = p * f + v_splat(0.24022648f);
+    p = p * f + v_splat(0.6931472f);
+    p = p * f + v_splat(1.0f);
+    return v_scale(p, t);
+}
+
+/* e^x with ln 2 in two parts (Cody & Waite 1980), so that the reduced argument is exact enough for
+ * large |x|. Clamped to the normal numbers; a NaN gives the lower end (callers keep it alive). */
+VX_INLINE vf v_exp(vf x) {
+    x = v_min(v_max(x, v_splat(-86.6f)), v_splat(88.3f));
+    const vf t = x * v_splat(1.44269504f) + v_splat(VX_ROUND);
+    const vf n = t - v_splat(VX_ROUND);
+    const vf f = (x - n * v_splat(0.693359375f)) - n * v_splat(-0.00021219444f);
+    vf p = v_splat(0.0013843643f);
+    p = p * f + v_splat(0.008374164f);
+    p = p * f + v_splat(0.041668f);
+    p = p * f + v_splat(0.16666432f);
+    p = p * f + v_splat(0.49999994f);
+    p = p * f + v_splat(1.0f);
+    p = p * f + v_splat(1.0f);
+    return v_scale(p, t);
+}
+
+VX_INLINE vf v_silu(vf x) { return x / (v_splat(1.0f) + v_exp(-x)); }
+
+/* log(1 + e^x) = max(x, 0) + log1p(e), e = e^-|x| <= 1; log1p(e) = 2 atanh(s), s = e / (2 + e) <=
+ * 1/3, atanh(s) / s by a polynomial in s^2 (error 1e-10). The identity above 20, as in
+ * torch.nn.functional.softplus. */
+VX_INLINE vf v_softplus(vf x) {
+    const vf magnitude = v_select(x > 0, x, -x);
+    const vf e = v_exp(-magnitude);
+    const vf s = e / (v_splat(2.0f) + e), q = s * s;
+    vf p = v_splat(0.1220653f);
+    p = p * q + v_splat(0.106966265f);
+    p = p * q + v_splat(0.14310361f);
+    p = p * q + v_splat(0.19999346f);
+    p = p * q + v_splat(0.3333334f);
+    p = p * q + v_splat(1.0f);
+    const vf y = v_max(x, v_splat(0.0f)) + v_splat(2.0f) * s * p;
+    return v_select(x <= 20.0f, y, x); /* a NaN stays one */
+}
+
+#endif

@@ -1,0 +1,101 @@
+#include "backend/cpu/norm.h"
+
+#include <math.h>
+
+#include "base/size.h"
+
+/* The shared scratch: moments of the pieces, then what the last pass needs. */
+typedef struct norm_scratch {
+    double *mean, *m2;             /* [n][piece][c] */
+    float *centre, *scale, *shift; /* [n][c] */
+} norm_scratch;
+
+static norm_scratch divide(const vx_norm *norm, void *scratch) {
+    const size_t moments = norm->n * norm->pieces * norm->c, channels = norm->n * norm->c;
+    norm_scratch s;
+    s.mean = scratch;
+    s.m2 = s.mean + moments;
+    s.centre = (float *)(s.m2 + moments);
+    s.scale = s.centre + channels;
+    s.shift = s.scale + channels;
+    return s;
+}
+
+bool vx_norm_scratch(const vx_norm *norm, size_t *shared, size_t *worker) {
+    const size_t moments[] = {norm->n, norm->pieces, norm->c, 2, sizeof(double)};
+    const size_t channels[] = {norm->n, norm->c, 3, sizeof(float)};
+    size_t rest;
+    return vx_product(moments, 5, shared) && vx_product(channels, 4, &rest) &&
+           vx_add_size(*shared, rest, shared) && vx_mul_size(norm->c, 2 * sizeof(float), worker);
+}
+
+static size_t tokens_of(const vx_norm *norm, size_t p) {
+    const size_t first = p * norm->piece_tokens;
+    return norm->tokens - first < norm->piece_tokens ? norm->tokens - first : norm->piece_tokens;
+}
+
+void vx_norm_piece(const vx_norm *norm, const vx_cpu_run *run, const float *y, size_t n, size_t p,
+                   void *worker_scratch) {
+    const norm_scratch s = divide(norm, run->scratch);
+    const size_t at = (n * norm->pieces + p) * norm->c;
+    run->kernels->moments(y + (n * norm->tokens + p * norm->piece_tokens) * norm->c,
+                          tokens_of(norm, p), norm->c, worker_scratch, s.mean + at, s.m2 + at);
+}
+
+/* Mean and variance of all pieces (Chan, Golub & LeVeque 1979), to a mean, a factor and a shift. */
+static void combine(const vx_norm *norm, const norm_scratch *s, const float *gamma,
+                    const float *beta, size_t n, size_t k) {
+    const double *mean = s->mean + n * norm->pieces * norm->c + k;
+    const double *m2 = s->m2 + n * norm->pieces * norm->c + k;
+    double centre = 0, spread = 0;
+    for (size_t p = 0; p < norm->pieces; p++)
+        centre += mean[p * norm->c] * (double)tokens_of(norm, p);
+    centre /= (double)norm->tokens;
+    for (size_t p = 0; p < norm->pieces; p++) {
+        const double off = mean[p * norm->c] - centre;
+        spread += m2[p * norm->c] + off * off * (double)tokens_of(norm, p);
+    }
+    const double inv = 1.0 / sqrt(spread / (double)norm->tokens + (double)norm->eps);
+    const float rounded = (float)centre;
+    s->centre[n * norm->c + k] = rounded;
+    s->scale[n * norm->c + k] = (float)(inv * (double)gamma[k]);
+    s->shift[n * norm->c + k] =
+        (float)((double)beta[k] + ((double)rounded - centre) * inv * (double)gamma[k]);
+}
+
+typedef struct apply_job {
+    const vx_norm *norm;
+    const vx_kernels *kernels;
+    norm_scratch s;
+    const float *x, *residual;
+    float *y;
+    size_t blocks, block_tokens; /* of one n */
+} apply_job;
+
+static void apply_block(void *ctx, size_t task, unsigned worker) {
+    const apply_job *job = ctx;
+    const vx_norm *norm = job->norm;
+    const size_t n = task / job->blocks, first = task % job->blocks * job->block_tokens;
+    const size_t left = norm->tokens - first, c = norm->c;
+    const size_t at = (n * norm->tokens + first) * c;
+    (void)worker;
+    job->kernels->normalise(job->x + at, left < job->block_tokens ? left : job->block_tokens, c,
+                            job->s.centre + n * c, job->s.scale + n * c, job->s.shift + n * c,
+                            job->residual ? job->residual + at : NULL, norm->act, norm->slope,
+                            job->y + at);
+}
+
+void vx_norm_apply(const vx_norm *norm, const vx_cpu_run *run, const float *gamma,
+                   const float *beta, const float *x, const float *residual, float *y) {
+    apply_job job = {.norm = norm,
+                     .kernels = run->kernels,
+                     .s = divide(norm, run->scratch),
+                     .x = x,
+                     .residual = residual,
+                     .y = y,
+                     .block_tokens = vx_cpu_block(norm->c)};
+    for (size_t n = 0; n < norm->n; n++)
+        for (size_t k = 0; k < norm->c; k++) combine(norm, &job.s, gamma, beta, n, k);
+    job.blocks = (norm->tokens + job.block_tokens - 1) / job.block_tokens;
+    vx_pool_run(run->pool, norm->n * job.blocks, apply_block, &job);
+}
