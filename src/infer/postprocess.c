@@ -87,12 +87,12 @@ static vx_status find_components(const vx_mask *mask, runs *r, vx_error *err) {
     size_t ny = mask->geo.dims[1], nz = mask->geo.dims[2];
     *r = (runs){.rows = ny * nz};
     r->first = vx_alloc_zero(r->rows + 1, sizeof *r->first);
-    if (!r->first) return vx_fail(err, VX_ERR_RESOURCE, "out of memory");
+    if (!r->first) return vx_fail(err, VX_ERR_RESOURCE, "out of memory to clean up the mask");
     for (size_t i = 0; i < r->rows; i++) r->first[i + 1] = r->first[i] + scan_row(mask, i, NULL);
     r->run = vx_alloc_zero(r->first[r->rows] + 1, sizeof *r->run);
     if (!r->run) {
         runs_free(r);
-        return vx_fail(err, VX_ERR_RESOURCE, "out of memory for %zu runs", r->first[r->rows]);
+        return vx_fail(err, VX_ERR_RESOURCE, "out of memory to clean up the mask");
     }
     for (size_t i = 0; i < r->rows; i++) scan_row(mask, i, r->run + r->first[i]);
     for (size_t i = 0; i < r->first[r->rows]; i++) r->run[i].parent = i;

@@ -148,17 +148,40 @@ vx_status vx_prepare(const vx_recipe *recipe, const vx_volume *volume, vx_pool *
     return VX_OK;
 }
 
+/* vx_resample_volume works on one channel after the other, in two steps with a buffer between where
+ * the sizes along one axis (the separate one, else z) and across it change: the smaller of the two
+ * possible buffers, unless the separate axis prescribes the order. 0 without such a buffer. */
+static bool resampler_bytes(const vx_recipe *recipe, const vx_route *route, size_t *bytes) {
+    const size_t *from = route->crop_zyx, *to = route->grid_zyx;
+    bool separate = route->image_axis >= 0;
+    int axis = separate ? 2 - route->image_axis : 0;
+    size_t along[3], across[3], a, b;
+    bool along_changes = from[axis] != to[axis], across_changes = false;
+    for (int i = 0; i < 3; i++) {
+        along[i] = i == axis ? to[i] : from[i];
+        across[i] = i == axis ? from[i] : to[i];
+        across_changes |= i != axis && from[i] != to[i];
+    }
+    *bytes = 0;
+    if (!along_changes || !across_changes || (separate && recipe->separate_axis_order == 0))
+        return true;
+    if (!vx_product(along, 3, &a) || !vx_product(across, 3, &b)) return false;
+    return vx_mul_size(separate || b < a ? b : a, sizeof(float), bytes);
+}
+
 bool vx_prepare_bytes(const vx_recipe *recipe, const vx_route *route, size_t *peak,
                       size_t *result) {
-    size_t crop, grid, pixel;
+    size_t crop, grid, pixel, between;
     if (!vx_mul_size(recipe->channel_count, sizeof(float), &pixel) ||
         !vx_product(route->crop_zyx, 3, &crop) || !vx_mul_size(crop, pixel, &crop) ||
-        !vx_product(route->grid_zyx, 3, &grid) || !vx_mul_size(grid, pixel, &grid))
+        !vx_product(route->grid_zyx, 3, &grid) || !vx_mul_size(grid, pixel, &grid) ||
+        !resampler_bytes(recipe, route, &between))
         return false;
-    bool resampled = !same_dims(route->crop_zyx, route->grid_zyx);
-    size_t second = 0;
-    if (!vx_reorient_is_identity(route->turn)) second = crop;
-    if (resampled && grid > second) second = grid;
-    *result = resampled ? grid : crop;
-    return vx_add_size(crop, second, peak);
+    size_t turning = vx_reorient_is_identity(route->turn) ? 0 : crop, resampling = 0;
+    *result = crop;
+    if (!same_dims(route->crop_zyx, route->grid_zyx)) {
+        if (!vx_add_size(grid, between, &resampling)) return false;
+        *result = grid;
+    }
+    return vx_add_size(crop, turning > resampling ? turning : resampling, peak);
 }

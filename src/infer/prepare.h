@@ -34,9 +34,8 @@ vx_status vx_check_field_of_view(const vx_recipe *recipe, const vx_geometry *geo
 /* The network's input [channel][z][y][x] on route's grid. volume is not changed. */
 vx_status vx_prepare(const vx_recipe *recipe, const vx_volume *volume, vx_pool *pool,
                      vx_route *route, vx_volume **out, vx_error *err);
-/* Largest number of bytes of volumes that vx_prepare holds at one time, without the volume given
- * and what the resampler needs for itself; *result: what the returned one keeps. False on
- * overflow. */
+/* *peak: the most bytes that vx_prepare holds at one time, without the volume given and a few rows
+ * of scratch; *result: what the returned volume keeps. False on overflow. */
 bool vx_prepare_bytes(const vx_recipe *recipe, const vx_route *route, size_t *peak, size_t *result);
 
 #endif

@@ -120,37 +120,43 @@ typedef struct run_state {
     float *in, *out;                 /* one tile */
 } run_state;
 
+/* Fills out; false on overflow. */
+static bool count_bytes(const vx_session *s, const vx_geometry *geo, const vx_route *route,
+                        const vx_tiles *tiles, vx_predict_plan *out) {
+    size_t in, to, slab, preparing, held, mask, predicting;
+    if (!tile_bytes(s, &in, &to) || !vx_slab_bytes(tiles, s->classes, &slab) ||
+        !vx_prepare_bytes(s->model->recipe, route, &preparing, &held) ||
+        !vx_mul_size(vx_voxels(geo), s->mask_bytes, &mask) || !vx_add_size(held, mask, &held) ||
+        !vx_add_size(slab, in, &slab) || !vx_add_size(slab, to, &slab))
+        return false;
+    size_t small =
+        vx_tiles_bytes(tiles) + vx_finaliser_bytes(route->grid_zyx, route->crop_zyx, s->classes,
+                                                   vx_pool_workers(s->options.pool));
+    out->network_bytes = s->info.arena_bytes + s->info.weight_bytes;
+    out->volume_bytes = preparing > held ? preparing : held;
+    return vx_add_size(slab, small, &out->accumulator_bytes) &&
+           vx_add_size(held, out->accumulator_bytes, &predicting) &&
+           vx_add_size(preparing > predicting ? preparing : predicting, out->network_bytes,
+                       &out->peak_bytes);
+}
+
 vx_status vx_session_plan(const vx_session *session, const vx_geometry *geo, vx_predict_plan *out,
                           vx_error *err) {
     const vx_recipe *recipe = session->model->recipe;
     vx_route route;
     vx_tiles tiles;
-    size_t slab, in, to, peak, prepared, mask;
     memset(out, 0, sizeof *out);
     vx_status status = vx_geometry_check(geo, err);
     if (status == VX_OK) status = vx_route_plan(recipe, geo, NULL, &route, err);
     if (status == VX_OK)
         status = vx_tiles_create(route.grid_zyx, recipe->patch, session->options.step, &tiles, err);
     if (status != VX_OK) return status;
-    bool fits = tile_bytes(session, &in, &to) && vx_slab_bytes(&tiles, session->classes, &slab) &&
-                vx_prepare_bytes(recipe, &route, &peak, &prepared) &&
-                vx_mul_size(vx_voxels(geo), session->mask_bytes, &mask) &&
-                vx_add_size(slab, in, &slab) && vx_add_size(slab, to, &slab) &&
-                vx_add_size(prepared, mask, &prepared);
-    if (fits) {
-        out->tiles = vx_tiles_total(&tiles);
-        out->network_bytes = session->info.arena_bytes + session->info.weight_bytes;
-        out->accumulator_bytes =
-            slab + vx_tiles_bytes(&tiles) +
-            vx_finaliser_bytes(route.grid_zyx, route.crop_zyx, session->classes,
-                               vx_pool_workers(session->options.pool));
-        out->volume_bytes = peak > prepared ? peak : prepared;
-        out->flops = session->info.flops * (double)out->tiles * (double)session->pass_count;
-    }
+    out->tiles = vx_tiles_total(&tiles);
+    out->flops = session->info.flops * (double)out->tiles * (double)session->pass_count;
+    bool fits = count_bytes(session, geo, &route, &tiles, out);
     vx_tiles_free(&tiles);
-    return fits
-               ? VX_OK
-               : vx_fail(err, VX_ERR_RESOURCE, "the volume is too large for this machine's memory");
+    if (fits) return VX_OK;
+    return vx_fail(err, VX_ERR_RESOURCE, "the volume is too large for this machine's memory");
 }
 
 static vx_status check_input(const vx_session *s, const vx_volume *volume,

@@ -33,9 +33,11 @@ typedef struct vx_predict_plan {
     size_t tiles;
     size_t network_bytes;     /* arena + packed weights */
     size_t accumulator_bytes; /* one tile in and out, sliding slab of logits, resampling rows */
-    size_t volume_bytes; /* peak of the image's copies (cropped, turned, at the model's spacing) and
-                            the mask; without the caller's volume and the resampler's own scratch */
-    double flops;        /* of all tiles and mirrored passes */
+    size_t volume_bytes;      /* the most that the image's copies (cropped, turned, at the model's
+                                 spacing, the resampler's between) or the last one and the mask take */
+    size_t peak_bytes; /* all that the session holds at its highest; the caller's volume, a few
+                          rows of scratch and a sink for probabilities are not counted */
+    double flops;      /* of all tiles and mirrored passes */
 } vx_predict_plan;
 
 typedef struct vx_predict_times {

@@ -31,17 +31,15 @@ static void fill_profile(size_t patch, float *profile) {
     }
 }
 
+/* Tile by tile, so that a long axis costs tiles x patch and not tiles x length. */
 static void fill_total(const vx_tiles *tiles, int axis) {
     size_t pad = tiles->pad[axis];
-    for (size_t i = 0; i < tiles->dims[axis]; i++) {
-        double sum = 0;
-        for (size_t k = 0; k < tiles->count[axis]; k++) {
-            size_t from = tiles->start[axis][k];
-            if (i + pad >= from && i + pad < from + tiles->patch[axis])
-                sum += tiles->profile[axis][i + pad - from];
+    for (size_t k = 0; k < tiles->count[axis]; k++)
+        for (size_t i = 0; i < tiles->patch[axis]; i++) {
+            size_t padded = tiles->start[axis][k] + i;
+            if (padded >= pad && padded - pad < tiles->dims[axis])
+                tiles->total[axis][padded - pad] += tiles->profile[axis][i];
         }
-        tiles->total[axis][i] = (float)sum;
-    }
 }
 
 vx_status vx_tiles_create(const size_t dims[3], const size_t patch[3], double step, vx_tiles *out,

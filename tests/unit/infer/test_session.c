@@ -277,6 +277,9 @@ static void bad_input_is_refused(void **state) {
     fake_backend_rule = FAKE_FAIL;
     expect(&b, two, NULL, VX_ERR_RESOURCE, "fake failure");
     fake_backend_rule = FAKE_LABELS;
+    two->data[100] = NAN;
+    expect(&b, two, NULL, VX_ERR_INPUT, "NaN");
+    two->data[100] = 1;
     two->geo.affine[0][0] = 0;
     expect(&b, two, NULL, VX_ERR_INPUT, "");
     two->geo.affine[0][0] = 1e9; /* ten million voxels at the model's millimetre */
