@@ -33,16 +33,15 @@ def write_safetensors(path, tensors, metadata):
     with open(path, "wb") as f:
         f.write(struct.pack("<Q", len(text)) + text)
         for t in tensors.values():
-            f.write(t.contiguous().view(torch.uint8).numpy().tobytes() if t.ndim else
-                    t.reshape(1).view(torch.uint8).numpy().tobytes())
+            f.write(t.reshape(-1).view(torch.uint8).numpy().tobytes())
 
 
-def write_model(path, state, recipe, dtype):
+def write_model(path, state, recipe, dtype, all_heads=False):
     """Model file from a state dict; refuses weights that the storage type cannot hold."""
-    last = len(recipe["network"]["decoder_blocks"]) - 1
+    last = f"decoder.seg_layers.{len(recipe['network']['decoder_blocks']) - 1}."
     tensors = {}
     for name, t in state.items():
-        if name.startswith("decoder.seg_layers.") and not name.startswith(f"decoder.seg_layers.{last}."):
+        if name.startswith("decoder.seg_layers.") and not (all_heads or name.startswith(last)):
             continue
         stored = t.detach().cpu().to(DTYPES[dtype][0]).contiguous()
         if not torch.isfinite(stored).all():

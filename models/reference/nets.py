@@ -5,7 +5,8 @@ and, inside the Mamba layers, those of TamingMambas' nets, without their duplica
 `decoder.encoder`), so a published checkpoint loads after dropping these.
 
 Sources: Isensee et al., nnU-Net (plain and residual encoder U-Nets); Gu and Dao, Mamba (arXiv:2312.00752);
-Lumetti et al., TamingMambas (SegMamba, PanSegMamba, MultiSegMamba, SegMambaSkip); Ma et al., U-Mamba.
+Lumetti et al., TamingMambas (SegMamba, PanSegMamba, MultiSegMamba, SegMambaSkip); Ma et al., U-Mamba (its
+bottleneck layer: LN, then Mamba, no residual; here in the shell that all families share).
 """
 
 import math
@@ -116,9 +117,12 @@ class MultiMambaTrans(nn.Module):
             return torch.stack(outs).mean(0)
 
 
-def make_mamba_layer(family, width, d_state_max, d_conv, expand):
-    """The layer that `family` puts after a stage of `width` channels."""
+def make_mamba_layer(family, width, bottleneck, d_state_max, d_conv, expand):
+    """The layer that `family` puts after a stage of `width` channels; `bottleneck`: it is the last stage."""
     mamba = {"d_state": min(width, d_state_max), "d_conv": d_conv, "expand": expand}
+    if family == "umamba_bot":
+        mamba["d_state"] = d_state_max
+        return MambaLayer(width, Mamba(width, **mamba)) if bottleneck else nn.Identity()
     if family in ("segmamba_skip", "pan_segmamba"):
         return MambaLayer(width, PanMambaTrans(width, **mamba))
     if family == "segmamba":
@@ -212,8 +216,9 @@ class Encoder(nn.Module):
         self.stages = nn.ModuleList(stages)
         if self.family != "none":
             self.mamba_layers = nn.ModuleList(
-                make_mamba_layer(self.family, width, mamba["d_state_max"], mamba["d_conv"], mamba["expand"])
-                for width in features)
+                make_mamba_layer(self.family, width, s == len(features) - 1, mamba["d_state_max"],
+                                 mamba["d_conv"], mamba["expand"])
+                for s, width in enumerate(features))
 
     def forward(self, x):
         if hasattr(self, "stem"):

@@ -123,7 +123,8 @@ def main():
                           "step": step, "seconds": seconds + time.time() - begun, "recipe": recipe})
 
     begun = saved = time.time()
-    first, running = step, torch.zeros((), device=device)
+    logged, logged_at, running = step, begun, torch.zeros((), device=device)
+    warm = step + 10
     last = min(args.steps, args.stop_at or args.steps)
     while step < last:
         rng = np.random.default_rng([args.seed, step])
@@ -141,14 +142,14 @@ def main():
         # A young average would keep the random start: the decay grows to its fixed value.
         torch._foreach_lerp_(average, [p.detach() for p in weights], 1 - min(args.ema, (1 + step) / (10 + step)))
         running += loss.detach()
-        if step % 100 == 0 or step == last:
-            count = (step - 1) % 100 + 1
-            mean = running.item() / min(count, step - first)
-            running.zero_()
+        if step % 100 == 0 or step in (warm, last):
+            mean, now = running.item() / (step - logged), time.time()
             if not math.isfinite(mean):
                 raise SystemExit(f"loss is {mean} at step {step}")
-            rate = (step - first) / (time.time() - begun)
-            print(f"step {step} loss {mean:.4f} {rate:.2f} steps/s {seconds + time.time() - begun:.0f} s", flush=True)
+            print(f"step {step} loss {mean:.4f} {(step - logged) / (now - logged_at):.2f} steps/s "
+                  f"{seconds + now - begun:.0f} s", flush=True)
+            logged, logged_at = step, now
+            running.zero_()
         if time.time() - saved > args.save_every:
             checkpoint_now()
             saved = time.time()
