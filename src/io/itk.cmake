@@ -10,7 +10,7 @@ set(CMAKE_MESSAGE_LOG_LEVEL "${vx_message_level}")
 find_package(ZLIB REQUIRED)
 
 set(VX_IO_ITK_SOURCES cxx_boundary.cpp itk_header.cpp itk_nrrd_header.cpp itk_meta_header.cpp itk_reader.cpp
-    itk_writer.cpp)
+    nrrd_meta_writer.cpp)
 add_library(vx_itk_modules INTERFACE)
 target_include_directories(vx_itk_modules SYSTEM INTERFACE ${ITK_INCLUDE_DIRS})
 target_link_libraries(vx_itk_modules INTERFACE ITKIONRRD ITKIOMeta ITKIOImageBase ITKCommon ZLIB::ZLIB)

@@ -8,6 +8,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <fstream>
 #include <type_traits>
 
 #include "io/itk_header.h"
@@ -18,7 +19,17 @@ namespace {
 
 const vx_log *log_of(const vx_read_options *options) { return options ? options->log : nullptr; }
 
-bool is_meta(const char *path) { return vx_format_by_path(path) == VX_FORMAT_META; }
+/* By the name, else by the first bytes: any name that io.c lets through. */
+vx_format format_of(const char *path) {
+    const vx_format named = vx_format_by_path(path);
+    if (named == VX_FORMAT_META || named == VX_FORMAT_NRRD || named == VX_FORMAT_SEG_NRRD)
+        return named;
+    char head[7] = {};
+    std::ifstream(path, std::ios::binary).read(head, sizeof head);
+    return std::memcmp(head, "NRRD000", sizeof head) == 0 ? VX_FORMAT_NRRD : VX_FORMAT_META;
+}
+
+bool is_meta(const char *path) { return format_of(path) == VX_FORMAT_META; }
 
 ImageHeader read_header(const char *path, const vx_log *log) {
     ImageHeader header = is_meta(path) ? read_meta_header(path, log) : read_nrrd_header(path, log);
@@ -49,7 +60,7 @@ bool same_scalar(Scalar type, itk::ImageIOBase &io) {
 
 /* out: header.data_bytes bytes, native byte order. */
 void decode(const char *path, const ImageHeader &header, void *out) {
-    silence_itk();
+    itk::Object::SetGlobalWarningDisplay(false); /* it would print on stderr */
     itk::ImageIOBase::Pointer io;
     if (is_meta(path))
         io = itk::MetaImageIO::New();
@@ -94,18 +105,30 @@ template <typename F> void with_type(Scalar type, F &&f) {
     }
 }
 
+struct NotFinite {
+    size_t count = 0, first = 0;
+};
+
 /* raw may be the tail of out: element i is loaded before out[i] is stored, and out[i] ends before
- * element i + 1 begins. Returns the number of voxels that are not finite as float32. */
-template <typename T> size_t widen(const unsigned char *raw, size_t n, float *out) {
-    size_t bad = 0;
+ * element i + 1 begins. Returns the voxels that are not finite as float32. */
+template <typename T> NotFinite widen(const unsigned char *raw, size_t n, float *out) {
+    NotFinite bad;
     for (size_t i = 0; i < n; i++) {
         T v;
         std::memcpy(&v, raw + i * sizeof(T), sizeof(T));
         const float f = static_cast<float>(v);
-        if (std::is_floating_point<T>::value && !std::isfinite(f)) bad++;
+        if (std::is_floating_point<T>::value && !std::isfinite(f) && bad.count++ == 0)
+            bad.first = i;
         std::memcpy(out + i, &f, sizeof f);
     }
     return bad;
+}
+
+/* "(x, y, z)" of voxel i. */
+std::string index_text(const vx_geometry &geo, size_t i) {
+    const size_t x = i % geo.dims[0], row = i / geo.dims[0];
+    return "(" + std::to_string(x) + ", " + std::to_string(row % geo.dims[1]) + ", " +
+           std::to_string(row / geo.dims[1]) + ")";
 }
 
 void read_volume(const char *path, const vx_log *log, VolumeOwner &volume) {
@@ -121,21 +144,26 @@ void read_volume(const char *path, const vx_log *log, VolumeOwner &volume) {
     unsigned char *raw =
         size > 4 ? own.data() : reinterpret_cast<unsigned char *>(out) + (4 - size) * n;
     decode(path, header, raw);
-    size_t bad = 0;
+    NotFinite bad;
     with_type(header.type, [&](auto zero) { bad = widen<decltype(zero)>(raw, n, out); });
-    if (bad > 0)
-        fail(VX_ERR_INPUT, "%zu voxels are NaN or infinite (replace them by numbers)", bad);
+    if (bad.count > 0)
+        fail(VX_ERR_INPUT,
+             "has %zu voxels that are NaN or infinite, the first at %s (repair the image)",
+             bad.count, index_text(header.geo, bad.first).c_str());
 }
 
 /* Largest label; throws unless all are whole numbers 0..65535. */
-template <typename T> unsigned check_labels(const unsigned char *raw, size_t n) {
+template <typename T> unsigned check_labels(const unsigned char *raw, const vx_geometry &geo) {
+    const size_t n = vx_voxels(&geo);
     unsigned largest = 0;
     for (size_t i = 0; i < n; i++) {
         T v;
         std::memcpy(&v, raw + i * sizeof(T), sizeof(T));
         const double d = static_cast<double>(v);
         if (!(d >= 0 && d <= 65535) || d != std::floor(d))
-            fail(VX_ERR_INPUT, "voxel value %g is not a label (whole numbers 0 to 65535)", d);
+            fail(VX_ERR_INPUT,
+                 "is not a label map: voxel %s is %g (whole numbers from 0 to 65535 are needed)",
+                 index_text(geo, i).c_str(), d);
         if (d > largest) largest = static_cast<unsigned>(d);
     }
     return largest;
@@ -149,7 +177,7 @@ void read_labels(const char *path, const vx_log *log, MaskOwner &mask) {
     const size_t n = vx_voxels(&header.geo);
     with_type(header.type, [&](auto zero) {
         using T = decltype(zero);
-        const unsigned largest = check_labels<T>(raw.data(), n);
+        const unsigned largest = check_labels<T>(raw.data(), header.geo);
         vx_error err;
         check(vx_mask_create(&header.geo, largest > 255 ? 2 : 1, &mask.p, &err), err);
         for (size_t i = 0; i < n; i++) {
@@ -162,8 +190,6 @@ void read_labels(const char *path, const vx_log *log, MaskOwner &mask) {
 
 } // namespace
 
-void silence_itk() { itk::Object::SetGlobalWarningDisplay(false); }
-
 } // namespace vx_io
 
 using namespace vx_io;
@@ -175,7 +201,7 @@ static vx_status itk_info(const char *path, const vx_read_options *options, vx_i
     return guarded(VX_ERR_INPUT, err, [&] {
         const ImageHeader header = read_header(path, log_of(options));
         *out = vx_image_info{};
-        out->format = vx_format_by_path(path);
+        out->format = format_of(path);
         out->geo = header.geo;
         out->channels = 1;
         std::strncpy(out->dtype, scalar_name(header.type), sizeof out->dtype - 1);

@@ -1,4 +1,4 @@
-/* What the ITK reader and writer share. */
+/* What itk_reader.cpp and nrrd_meta_writer.cpp share. */
 #ifndef VX_IO_ITK_READER_H
 #define VX_IO_ITK_READER_H
 
@@ -6,10 +6,7 @@
 
 namespace vx_io {
 
-/* ITK prints warnings on stderr unless told otherwise; a library must not. */
-void silence_itk();
-
-/* itk_writer.cpp. Throws Failure. */
+/* nrrd_meta_writer.cpp. Throws Failure. */
 void write_itk_mask(const char *path, const vx_mask *mask, const vx_write_options *options);
 
 } // namespace vx_io

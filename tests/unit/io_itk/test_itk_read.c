@@ -121,6 +121,27 @@ static void nrrd_single_axes(void **state) {
     vx_volume_free(v);
 }
 
+/* io.c also lets files of other names through, by their first bytes. */
+static void other_names(void **state) {
+    (void)state;
+    write_image(in_folder("nrrd"), NRRD_HEAD "spacings: 1 1 1\n\n", ramp, 24);
+    write_image(in_folder("meta"), MHA_HEAD "ElementType = MET_UCHAR\nElementDataFile = LOCAL\n",
+                ramp, 24);
+    static const struct {
+        const char *name;
+        vx_format format;
+    } cases[] = {{"nrrd", VX_FORMAT_NRRD}, {"meta", VX_FORMAT_META}};
+    for (size_t i = 0; i < 2; i++) {
+        vx_volume *v = must_read(in_folder(cases[i].name));
+        check_ramp(v);
+        vx_volume_free(v);
+        vx_image_info info;
+        vx_error err;
+        assert_int_equal(vx_itk_ops.info(in_folder(cases[i].name), NULL, &info, &err), VX_OK);
+        assert_int_equal(info.format, cases[i].format);
+    }
+}
+
 static void meta_geometry(void **state) {
     (void)state;
     /* Row i of TransformMatrix is the direction of axis i, in LPS. */
@@ -452,13 +473,13 @@ static void not_finite(void **state) {
     static const char head[] = "NRRD0004\ntype: float\ndimension: 3\nsizes: 3 1 1\nendian: little\n"
                                "spacings: 1 1 1\nencoding: raw\n\n";
     write_image(in_folder("nan.nrrd"), head, values, sizeof values);
-    refuse(in_folder("nan.nrrd"), "2 voxels are NaN or infinite");
+    refuse(in_folder("nan.nrrd"), "2 voxels that are NaN or infinite, the first at (1, 0, 0)");
     /* Finite as a double, not as a float. */
     const double large[1] = {1e300};
     write_image(in_folder("large.mha"),
                 "NDims = 3\nDimSize = 1 1 1\nElementType = MET_DOUBLE\nElementDataFile = LOCAL\n",
                 large, sizeof large);
-    refuse(in_folder("large.mha"), "1 voxels are NaN or infinite");
+    refuse(in_folder("large.mha"), "1 voxels that are NaN or infinite");
 }
 
 static void labels(void **state) {
@@ -477,7 +498,7 @@ static void labels(void **state) {
         const vx_status status = vx_itk_ops.read_mask(in_folder("l.nrrd"), NULL, &mask, &err);
         if (cases[i].bytes == 0) {
             assert_int_equal(status, VX_ERR_INPUT);
-            assert_non_null(strstr(err.text, "is not a label"));
+            assert_non_null(strstr(err.text, "is not a label map: voxel (0, "));
             continue;
         }
         assert_int_equal(status, VX_OK);
@@ -522,10 +543,11 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(nrrd_spaces),      cmocka_unit_test(nrrd_spacings),
         cmocka_unit_test(nrrd_single_axes), cmocka_unit_test(meta_geometry),
-        cmocka_unit_test(every_type),       cmocka_unit_test(encodings),
-        cmocka_unit_test(refused_nrrd),     cmocka_unit_test(refused_meta),
-        cmocka_unit_test(damaged_streams),  cmocka_unit_test(not_finite),
-        cmocka_unit_test(labels),           cmocka_unit_test(random_damage),
+        cmocka_unit_test(other_names),      cmocka_unit_test(every_type),
+        cmocka_unit_test(encodings),        cmocka_unit_test(refused_nrrd),
+        cmocka_unit_test(refused_meta),     cmocka_unit_test(damaged_streams),
+        cmocka_unit_test(not_finite),       cmocka_unit_test(labels),
+        cmocka_unit_test(random_damage),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
