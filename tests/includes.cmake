@@ -1,4 +1,5 @@
 # Includes point one way (docs/architecture.md). Run as: cmake -DSOURCE_DIR=... -P includes.cmake
+cmake_minimum_required(VERSION 3.25)
 # Every #include "part/file" in src, cuda and cli is checked against the table below.
 set(ALLOW_base "")
 set(ALLOW_volume base)
