@@ -1,9 +1,11 @@
-"""Checkpoint + recipe -> one VoxMamba model file (models/FORMAT.md).
+"""Trained weights + recipe -> one VoxMamba model file (models/FORMAT.md).
 
-    python export.py --checkpoint RUN/checkpoint.pt --out hippocampus.safetensors --dtype fp16 [--set KEY=JSON ...]
+    python export.py RUN/checkpoint.pt --out hippocampus.safetensors [--dtype fp16] [--recipe FILE] [--set KEY=JSON ...]
 
-The checkpoint's EMA weights and its own recipe are taken; --set fills recipe keys in (a dotted path), for
-example --set 'provenance.trained="6000 steps"'. Heads that serve deep supervision only are left out.
+Of a trainer's checkpoint the EMA weights are taken; a model file (.safetensors) gives its weights as they are,
+to change its recipe or its storage type. --recipe replaces all of the recipe but its network; --set fills keys
+in (a dotted path), for example --set 'provenance.trained="6000 steps"'. Heads that serve deep supervision only
+are left out.
 """
 
 import argparse
@@ -50,11 +52,26 @@ def write_model(path, state, recipe, dtype, all_heads=False):
     write_safetensors(path, tensors, {"voxmamba": json.dumps(recipe, ensure_ascii=False)})
 
 
-def checkpoint_weights(state):
-    """EMA weights of a trainer's checkpoint under their state-dict names."""
-    net = build(state["recipe"]["network"])
-    names = [n for n, _ in net.named_parameters()]
-    return dict(zip(names, (a.cpu() for a in state["average"])))
+def read_safetensors(path):
+    """-> ({name: tensor}, metadata) of a file that write_safetensors could have written."""
+    raw = Path(path).read_bytes()
+    size, = struct.unpack_from("<Q", raw)
+    header = json.loads(raw[8:8 + size])
+    metadata = header.pop("__metadata__", {})
+    data = torch.frombuffer(bytearray(raw[8 + size:]), dtype=torch.uint8)
+    types = {name: t for t, name in DTYPES.values()}
+    return {n: data[slice(*h["data_offsets"])].view(types[h["dtype"]]).reshape(h["shape"])
+            for n, h in header.items()}, metadata
+
+
+def read_trained(path):
+    """-> (state dict, recipe) of a trainer's checkpoint (its EMA weights) or of a model file."""
+    if path.suffix == ".safetensors":
+        tensors, metadata = read_safetensors(path)
+        return tensors, json.loads(metadata["voxmamba"])
+    state = torch.load(path, map_location="cpu")
+    names = [n for n, _ in build(state["recipe"]["network"]).named_parameters()]
+    return dict(zip(names, state["average"])), state["recipe"]
 
 
 def set_key(recipe, assignment):
@@ -68,16 +85,19 @@ def set_key(recipe, assignment):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--checkpoint", type=Path, required=True)
+    p.add_argument("trained", type=Path, metavar="CHECKPOINT_OR_MODEL")
     p.add_argument("--out", type=Path, required=True)
     p.add_argument("--dtype", choices=DTYPES, default="fp16")
+    p.add_argument("--recipe", type=Path)
     p.add_argument("--set", action="append", default=[], metavar="KEY=JSON")
     args = p.parse_args()
-    state = torch.load(args.checkpoint, map_location="cpu")
+    weights, recipe = read_trained(args.trained)
+    if args.recipe:
+        recipe = json.loads(args.recipe.read_text()) | {"network": recipe["network"]}
     for assignment in args.set:
-        set_key(state["recipe"], assignment)
-    write_model(args.out, checkpoint_weights(state), state["recipe"], args.dtype)
-    print(f"{args.out}: {args.out.stat().st_size:,} bytes, step {state['step']}")
+        set_key(recipe, assignment)
+    write_model(args.out, weights, recipe, args.dtype)
+    print(f"{args.out}: {args.out.stat().st_size:,} bytes")
 
 
 if __name__ == "__main__":

@@ -9,14 +9,13 @@ rounded to float32 once.
 
 import argparse
 import json
-import struct
 import sys
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
-from export import DTYPES, write_model, write_safetensors
+from export import DTYPES, read_safetensors, write_model, write_safetensors
 from nets import Mamba, build, from_tokens, to_tokens
 from scan import causal_conv_silu, selective_scan_sequential
 
@@ -66,7 +65,7 @@ def recipe_of(name, net):
     return {"format": 1, "name": f"golden_{name}", "version": "1.0.0", "licence": "Apache-2.0",
             "description": "Random weights for tests", "modality": "MR",
             "channels": [{"name": c, "normalisation": {"kind": "none"}} for c in ("first", "second")],
-            "labels": [{"value": k, "name": f"label {k}"} for k in range(1, net["classes"])],
+            "labels": [{"value": k, "name": f"label {k}", "rgb": [40 * k, 120, 80]} for k in range(1, net["classes"])],
             "orientation": "as-stored", "crop": "none", "spacing_zyx_mm": [1.0, 1.0, 1.0],
             "patch_zyx": net["patch"],
             "resampling": {"image_order": 1, "logits_order": 1, "separate_axis": "never", "separate_axis_order": 0},
@@ -215,21 +214,9 @@ def mamba_case(ops, case, order, reverse, width, d_state, seed):
 
 
 # ------------------------------------------------------------------------------------------------ files
-def read_safetensors(path):
-    """Float32 tensors of a file, by name."""
-    raw = path.read_bytes()
-    size, = struct.unpack_from("<Q", raw)
-    header = json.loads(raw[8:8 + size])
-    header.pop("__metadata__", None)
-    data = torch.frombuffer(bytearray(raw[8 + size:]), dtype=torch.uint8)
-    kinds = {name: torch_type for torch_type, name in DTYPES.values()}
-    return {n: data[slice(*h["data_offsets"])].view(kinds[h["dtype"]]).reshape(h["shape"]).float()
-            for n, h in header.items()}
-
-
 def compare(path, tensors):
     """Worst relative L2 difference between a file and the tensors; raises on names that differ."""
-    stored = read_safetensors(path)
+    stored, _ = read_safetensors(path)
     if list(stored) != list(tensors):
         raise SystemExit(f"{path.name}: names differ")
     worst = max(float((stored[n] - t.float()).norm() / t.float().norm()) for n, t in tensors.items())

@@ -1,8 +1,13 @@
-"""Parameter counts against the published ones; scans against the sequential definition."""
+"""Nets against published counts and nnU-Net's own, scans against the definition, files against the schema."""
+
+import json
+from pathlib import Path
 
 import pytest
 import torch
 
+from export import read_trained, write_model
+from goldens import NETS, net_golden, recipe_of
 from nets import Mamba, build, from_tokens, to_tokens
 from scan import selective_scan_chunked, selective_scan_sequential
 
@@ -66,3 +71,50 @@ def test_mamba_is_causal():
     y = block(x)
     x[:, 12:] += 1
     assert torch.equal(block(x)[:, :12], y[:, :12])
+
+
+def rename_like_ours(name):
+    """A key of nnU-Net's nets -> ours: its duplicates point at the one tensor that we keep."""
+    name = name.replace("decoder.encoder.", "encoder.")
+    return name.replace(".all_modules.0.", ".conv.").replace(".all_modules.1.", ".norm.")
+
+
+@pytest.mark.parametrize("name, peer", [("plain", "PlainConvUNet"), ("residual_unet", "ResidualEncoderUNet")])
+def test_same_as_nnunet(name, peer):
+    unet = pytest.importorskip("dynamic_network_architectures.architectures.unet")
+    spec = NETS[name]
+    net, _, tensors = net_golden(name)
+    count = "n_conv_per_stage" if name == "plain" else "n_blocks_per_stage"
+    theirs = getattr(unet, peer)(
+        input_channels=2, n_stages=len(spec["features"]), features_per_stage=spec["features"],
+        conv_op=torch.nn.Conv3d, kernel_sizes=spec["kernels"], strides=spec["strides"],
+        num_classes=spec["classes"], n_conv_per_stage_decoder=spec["decoder"],
+        conv_bias=spec.get("conv_bias", True), norm_op=torch.nn.InstanceNorm3d,
+        norm_op_kwargs={"eps": 1e-5, "affine": True}, nonlin=torch.nn.LeakyReLU, **{count: spec["encoder"]})
+    ours = net.state_dict()
+    keys = {k: rename_like_ours(k) for k in theirs.state_dict()}
+    assert set(keys.values()) == set(ours)
+    theirs.load_state_dict({k: ours[v] for k, v in keys.items()})
+    with torch.no_grad():
+        logits = theirs.double().eval()(tensors["golden.input"].double())
+    torch.testing.assert_close(logits.float(), tensors["golden.logits"], rtol=1e-6, atol=1e-6)
+
+
+def test_model_file_round_trip(tmp_path):
+    net, recipe, _ = net_golden("plain")
+    write_model(tmp_path / "m.safetensors", net.state_dict(), recipe, "fp32", all_heads=True)
+    weights, again = read_trained(tmp_path / "m.safetensors")
+    assert again == recipe
+    assert all(torch.equal(weights[n].double(), t) for n, t in net.state_dict().items())
+
+
+def test_recipes_fit_the_schema():
+    jsonschema = pytest.importorskip("jsonschema")
+    here = Path(__file__).parent
+    check = jsonschema.Draft202012Validator(json.loads((here.parent / "recipe.schema.json").read_text()))
+    for path in here.glob("recipes/*.json"):
+        check.validate(json.loads(path.read_text()))
+    for path in here.parent.glob("*.safetensors"):
+        check.validate(read_trained(path)[1])
+    for name, spec in NETS.items():
+        check.validate(recipe_of(name, spec))
