@@ -79,8 +79,10 @@ static vx_status open_header(const char *path, nifti_file *f, vx_error *err) {
     return s;
 }
 
-/* Puts the stream at the first voxel: of the same file, or of the .img file. */
-static vx_status seek_voxels(const char *path, nifti_file *f, size_t bytes, vx_error *err) {
+/* Puts the stream at the first voxel: of the same file, or of the .img file. Goes before anything
+ * is allocated: the file must be able to hold what its header promises. */
+static vx_status seek_voxels(const char *path, nifti_file *f, vx_error *err) {
+    size_t bytes = vx_voxels(&f->header.geo) * f->header.voxel_bytes;
     uint64_t behind = f->header.version == 2 ? VX_NIFTI2_BYTES : VX_NIFTI1_BYTES, got;
     vx_status s = VX_OK;
     if (f->header.pair) {
@@ -93,7 +95,6 @@ static vx_status seek_voxels(const char *path, nifti_file *f, size_t bytes, vx_e
         if (s != VX_OK) return vx_fail_prefix(err, s, "its image file (.img)");
         behind = 0;
     }
-    /* Before anything is allocated for what the header promises. */
     uint64_t size = vx_stream_file_size(f->stream);
     bool gzip = vx_stream_is_gzip(f->stream);
     uint64_t most =
@@ -162,13 +163,12 @@ static void decode(const unsigned char *raw, size_t n, const vx_nifti_header *h,
 typedef vx_status (*take_values)(void *ctx, size_t first, const double *values, size_t n,
                                  vx_error *err);
 
-/* Streams all voxels through take, then checks the rest of the file. */
-static vx_status stream_voxels(const char *path, nifti_file *f, const vx_log *log, take_values take,
-                               void *ctx, vx_error *err) {
+/* Streams all voxels through take, from where seek_voxels stopped, then checks the file's rest. */
+static vx_status stream_voxels(nifti_file *f, const vx_log *log, take_values take, void *ctx,
+                               vx_error *err) {
     const vx_nifti_header *h = &f->header;
     size_t voxels = vx_voxels(&h->geo), bytes = voxels * h->voxel_bytes;
-    vx_status s = seek_voxels(path, f, bytes, err);
-    if (s != VX_OK) return s;
+    vx_status s = VX_OK;
     unsigned char *raw = vx_alloc(CHUNK_VOXELS * h->voxel_bytes);
     double *values = vx_alloc(CHUNK_VOXELS * sizeof *values);
     if (!raw || !values) s = vx_fail(err, VX_ERR_RESOURCE, "out of memory");
@@ -230,11 +230,12 @@ static vx_status nifti_read(const char *path, const vx_read_options *options, vx
     nifti_file f;
     vx_volume *volume = NULL;
     vx_status s = open_header(path, &f, err);
+    if (s == VX_OK) s = seek_voxels(path, &f, err);
     if (s == VX_OK) s = vx_volume_create(&f.header.geo, 1, &volume, err);
     if (s == VX_OK) s = attach_source(&f, &volume->source, err);
     if (s == VX_OK) {
         image_sink sink = {volume->data, 0, 0};
-        s = stream_voxels(path, &f, log_of(options), take_image, &sink, err);
+        s = stream_voxels(&f, log_of(options), take_image, &sink, err);
         if (s == VX_OK && sink.bad)
             s = vx_fail(err, VX_ERR_INPUT,
                         "has %zu voxels that are NaN or infinite, the first at " INDEX_FORMAT
@@ -292,9 +293,10 @@ static vx_status nifti_read_mask(const char *path, const vx_read_options *option
     nifti_file f;
     mask_sink sink = {NULL};
     vx_status s = open_header(path, &f, err);
+    if (s == VX_OK) s = seek_voxels(path, &f, err);
     if (s == VX_OK) s = vx_mask_create(&f.header.geo, 1, &sink.mask, err);
     if (s == VX_OK) s = attach_source(&f, &sink.mask->source, err);
-    if (s == VX_OK) s = stream_voxels(path, &f, log_of(options), take_labels, &sink, err);
+    if (s == VX_OK) s = stream_voxels(&f, log_of(options), take_labels, &sink, err);
     vx_stream_close(f.stream);
     if (s != VX_OK) {
         vx_mask_free(sink.mask);

@@ -1,0 +1,234 @@
+/* Formats by name, writing masks and slices, and writers that fail. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <dirent.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "io/io.h"
+#include "nifti_bytes.h"
+
+static char folder[64];
+
+static const char *in_folder(const char *name) {
+    static char paths[4][160];
+    static int next;
+    char *path = paths[next++ % 4];
+    snprintf(path, sizeof paths[0], "%s/%s", folder, name);
+    return path;
+}
+
+static int make_folder(void **state) {
+    (void)state;
+    strcpy(folder, "/tmp/vx-io-XXXXXX");
+    return mkdtemp(folder) ? 0 : -1;
+}
+
+static int remove_folder(void **state) {
+    (void)state;
+    char command[100];
+    snprintf(command, sizeof command, "rm -r '%s'", folder);
+    return system(command);
+}
+
+static int entries(void) {
+    int n = 0;
+    DIR *dir = opendir(folder);
+    while (dir && readdir(dir)) n++;
+    closedir(dir);
+    return n - 2;
+}
+
+static void formats_by_name(void **state) {
+    (void)state;
+    static const struct {
+        const char *path;
+        vx_format format;
+    } cases[] = {{"a.nii.gz", VX_FORMAT_NIFTI_GZ}, {"a.NII.GZ", VX_FORMAT_NIFTI_GZ},
+                 {"b/a.nii", VX_FORMAT_NIFTI},     {"a.img", VX_FORMAT_NIFTI},
+                 {"a.hdr", VX_FORMAT_NIFTI},       {"a.seg.nrrd", VX_FORMAT_SEG_NRRD},
+                 {"a.nrrd", VX_FORMAT_NRRD},       {"a.mha", VX_FORMAT_META},
+                 {"a.mhd", VX_FORMAT_META},        {"a.dcm", VX_FORMAT_DICOM},
+                 {"a.gz", VX_FORMAT_UNKNOWN},      {"nii", VX_FORMAT_UNKNOWN},
+                 {"", VX_FORMAT_UNKNOWN},          {"a.nii.txt", VX_FORMAT_UNKNOWN}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        assert_int_equal(vx_format_by_path(cases[i].path), cases[i].format);
+    for (int f = VX_FORMAT_NIFTI; f <= VX_FORMAT_DICOM_SEG; f++)
+        assert_int_equal(vx_format_by_name(vx_format_name((vx_format)f)), f);
+    assert_int_equal(vx_format_by_name("jpeg"), VX_FORMAT_UNKNOWN);
+    assert_string_equal(vx_format_name(VX_FORMAT_UNKNOWN), "?");
+    assert_string_equal(vx_format_extension(VX_FORMAT_NIFTI_GZ), ".nii.gz");
+    assert_string_equal(vx_format_extension(VX_FORMAT_DICOM_SEG), ".dcm");
+    assert_true(vx_format_readable(VX_FORMAT_NIFTI) && vx_format_writable(VX_FORMAT_NIFTI_GZ));
+    assert_false(vx_format_readable(VX_FORMAT_UNKNOWN) || vx_format_writable(VX_FORMAT_UNKNOWN));
+    assert_false(vx_format_writable(VX_FORMAT_DICOM));
+}
+
+static const vx_geometry oblique = {
+    {5, 4, 3}, {{0.8, -0.6, 0, -31.5}, {1.2, 1.6, 0, 12.25}, {0, 0, -3.5, 77}, {0, 0, 0, 1}}};
+
+static vx_mask *some_mask(unsigned bytes) {
+    vx_mask *m;
+    assert_int_equal(vx_mask_create(&oblique, bytes, &m, NULL), VX_OK);
+    for (size_t i = 0; i < 60; i++) vx_mask_set(m, i, (unsigned)(i * (bytes == 1 ? 4 : 1000)));
+    return m;
+}
+
+static void masks_come_back(void **state) {
+    (void)state;
+    for (unsigned bytes = 1; bytes <= 2; bytes++)
+        for (int gz = 0; gz < 2; gz++) {
+            vx_write_options options = {.format = gz ? VX_FORMAT_NIFTI_GZ : VX_FORMAT_NIFTI,
+                                        .gzip_level = gz ? 9 : 0};
+            const char *path = in_folder(gz ? "m.nii.gz" : "m.nii");
+            vx_mask *m = some_mask(bytes), *back;
+            vx_error err;
+            assert_int_equal(vx_io_write_mask(path, m, &options, &err), VX_OK);
+            assert_int_equal(vx_io_read_mask(path, NULL, &back, &err), VX_OK);
+            assert_int_equal(back->bytes, bytes);
+            assert_memory_equal(back->data, m->data, 60 * bytes);
+            assert_true(vx_geometry_distance(&back->geo, &oblique) < 1e-5);
+            vx_mask_free(back);
+            /* A second time only when told so. */
+            assert_int_equal(vx_io_write_mask(path, m, &options, &err), VX_ERR_OUTPUT);
+            assert_non_null(strstr(err.text, "exists"));
+            options.replace = true;
+            assert_int_equal(vx_io_write_mask(path, m, &options, &err), VX_OK);
+            vx_mask_free(m);
+            unlink(path);
+        }
+    assert_int_equal(entries(), 0);
+}
+
+/* The source's record is used on its own grid only. */
+static void source_of_another_grid_is_not_used(void **state) {
+    (void)state;
+    nifti_bytes f;
+    vx_volume *v;
+    vx_mask *back;
+    vx_error err;
+    nifti1_file(&f);
+    write_file(in_folder("s.nii"), f.bytes, f.size);
+    assert_int_equal(vx_io_read(in_folder("s.nii"), NULL, &v, &err), VX_OK);
+    vx_mask *m = some_mask(1);
+    m->source = vx_source_ref(v->source);
+    vx_write_options options = {.format = VX_FORMAT_NIFTI, .replace = true};
+    assert_int_equal(vx_io_write_mask(in_folder("m.nii"), m, &options, &err), VX_OK);
+    assert_int_equal(vx_io_read_mask(in_folder("m.nii"), NULL, &back, &err), VX_OK);
+    assert_true(vx_geometry_distance(&back->geo, &oblique) < 1e-5);
+    vx_mask_free(back);
+    vx_mask_free(m);
+    vx_volume_free(v);
+    unlink(in_folder("m.nii"));
+    unlink(in_folder("s.nii"));
+}
+
+static void long_axes_need_nifti2(void **state) {
+    (void)state;
+    vx_geometry geo = {{40000, 1, 2}, {{1, 0, 0, 0}, {0, 1, 0, 0}, {0, 0, 1, 0}, {0, 0, 0, 1}}};
+    vx_mask *m, *back;
+    vx_error err;
+    assert_int_equal(vx_mask_create(&geo, 1, &m, &err), VX_OK);
+    vx_mask_set(m, 79999, 9);
+    vx_write_options options = {.format = VX_FORMAT_NIFTI_GZ};
+    assert_int_equal(vx_io_write_mask(in_folder("l.nii.gz"), m, &options, &err), VX_OK);
+    assert_int_equal(vx_io_read_mask(in_folder("l.nii.gz"), NULL, &back, &err), VX_OK);
+    assert_memory_equal(&back->geo, &geo, sizeof geo);
+    assert_memory_equal(back->data, m->data, 80000);
+    vx_mask_free(back);
+    vx_mask_free(m);
+    unlink(in_folder("l.nii.gz"));
+}
+
+static void slices_come_back(void **state) {
+    (void)state;
+    float slice[20];
+    vx_slice_writer *w;
+    vx_volume *v;
+    vx_error err;
+    vx_write_options options = {.format = VX_FORMAT_NIFTI_GZ};
+    const char *path = in_folder("p.nii.gz");
+    assert_int_equal(vx_slice_writer_open(path, &oblique, NULL, &options, &w, &err), VX_OK);
+    for (int z = 0; z < 3; z++) {
+        for (int i = 0; i < 20; i++) slice[i] = (float)(z * 20 + i) / 64;
+        assert_int_equal(vx_slice_writer_put(w, slice, &err), VX_OK);
+    }
+    assert_int_equal(vx_slice_writer_put(w, slice, &err), VX_ERR_USAGE);
+    assert_int_equal(entries(), 0); /* nothing is seen before the commit */
+    assert_int_equal(vx_slice_writer_commit(w, &err), VX_OK);
+    assert_int_equal(vx_io_read(path, NULL, &v, &err), VX_OK);
+    for (int i = 0; i < 60; i++) assert_true(v->data[i] == (float)i / 64);
+    vx_volume_free(v);
+    unlink(path);
+    /* Too few slices, or given up: no file. */
+    assert_int_equal(vx_slice_writer_open(path, &oblique, NULL, &options, &w, &err), VX_OK);
+    assert_int_equal(vx_slice_writer_put(w, slice, &err), VX_OK);
+    assert_int_equal(vx_slice_writer_commit(w, &err), VX_ERR_USAGE);
+    assert_int_equal(vx_slice_writer_open(path, &oblique, NULL, &options, &w, &err), VX_OK);
+    vx_slice_writer_discard(w);
+    vx_slice_writer_discard(NULL);
+    assert_int_equal(entries(), 0);
+    options.format = VX_FORMAT_NRRD;
+    assert_int_equal(vx_slice_writer_open(path, &oblique, NULL, &options, &w, &err), VX_ERR_USAGE);
+}
+
+static void writers_that_fail_leave_nothing(void **state) {
+    (void)state;
+    vx_mask *m = some_mask(1);
+    vx_error err;
+    vx_write_options options = {.format = VX_FORMAT_NIFTI};
+    assert_int_equal(vx_io_write_mask("/nowhere/at/all.nii", m, &options, &err), VX_ERR_OUTPUT);
+    options.format = VX_FORMAT_UNKNOWN;
+    assert_int_equal(vx_io_write_mask(in_folder("m"), m, &options, &err), VX_ERR_USAGE);
+    options = (vx_write_options){.format = VX_FORMAT_NIFTI_GZ, .gzip_level = 10};
+    assert_int_equal(vx_io_write_mask(in_folder("m.nii.gz"), m, &options, &err), VX_ERR_USAGE);
+    vx_mask_free(m);
+    /* A file size limit stands for a full disk. */
+    struct rlimit old, small;
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
+    small = old;
+    small.rlim_cur = 1000;
+    vx_geometry geo = {{50, 50, 50}, {{1, 0, 0, 0}, {0, 1, 0, 0}, {0, 0, 1, 0}, {0, 0, 0, 1}}};
+    assert_int_equal(vx_mask_create(&geo, 1, &m, &err), VX_OK);
+    for (size_t i = 0; i < 125000; i++) vx_mask_set(m, i, (unsigned)(i * i >> 7) & 255);
+    void (*signal_was)(int) = signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+    for (int gz = 0; gz < 2; gz++) {
+        options = (vx_write_options){.format = gz ? VX_FORMAT_NIFTI_GZ : VX_FORMAT_NIFTI};
+        vx_status s = vx_io_write_mask(in_folder(gz ? "m.nii.gz" : "m.nii"), m, &options, &err);
+        assert_int_equal(s, VX_ERR_OUTPUT);
+    }
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
+    signal(SIGXFSZ, signal_was);
+    vx_mask_free(m);
+    assert_int_equal(entries(), 0);
+}
+
+static void folders_are_dicom(void **state) {
+    (void)state;
+    vx_volume *v;
+    vx_error err;
+    vx_status s = vx_io_read(folder, NULL, &v, &err); /* empty */
+    assert_int_equal(s, vx_format_readable(VX_FORMAT_DICOM) ? VX_ERR_INPUT : VX_ERR_USAGE);
+    assert_null(v);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(formats_by_name),
+                                       cmocka_unit_test(masks_come_back),
+                                       cmocka_unit_test(source_of_another_grid_is_not_used),
+                                       cmocka_unit_test(long_axes_need_nifti2),
+                                       cmocka_unit_test(slices_come_back),
+                                       cmocka_unit_test(writers_that_fail_leave_nothing),
+                                       cmocka_unit_test(folders_are_dicom)};
+    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+}
