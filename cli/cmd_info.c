@@ -118,7 +118,7 @@ static void print_model(const cJSON *model) {
            number_at(spacing, 0));
     printf("%-13s%.0f x %.0f x %.0f voxels (x, y, z)\n", "patch", number_at(patch, 2),
            number_at(patch, 1), number_at(patch, 0));
-    printf("%-13s%.2f million\n", "parameters", number_of(model, "parameters") / 1e6);
+    printf("%-13s%.0f\n", "parameters", number_of(model, "parameters"));
     print_text(model, "sha256", "sha256");
     print_plan(cJSON_GetObjectItem(model, "plan"));
 }

@@ -53,8 +53,8 @@ static void print_model(const cJSON *model) {
     print_names("channels", cJSON_GetObjectItem(model, "channels"));
     print_names("labels", cJSON_GetObjectItem(model, "labels"));
     print_field("licence", text_of(model, "licence"));
-    printf("  %-9s%.2f million parameters\n", "size",
-           cJSON_GetNumberValue(cJSON_GetObjectItem(model, "parameters")) / 1e6);
+    printf("  %-9s%.0f parameters\n", "size",
+           cJSON_GetNumberValue(cJSON_GetObjectItem(model, "parameters")));
     print_field("sha256", text_of(model, "sha256"));
     print_field("file", text_of(model, "path"));
 }

@@ -81,15 +81,35 @@ static void print_planned(const vxm_case *c) {
            c->plan.flops / 1e9, (unsigned long long)c->plan.tiles);
 }
 
-/* user_data: bool, whether a failed case's error is said here (in a batch) or by the caller. */
+/* What the callbacks need to know. */
+typedef struct segment_run {
+    const vxm_batch *batch;
+    bool said; /* a failed case's error was said when it failed */
+} segment_run;
+
 static void on_case(void *user_data, const vxm_case *c) {
-    const bool *many = user_data;
+    segment_run *run = user_data;
     cli_progress_end();
-    if (c->status == VXM_CASE_FAILED && c->error && *many) cli_error(c->error, c->number);
+    if (c->status == VXM_CASE_FAILED && c->error) {
+        cli_error(c->error, c->number);
+        run->said = true;
+    }
     if (cli_quiet()) return;
     if ((c->status == VXM_CASE_DONE || c->status == VXM_CASE_SKIPPED) && c->result) print_done(c);
     if (c->status == VXM_CASE_PLANNED) print_planned(c);
     fflush(stdout);
+}
+
+static void on_log(void *user_data, vxm_log_level level, size_t case_number, const char *text) {
+    const segment_run *run = user_data;
+    const char *file = NULL;
+    size_t count = vxm_batch_count(run->batch);
+    for (size_t i = 0; i < count && case_number; i++) {
+        vxm_case c;
+        vxm_batch_case(run->batch, i, &c);
+        if (c.number == case_number) file = c.input;
+    }
+    cli_log_file(level, case_number, file, text);
 }
 
 /* ---- From arguments to options ---- */
@@ -141,7 +161,7 @@ static void segment_options(const segment_args *args, vxm_segment_options *out) 
     out->tolerate_geometry = args->tolerate;
     out->series = args->series;
     out->log_paths = args->common.log_paths;
-    out->callbacks.log = cli_log;
+    out->callbacks.log = on_log;
     out->callbacks.progress = cli_progress;
 }
 
@@ -189,21 +209,21 @@ static vxm_status run_segment(const segment_args *args) {
     vxm_batch_options batch_;
     vxm_batch *batch = NULL;
     vxm_error error;
-    bool many = false;
+    segment_run run = {0};
     segment_options(args, &segment);
+    segment.callbacks.user_data = &run;
     if (!check_args(args) || !cli_device_options(&args->device, &session) ||
         !batch_options(args, &batch_))
         return VXM_ERR_USAGE;
-    batch_.user_data = &many;
+    batch_.user_data = &run;
     cli_catch_signals();
     vxm_status s = vxm_batch_open(&batch_, &segment, &batch, &error);
     if (s == VXM_OK) {
-        vxm_case last;
-        vxm_batch_case(batch, 0, &last);
-        many = vxm_batch_count(batch) > 1 || last.number > 1;
+        run.batch = batch;
         s = run_batch(batch, args, &session, &error);
     }
-    if (s != VXM_OK && s != VXM_ERR_CANCELLED) cli_error(&error, 0);
+    bool news = !run.said || s == VXM_ERR_BATCH; /* the only case's error was said already */
+    if (s != VXM_OK && s != VXM_ERR_CANCELLED && news) cli_error(&error, 0);
     vxm_batch_close(batch);
     return s;
 }

@@ -12,7 +12,8 @@
     { letter, name, kind, offsetof(cli_common, field), value, help }
 
 static const cli_option common_options[] = {
-    COMMON('q', "quiet", CLI_FLAG, quiet, NULL, "errors only: no progress, no tables"),
+    COMMON('q', "quiet", CLI_FLAG, quiet, NULL,
+           "no progress and no tables; errors and warnings stay"),
     COMMON('v', "verbose", CLI_FLAG, verbose, NULL, "say more about what is done"),
     COMMON(0, "log-format", CLI_TEXT, log_format, "text|json",
            "how messages on stderr look (default text)"),

@@ -95,22 +95,20 @@ void cli_error(const vxm_error *error, size_t case_number) {
         put_text("", error->file, error->text);
 }
 
-void cli_log(void *user_data, vxm_log_level level, size_t case_number, const char *text) {
+void cli_log_file(vxm_log_level level, size_t case_number, const char *file, const char *text) {
     static const char *const names[] = {"debug", "info", "warning"};
-    (void)user_data;
     bool wanted = level == VXM_LOG_WARNING || out.verbose;
     if (!wanted || (out.quiet && level != VXM_LOG_WARNING)) return;
     if (out.json) {
-        put_json(names[level], 0, case_number, NULL, text);
+        put_json(names[level], 0, case_number, file, text);
         return;
     }
-    char mark[48] = "";
-    const char *what = level == VXM_LOG_WARNING ? "warning: " : "";
-    if (case_number)
-        snprintf(mark, sizeof mark, "case %zu: %s", case_number, what);
-    else
-        snprintf(mark, sizeof mark, "%s", what);
-    put_text(mark, NULL, text);
+    put_text(level == VXM_LOG_WARNING ? "warning: " : "", file, text);
+}
+
+void cli_log(void *user_data, vxm_log_level level, size_t case_number, const char *text) {
+    (void)user_data;
+    cli_log_file(level, case_number, NULL, text);
 }
 
 /* ---- Progress ---- */
@@ -159,7 +157,9 @@ int cli_progress(void *user_data, const vxm_progress *p) {
     bool terminal = isatty(STDERR_FILENO);
     bool bar = terminal && !out.json;
     bool new_stage = out.last_case != p->case_number || strcmp(out.last_stage, p->stage) != 0;
-    double time = now(), pause = bar ? 0.1 : out.json ? 1.0 : 10.0;
+    double time = now();
+    if (out.last_time == 0) out.last_time = time;
+    double pause = bar ? 0.1 : out.json ? 1.0 : 10.0;
     /* Lines: the long stages, and now and then how far they are. */
     bool due = time - out.last_time >= pause || (new_stage && (bar || out.verbose || out.json)) ||
                (new_stage && strcmp(p->stage, "network") == 0);

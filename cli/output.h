@@ -14,6 +14,8 @@ bool cli_paths(void);
 void cli_usage_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* "voxmamba: file: text"; JSON names the case by its number instead (0: no case). */
 void cli_error(const vxm_error *error, size_t case_number);
+/* A warning, or with -v any message; the file as typed (NULL: none) stands before it. */
+void cli_log_file(vxm_log_level level, size_t case_number, const char *file, const char *text);
 /* For the callbacks of the library; user_data is not used. */
 void cli_log(void *user_data, vxm_log_level level, size_t case_number, const char *text);
 int cli_progress(void *user_data, const vxm_progress *progress);

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/memory.h"
+#include "base/out_file.h"
 #include "base/threads.h"
 
 /* ---- Opening ---- */
@@ -282,6 +283,17 @@ static vxm_status check_new_file(const vxm_batch *batch, const char *path, vxm_e
     return vx_api_fail(error, path, VXM_ERR_OUTPUT, "exists already (use --overwrite)");
 }
 
+/* Whether the file can be made at all, before hours of work that it is to describe. */
+static vxm_status check_can_make(const char *path, vxm_error *error) {
+    vx_error err;
+    vx_out_file *file;
+    if (!path) return VXM_OK;
+    vx_status s = vx_out_open(path, &file, &err);
+    if (s != VX_OK) return vx_api_error(error, path, s, &err);
+    vx_out_discard(file);
+    return VXM_OK;
+}
+
 /* Two files of one name, for example --stats and the sidecar of the only case. */
 static vxm_status check_own_names(const vxm_batch *batch, vxm_error *error) {
     const char *own[2] = {batch->options.report_path, batch->options.stats_path};
@@ -352,7 +364,7 @@ static vxm_status write_reports(const vxm_batch *batch, vxm_error *error) {
 static vxm_status run_checked(vxm_batch *batch, const vxm_model *model,
                               const vxm_session_options *session, const vx_choices *choices,
                               vxm_error *error) {
-    batch_worker *workers;
+    batch_worker *workers = NULL;
     batch_run run = {.batch = batch, .choices = choices};
     unsigned jobs = batch->options.jobs;
     if (jobs > batch->count) jobs = batch->count ? (unsigned)batch->count : 1;
@@ -365,6 +377,8 @@ static vxm_status run_checked(vxm_batch *batch, const vxm_model *model,
     for (size_t i = 0; i < batch->count; i++) forget_outcome(&batch->states[i]);
     if (!batch->options.dry_run) {
         s = vx_output_folder_make(&batch->rule, error);
+        if (s == VXM_OK) s = check_can_make(batch->options.report_path, error);
+        if (s == VXM_OK) s = check_can_make(batch->options.stats_path, error);
         if (s == VXM_OK) vx_output_sweep(&batch->rule);
     }
     if (s == VXM_OK) run_workers(workers, jobs);

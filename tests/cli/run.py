@@ -1,0 +1,17 @@
+"""Runs one test file with pytest; exit 77 (skipped, to CTest) when the interpreter lacks a package."""
+import importlib.util
+import os
+import sys
+
+missing = [m for m in ("pytest", "numpy", "scipy", "nibabel", "jsonschema", "surface_distance")
+           if importlib.util.find_spec(m) is None]
+if missing:
+    print("skipped: this Python lacks", ", ".join(missing))
+    sys.exit(77)
+
+import pytest  # noqa: E402
+
+here = os.path.dirname(os.path.abspath(__file__))
+code = pytest.main(["-q", "-p", "no:cacheprovider", "-rs", "--rootdir", here]
+                   + [a if a.startswith("-") else os.path.join(here, a) for a in sys.argv[1:]])
+sys.exit(int(code))

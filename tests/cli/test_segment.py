@@ -1,0 +1,319 @@
+"""One case: the mask, what lies beside it, and every option that changes it."""
+import hashlib
+import json
+import os
+
+import jsonschema
+import nibabel
+import numpy as np
+import pytest
+import scipy.ndimage
+from conftest import ROOT, files, load, run, save, volume
+
+import tiny_model
+
+
+def sha256(path):
+    return hashlib.sha256(open(path, "rb").read()).hexdigest()
+
+
+def segment(scan, model, out, *args, code=0):
+    result = run("segment", scan, "-m", model, "-o", out, *args)
+    assert result.code == code, result.err
+    return result
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory, model):
+    """A mask without any option, and its scan."""
+    folder = tmp_path_factory.mktemp("plain")
+    scan = save(folder / "scan.nii.gz")
+    segment(scan, model, folder / "mask.nii.gz")
+    return scan, folder / "mask.nii.gz"
+
+
+def test_mask_lies_on_the_scan(plain):
+    scan, mask = plain
+    data, affine = load(mask)
+    image, expected = load(scan)
+    assert data.shape == image.shape and data.dtype == np.uint8
+    assert np.array_equal(affine, expected)
+    header, source = nibabel.load(mask).header, nibabel.load(scan).header
+    assert header["qform_code"] == source["qform_code"] and header["sform_code"] == source["sform_code"]
+    assert set(np.unique(data)) == {0, 1, 2}  # else these tests show little
+
+
+def test_stdout_has_the_volumes(scan, model, tmp_path):
+    result = segment(scan, model, tmp_path / "m.nii.gz")
+    data, affine = load(tmp_path / "m.nii.gz")
+    ml = abs(np.linalg.det(affine[:3, :3])) / 1000
+    for value, name in ((1, "anterior"), (2, "posterior")):
+        line = next(l for l in result.out.splitlines() if name in l)
+        assert float(line.split()[-2]) == pytest.approx((data == value).sum() * ml, abs=1e-3)
+
+
+def test_quiet_says_nothing(scan, model, tmp_path):
+    result = segment(scan, model, tmp_path / "m.nii.gz", "-q")
+    assert result.out == "" and result.err == ""
+
+
+def test_sidecar_report_and_stats(scan, model, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    segment(scan, model, out / "m.nii.gz", "--report", out / "r.json", "--stats", out / "s.json", "--preview")
+    assert files(out) == ["m.json", "m.nii.gz", "m.png", "r.json", "s.json"]
+    assert open(out / "m.png", "rb").read(8) == b"\x89PNG\r\n\x1a\n"
+
+    sidecar = json.load(open(out / "m.json"))
+    assert sidecar["input_sha256"] == sha256(scan)
+    assert sidecar["model"]["sha256"] == sha256(model)
+    assert {o["role"]: o["sha256"] for o in sidecar["outputs"]} == {
+        "mask": sha256(out / "m.nii.gz"), "preview": sha256(out / "m.png")}
+    assert sidecar["options"]["step"] == 0.5 and sidecar["options"]["tta"] is False
+
+    text = open(out / "r.json").read()
+    report = json.loads(text)
+    schema = json.load(open(os.path.join(ROOT, "docs/report.schema.json")))
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.validate(report, schema)
+    assert "scan" not in text and str(tmp_path) not in text
+    case = report["cases"][0]
+    assert case["status"] == "done" and case["geometry"]["dims"] == [20, 24, 18]
+    assert case["input_sha256"] == sha256(scan)
+    assert case["outputs"][-1] == {"role": "mask", "sha256": sha256(out / "m.nii.gz")}
+    assert case["peak_memory_bytes"] > 1e6 and 0 < case["times_s"]["network"] <= case["times_s"]["total"]
+
+    data, affine = load(out / "m.nii.gz")
+    image = load(scan)[0].astype(float)
+    for label in json.load(open(out / "s.json"))["cases"][0]["labels"]:
+        inside = image[data == label["value"]]
+        assert label["voxels"] == inside.size
+        assert label["ml"] == pytest.approx(inside.size * abs(np.linalg.det(affine[:3, :3])) / 1000, rel=1e-6)
+        assert label["mean"] == pytest.approx(inside.mean(), rel=1e-6)
+        assert label["sd"] == pytest.approx(inside.std(), rel=1e-4)
+
+
+def test_log_paths_opts_in(scan, model, tmp_path):
+    segment(scan, model, tmp_path / "m.nii.gz", "--report", tmp_path / "r.json", "--log-paths")
+    case = json.load(open(tmp_path / "r.json"))["cases"][0]
+    assert case["input_paths"] == [str(scan)] and case["output_path"] == str(tmp_path / "m.nii.gz")
+
+
+def test_bits_do_not_depend_on_threads(scan, model, tmp_path):
+    hashes = set()
+    for threads in (1, 2, 3, 7, 16):
+        out = tmp_path / f"t{threads}.nii.gz"
+        segment(scan, model, out, "--threads", threads)
+        hashes.add(hashlib.sha256(load(out)[0].tobytes()).hexdigest())
+    assert len(hashes) == 1
+
+
+def test_tta_and_step_change_what_they_should(plain, model, tmp_path):
+    scan, mask = plain
+    segment(scan, model, tmp_path / "tta.nii.gz", "--tta")
+    segment(scan, model, tmp_path / "step.nii.gz", "--step", "0.25")
+    segment(scan, model, tmp_path / "no.nii.gz", "--tta", "--no-tta", "--step=0.5")
+    base = load(mask)[0]
+    assert not np.array_equal(load(tmp_path / "tta.nii.gz")[0], base)
+    assert not np.array_equal(load(tmp_path / "step.nii.gz")[0], base)
+    assert np.array_equal(load(tmp_path / "no.nii.gz")[0], base)
+
+
+@pytest.mark.parametrize("labels, kept", [("anterior", [1]), ("2", [2]), ("posterior,1", [1, 2])])
+def test_label_subset(plain, model, tmp_path, labels, kept):
+    scan, mask = plain
+    segment(scan, model, tmp_path / "m.nii.gz", "--labels", labels)
+    base = load(mask)[0]
+    assert np.array_equal(load(tmp_path / "m.nii.gz")[0], np.where(np.isin(base, kept), base, 0))
+
+
+def test_split(plain, model, tmp_path):
+    scan, mask = plain
+    out = tmp_path / "out"
+    segment(scan, model, out, "--split")
+    assert files(out) == ["scan.json", "scan_anterior.nii.gz", "scan_posterior.nii.gz"]
+    base = load(mask)[0]
+    for value, name in ((1, "anterior"), (2, "posterior")):
+        assert np.array_equal(load(out / f"scan_{name}.nii.gz")[0], base == value)
+
+
+def test_probabilities(plain, model, tmp_path):
+    scan, mask = plain
+    segment(scan, model, tmp_path / "m.nii.gz", "--probabilities")
+    names = ["background", "anterior", "posterior"]
+    maps = np.stack([load(tmp_path / f"m_prob_{n}.nii.gz")[0] for n in names])
+    assert maps.dtype == np.float32
+    assert np.abs(maps.sum(0) - 1).max() < 1e-5
+    base = load(mask)[0]
+    assert np.array_equal(load(tmp_path / "m.nii.gz")[0], base)
+    top = np.sort(maps, axis=0)
+    clear = top[-1] - top[-2] > 1e-6
+    assert np.array_equal(maps.argmax(0)[clear], base[clear])
+    assert np.array_equal(nibabel.load(tmp_path / "m_prob_anterior.nii.gz").affine, nibabel.load(scan).affine)
+
+
+def largest(data, label):
+    """Ties go to the component met first in memory order (x fastest)."""
+    data = data.T
+    parts, n = scipy.ndimage.label(data == label, np.ones((3, 3, 3)))
+    if n < 2:
+        return data.T
+    sizes = np.bincount(parts.ravel())[1:]
+    return np.where((data == label) & (parts != 1 + sizes.argmax()), 0, data).T
+
+
+def test_keep_largest(plain, model, tmp_path):
+    scan, mask = plain
+    base = load(mask)[0]
+    segment(scan, model, tmp_path / "all.nii.gz", "--keep-largest")
+    segment(scan, model, tmp_path / "one.nii.gz", "--keep-largest=anterior")
+    expected = largest(largest(base, 1), 2)
+    assert not np.array_equal(expected, base)
+    assert np.array_equal(load(tmp_path / "all.nii.gz")[0], expected)
+    assert np.array_equal(load(tmp_path / "one.nii.gz")[0], largest(base, 1))
+
+
+def test_remove_small(plain, model, tmp_path):
+    scan, mask = plain
+    base, affine = load(mask)
+    voxel = abs(np.linalg.det(affine[:3, :3]))
+    segment(scan, model, tmp_path / "m.nii.gz", "--remove-small", 8)
+    expected = base.copy()
+    for label in (1, 2):
+        parts, _ = scipy.ndimage.label(base == label, np.ones((3, 3, 3)))
+        small = np.bincount(parts.ravel()) * voxel < 8
+        small[0] = False
+        expected[small[parts]] = 0
+    assert not np.array_equal(expected, base)
+    assert np.array_equal(load(tmp_path / "m.nii.gz")[0], expected)
+
+
+@pytest.mark.parametrize("ending", ["nii", "nrrd", "seg.nrrd", "mha"])
+def test_formats(plain, model, tmp_path, ending):
+    scan, mask = plain
+    out = tmp_path / f"m.{ending}"
+    result = run("segment", scan, "-m", model, "-o", out)
+    if "not in this build" in result.err:
+        result.error_line(1)
+        assert files(tmp_path) == []
+        pytest.skip(f"{ending} is not in this build")
+    assert result.code == 0, result.err
+    assert files(tmp_path) == ["m.json", f"m.{ending}"]
+    if ending == "nii":
+        data, affine = load(out)
+    else:
+        sitk = pytest.importorskip("SimpleITK")
+        image = sitk.ReadImage(str(out))
+        data = sitk.GetArrayFromImage(image).transpose(2, 1, 0)
+        lps = np.diag([-1.0, -1, 1])
+        affine = np.eye(4)
+        affine[:3, :3] = lps @ np.array(image.GetDirection()).reshape(3, 3) @ np.diag(image.GetSpacing())
+        affine[:3, 3] = lps @ image.GetOrigin()
+    base, expected = load(mask)
+    assert np.abs(affine - expected).max() < 1e-4
+    assert np.array_equal(data, base)
+
+
+def test_format_option_names_the_files_of_a_folder(scan, model, tmp_path):
+    segment(scan, model, tmp_path / "out", "--format", "nii")
+    assert files(tmp_path / "out") == ["scan.json", "scan.nii"]
+
+
+def test_two_channels_by_name_and_by_number(model2, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    save(folder / "p_0000.nii.gz", 1)
+    save(folder / "p_0001.nii.gz", 2)
+    segment(folder, model2, tmp_path / "a")
+    assert files(tmp_path / "a") == ["p.json", "p.nii.gz"]
+    result = run("segment", "-m", model2, "-o", tmp_path / "b.nii.gz", "--channel", f"T2w={folder}/p_0001.nii.gz",
+                 "--channel", f"T1w={folder}/p_0000.nii.gz")
+    assert result.code == 0, result.err
+    result = run("segment", "-m", model2, "-o", tmp_path / "c.nii.gz", "--channel", f"T1w={folder}/p_0001.nii.gz",
+                 "--channel", f"T2w={folder}/p_0000.nii.gz")
+    assert result.code == 0, result.err
+    a, b, c = (load(tmp_path / p)[0] for p in ("a/p.nii.gz", "b.nii.gz", "c.nii.gz"))
+    assert np.array_equal(a, b) and not np.array_equal(a, c)
+    # Two files of one case may also be typed.
+    segment(folder / "p_0001.nii.gz", model2, tmp_path / "d", folder / "p_0000.nii.gz")
+    assert np.array_equal(load(tmp_path / "d/p.nii.gz")[0], a)
+
+
+@pytest.mark.parametrize("name", ["Ünïcödé 脳.nii.gz", "with space.nii.gz", "quote'\"$x.nii.gz", "-dash.nii.gz",
+                                  "two\nlines.nii.gz"])
+def test_odd_names(model, tmp_path, name):
+    folder = tmp_path / "ein Ordner ä"
+    folder.mkdir()
+    save(folder / name)
+    result = run("segment", "-m", model, "-o", "out ü", "--", name, cwd=folder)
+    assert result.code == 0, result.err
+    assert files(folder / "out ü") == sorted([name, name.replace(".nii.gz", ".json")])
+
+
+def test_model_by_name_and_by_fit(scan, model, model2, tmp_path):
+    from conftest import environment
+    models = tmp_path / "models"
+    models.mkdir()
+    for source in (model, model2):
+        os.symlink(source, models / os.path.basename(source))
+    env = environment(VOXMAMBA_MODELS=models)
+    assert run("segment", scan, "-m", "tiny", "-o", tmp_path / "a.nii.gz", env=env).code == 0
+    # Without a name: by channels. Other models may be installed beside these, so a clash is possible too.
+    result = run("segment", scan, "-o", tmp_path / "b.nii.gz", env=env)
+    if result.code != 0:
+        assert "more than one model fits" in result.error_line(3) and "tiny" in result.err
+        assert "two" not in result.err
+    result = run("segment", scan, "-m", "tinny", "-o", tmp_path / "c.nii.gz", env=env)
+    line = result.error_line(3)
+    assert "tinny" in line and "tiny" in line
+
+
+def test_empty_mask_warns(tmp_path, model):
+    value = tiny_model.recipe("empty")
+    weights = tiny_model.tensors(value, 1)
+    weights["decoder.seg_layers.0.weight"][:] = 0
+    weights["decoder.seg_layers.0.bias"][:] = [1, 0, 0]
+    path = tmp_path / "empty.safetensors"
+    path.write_bytes(tiny_model.safetensors_bytes(weights, {"voxmamba": json.dumps(value)}))
+    save(tmp_path / "s.nii.gz")
+    result = segment(tmp_path / "s.nii.gz", path, tmp_path / "m.nii.gz", "--report", tmp_path / "r.json")
+    assert "warning: " in result.err and "empty" in result.err
+    assert not load(tmp_path / "m.nii.gz")[0].any()
+    assert json.load(open(tmp_path / "r.json"))["cases"][0]["warnings"]
+
+
+def test_output_never_replaces_the_input(scan, model, tmp_path):
+    before = sha256(scan)
+    line = run("segment", scan, "-m", model, "-o", tmp_path, "--overwrite").error_line(1)
+    assert "input" in line
+    assert sha256(scan) == before and files(tmp_path) == ["scan.nii.gz"]
+
+
+def test_dry_run_writes_nothing(scan, model, tmp_path):
+    result = segment(scan, model, tmp_path / "out", "--dry-run", "--report", tmp_path / "r.json")
+    assert "MB peak" in result.out and "GFLOP" in result.out
+    assert files(tmp_path) == ["scan.nii.gz"]
+
+
+def test_json_log(scan, model, tmp_path):
+    result = segment(scan, model, tmp_path / "m.nii.gz", "--log-format", "json", "-v")
+    lines = [json.loads(l) for l in result.err.splitlines()]
+    assert lines and all("level" in l for l in lines)
+    assert "scan" not in result.err
+    bad = run("segment", tmp_path / "gone.nii.gz", "-m", model, "-o", tmp_path / "x.nii.gz", "--log-format", "json")
+    assert bad.code == 2
+    last = json.loads(bad.err.splitlines()[-1])
+    assert last["level"] == "error" and last["code"] == 2 and "gone" not in bad.err
+
+
+def test_memory_is_flat_in_volume_header(model, tmp_path):
+    """A plan needs the header only: 4000^3 voxels are planned, not read."""
+    image = volume(shape=(8, 8, 8))
+    header = image.header.copy()
+    header.set_data_shape((1500, 1500, 1500))
+    path = tmp_path / "huge.nii"
+    with open(path, "wb") as f:
+        f.write(header.binaryblock + b"\0" * 4)
+        f.truncate(352 + 2 * 1500 ** 3)
+    result = run("segment", path, "-m", model, "-o", tmp_path / "o.nii.gz", "--dry-run")
+    assert result.code == 0 and "GFLOP" in result.out, result.err
