@@ -67,6 +67,8 @@ void nifti2_file(nifti_bytes *f) {
 }
 
 void write_file(const char *path, const void *data, size_t size) {
+    /* A new file each time: file systems write a truncated one to the disk at once. */
+    (void)remove(path);
     FILE *f = fopen(path, "wb");
     if (!f || fwrite(data, 1, size, f) != size || fclose(f) != 0) abort();
 }
