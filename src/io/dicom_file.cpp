@@ -257,6 +257,8 @@ bool salvage(DcmDataset &dataset, DicomFile &out) {
     try {
         out = DicomFile();
         out.kind = DicomKind::slice;
+        /* The element that parsing stopped in has a value that was never filled. */
+        if (dataset.card() > 0) delete dataset.remove(dataset.card() - 1);
         Attributes a(dataset);
         read_identity(a, dataset, out);
         return !out.series_uid.empty();

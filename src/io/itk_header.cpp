@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <zlib.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <charconv>
 #include <cmath>
@@ -108,12 +109,12 @@ HeaderText::HeaderText(const char *path) {
     struct stat st;
     if (stat(path, &st) == 0 && S_ISDIR(st.st_mode)) fail(VX_ERR_INPUT, "is a folder, not a file");
     File file = open_file(path);
-    /* Most headers are short and followed by many voxels: read no more than the start. */
-    text_.resize(max_header);
-    text_.resize(std::fread(text_.data(), 1, max_header, file.get()));
+    const uint64_t size = file_size(path);
+    text_.resize(static_cast<size_t>(std::min<uint64_t>(size, max_header)));
+    text_.resize(std::fread(text_.data(), 1, text_.size(), file.get()));
     if (std::ferror(file.get())) fail(VX_ERR_INPUT, "cannot be read: %s", std::strerror(errno));
     if (text_.empty()) fail(VX_ERR_INPUT, "the file is empty");
-    whole_ = text_.size() < max_header;
+    whole_ = size <= max_header;
 }
 
 bool HeaderText::line(std::string_view &out) {
