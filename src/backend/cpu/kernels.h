@@ -37,7 +37,8 @@ typedef struct vx_scan {
     size_t tokens, states;
     const float *delta; /* time step, > 0 */
     const float *du;    /* delta * u */
-    const float *bc;    /* [tokens][2 * states]: B, then C */
+    const float *bc;    /* rows of a token: B, then C, states numbers each */
+    size_t bc_row;      /* numbers from one token's row to the next */
     const float *a;     /* [states][VX_SCAN_GROUP]: -exp(A_log) * log2(e) */
     float *h;           /* [states][VX_SCAN_GROUP]: in: the state before, out: after */
     float *y;           /* C . h is added */
@@ -72,11 +73,11 @@ typedef struct vx_kernels {
     void (*layer_norm)(const float *x, size_t tokens, size_t c, const float *gamma,
                        const float *beta, float eps, float *y);
 
-    /* u[t] = SiLU(bias + sum_k w[k] * x[t + k]), k < taps; rows of d numbers. x has tokens + taps -
-     * 1 rows, w is [taps][d]. */
+    /* u[t] = SiLU(bias + sum_k w[k] * x[t + k]), k < taps; rows of d numbers, a multiple of
+     * VX_SCAN_GROUP. x has tokens + taps - 1 rows, w is [taps][d]. */
     void (*causal_conv)(const float *x, size_t tokens, size_t d, size_t taps, const float *w,
                         const float *bias, float *u);
-    /* For one group of up to VX_SCAN_GROUP channels at raw, u, skip (rows of ld floats):
+    /* For one group of VX_SCAN_GROUP channels at raw, u, skip (rows of ld floats):
      * delta = softplus(raw), du = delta * u, y = skip * u, in rows of VX_SCAN_GROUP. */
     void (*scan_inputs)(const float *raw, const float *u, size_t ld, size_t tokens,
                         const float *skip, float *delta, float *du, float *y);

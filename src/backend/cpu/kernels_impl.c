@@ -265,44 +265,59 @@ static void layer_norm(const float *x, size_t tokens, size_t c, const float *gam
 
 /* --- Mamba ------------------------------------------------------------------------------------ */
 
+enum { VECS = VX_SCAN_GROUP / VX_LANES };
+
+/* Channels [i, i + VX_SCAN_GROUP) of one token. */
+VX_INLINE void conv_group(const float *x, size_t d, size_t taps, const float *w, const float *bias,
+                          float *u) {
+    vf sum[VECS];
+#pragma GCC unroll 4
+    for (size_t v = 0; v < VECS; v++) sum[v] = v_load(bias + v * VX_LANES);
+    for (size_t k = 0; k < taps; k++)
+#pragma GCC unroll 4
+        for (size_t v = 0; v < VECS; v++)
+            sum[v] += v_load(w + k * d + v * VX_LANES) * v_load(x + k * d + v * VX_LANES);
+    v_silu_all(sum, VECS);
+#pragma GCC unroll 4
+    for (size_t v = 0; v < VECS; v++) v_store(u + v * VX_LANES, sum[v]);
+}
+
 static void causal_conv(const float *x, size_t tokens, size_t d, size_t taps, const float *w,
                         const float *bias, float *u) {
-    for (size_t t = 0; t < tokens; t++, x += d, u += d) {
-        size_t i = 0;
-        for (; i + VX_LANES <= d; i += VX_LANES) {
-            vf sum = v_load(bias + i);
-            for (size_t k = 0; k < taps; k++) sum += v_load(w + k * d + i) * v_load(x + k * d + i);
-            v_store(u + i, v_silu(sum));
-        }
-        if (i < d) {
-            const size_t n = d - i;
-            vf sum = v_load_part(bias + i, n);
-            for (size_t k = 0; k < taps; k++)
-                sum += v_load_part(w + k * d + i, n) * v_load_part(x + k * d + i, n);
-            v_store_part(u + i, v_silu(sum), n);
-        }
-    }
+    for (size_t t = 0; t < tokens; t++, x += d, u += d)
+        for (size_t i = 0; i < d; i += VX_SCAN_GROUP)
+            conv_group(x + i, d, taps, w + i, bias + i, u + i);
 }
 
 static void scan_inputs(const float *raw, const float *u, size_t ld, size_t tokens,
                         const float *skip, float *delta, float *du, float *y) {
-    for (size_t t = 0; t < tokens; t++)
-        for (size_t i = 0; i < VX_SCAN_GROUP; i += VX_LANES) {
-            const vf step = v_softplus(v_load(raw + t * ld + i)), v = v_load(u + t * ld + i);
-            v_store(delta + t * VX_SCAN_GROUP + i, step);
-            v_store(du + t * VX_SCAN_GROUP + i, step * v);
-            v_store(y + t * VX_SCAN_GROUP + i, v_load(skip + i) * v);
+    for (size_t t = 0; t < tokens; t++, raw += ld, u += ld) {
+        vf step[VECS];
+#pragma GCC unroll 4
+        for (size_t v = 0; v < VECS; v++) step[v] = v_load(raw + v * VX_LANES);
+        v_softplus_all(step, VECS);
+#pragma GCC unroll 4
+        for (size_t v = 0; v < VECS; v++) {
+            const vf input = v_load(u + v * VX_LANES);
+            const size_t at = t * VX_SCAN_GROUP + v * VX_LANES;
+            v_store(delta + at, step[v]);
+            v_store(du + at, step[v] * input);
+            v_store(y + at, v_load(skip + v * VX_LANES) * input);
         }
+    }
 }
 
 static void gate(const float *y, const float *z, size_t ld, size_t tokens, float *out) {
-    for (size_t t = 0; t < tokens; t++)
-        for (size_t i = 0; i < VX_SCAN_GROUP; i += VX_LANES)
-            v_store(out + t * ld + i,
-                    v_load(y + t * VX_SCAN_GROUP + i) * v_silu(v_load(z + t * ld + i)));
+    for (size_t t = 0; t < tokens; t++, y += VX_SCAN_GROUP, z += ld, out += ld) {
+        vf open[VECS];
+#pragma GCC unroll 4
+        for (size_t v = 0; v < VECS; v++) open[v] = v_load(z + v * VX_LANES);
+        v_silu_all(open, VECS);
+#pragma GCC unroll 4
+        for (size_t v = 0; v < VECS; v++)
+            v_store(out + v * VX_LANES, v_load(y + v * VX_LANES) * open[v]);
+    }
 }
-
-enum { VECS = VX_SCAN_GROUP / VX_LANES };
 
 /* Tokens whose delta, du and y stay in the first-level cache while all states pass over them. */
 enum { SCAN_TILE = 64 };
@@ -310,35 +325,38 @@ enum { SCAN_TILE = 64 };
 /* One tile for `count` neighbouring states, held in registers with their decay rates. */
 VX_INLINE void scan_states(const vx_scan *s, size_t begin, size_t end, size_t state,
                            const size_t count) {
-    vf h[2][VECS], a[2][VECS];
-#pragma GCC unroll 8
-    for (size_t n = 0; n < count; n++)
-#pragma GCC unroll 8
-        for (size_t v = 0; v < VECS; v++) {
-            h[n][v] = v_load(s->h + (state + n) * VX_SCAN_GROUP + v * VX_LANES);
-            a[n][v] = v_load(s->a + (state + n) * VX_SCAN_GROUP + v * VX_LANES);
-        }
-    const float *b = s->bc + begin * 2 * s->states + state, *c = b + s->states;
-    for (size_t t = begin; t < end; t++, b += 2 * s->states, c += 2 * s->states) {
-        const size_t at = t * VX_SCAN_GROUP;
-#pragma GCC unroll 8
-        for (size_t v = 0; v < VECS; v++) {
-            const vf delta = v_load(s->delta + at + v * VX_LANES);
-            const vf du = v_load(s->du + at + v * VX_LANES);
-            vf y = v_load(s->y + at + v * VX_LANES);
-#pragma GCC unroll 8
-            for (size_t n = 0; n < count; n++) {
-                h[n][v] = v_exp2(delta * a[n][v]) * h[n][v] + du * v_splat(b[n]);
-                y += h[n][v] * v_splat(c[n]);
-            }
-            v_store(s->y + at + v * VX_LANES, y);
-        }
+    vf h[4 * VECS], a[4 * VECS], e[4 * VECS];
+    float *const restrict h_at = s->h + state * VX_SCAN_GROUP;
+#pragma GCC unroll 16
+    for (size_t i = 0; i < count * VECS; i++) {
+        h[i] = v_load(h_at + i * VX_LANES);
+        a[i] = v_load(s->a + state * VX_SCAN_GROUP + i * VX_LANES);
     }
-#pragma GCC unroll 8
-    for (size_t n = 0; n < count; n++)
-#pragma GCC unroll 8
-        for (size_t v = 0; v < VECS; v++)
-            v_store(s->h + (state + n) * VX_SCAN_GROUP + v * VX_LANES, h[n][v]);
+    const float *b = s->bc + begin * s->bc_row + state, *c = b + s->states;
+    const float *delta = s->delta + begin * VX_SCAN_GROUP, *du = s->du + begin * VX_SCAN_GROUP;
+    float *restrict y = s->y + begin * VX_SCAN_GROUP;
+    for (size_t t = begin; t < end; t++) {
+#pragma GCC unroll 16
+        for (size_t i = 0; i < count * VECS; i++) e[i] = v_load(delta + i % VECS * VX_LANES) * a[i];
+        v_exp2_all(e, count * VECS);
+#pragma GCC unroll 16
+        for (size_t i = 0; i < count * VECS; i++)
+            h[i] = e[i] * h[i] + v_load(du + i % VECS * VX_LANES) * v_splat(b[i / VECS]);
+#pragma GCC unroll 16
+        for (size_t v = 0; v < VECS; v++) {
+            vf sum = v_load(y + v * VX_LANES);
+#pragma GCC unroll 16
+            for (size_t n = 0; n < count; n++) sum += h[n * VECS + v] * v_splat(c[n]);
+            v_store(y + v * VX_LANES, sum);
+        }
+        b += s->bc_row;
+        c += s->bc_row;
+        delta += VX_SCAN_GROUP;
+        du += VX_SCAN_GROUP;
+        y += VX_SCAN_GROUP;
+    }
+#pragma GCC unroll 16
+    for (size_t i = 0; i < count * VECS; i++) v_store(h_at + i * VX_LANES, h[i]);
 }
 
 static void scan(const vx_scan *s) {
@@ -352,8 +370,11 @@ static void scan(const vx_scan *s) {
     restore_subnormals(saved);
 }
 
-/* Below this power of two the incoming state's decay is beneath float32's rounding of it. */
-#define CARRY_END -40.0f
+/* Below this power of two what is left of the incoming state is beneath float's rounding of it. */
+#define CARRY_END -30.0f
+
+/* Tokens between two looks at whether anything is left. */
+enum { CARRY_RUN = 16 };
 
 /* True when any lane of x is above limit (or NaN). */
 VX_INLINE bool any_above(vf x, float limit) {
@@ -364,22 +385,49 @@ VX_INLINE bool any_above(vf x, float limit) {
     return any != 0;
 }
 
+/* For `count` neighbouring states until they have decayed. */
+VX_INLINE void carry_states(const vx_scan *s, size_t state, const size_t count) {
+    vf h[4 * VECS], a[4 * VECS], e[4 * VECS], time[VECS];
+#pragma GCC unroll 16
+    for (size_t i = 0; i < count * VECS; i++) {
+        h[i] = v_load(s->h + state * VX_SCAN_GROUP + i * VX_LANES);
+        a[i] = v_load(s->a + state * VX_SCAN_GROUP + i * VX_LANES);
+    }
+#pragma GCC unroll 4
+    for (size_t v = 0; v < VECS; v++) time[v] = v_splat(0);
+    const float *c = s->bc + s->states + state, *delta = s->delta;
+    float *restrict y = s->y;
+    for (size_t t = 0; t < s->tokens; t++) {
+#pragma GCC unroll 4
+        for (size_t v = 0; v < VECS; v++) time[v] += v_load(delta + v * VX_LANES);
+#pragma GCC unroll 16
+        for (size_t i = 0; i < count * VECS; i++) e[i] = time[i % VECS] * a[i];
+        if (t % CARRY_RUN == 0) {
+            bool alive = false;
+#pragma GCC unroll 16
+            for (size_t i = 0; i < count * VECS; i++) alive |= any_above(e[i], CARRY_END);
+            if (!alive) return;
+        }
+        v_exp2_all(e, count * VECS);
+#pragma GCC unroll 4
+        for (size_t v = 0; v < VECS; v++) {
+            vf sum = v_load(y + v * VX_LANES);
+#pragma GCC unroll 16
+            for (size_t n = 0; n < count; n++)
+                sum += e[n * VECS + v] * (h[n * VECS + v] * v_splat(c[n]));
+            v_store(y + v * VX_LANES, sum);
+        }
+        c += s->bc_row;
+        delta += VX_SCAN_GROUP;
+        y += VX_SCAN_GROUP;
+    }
+}
+
 static void scan_carry(const vx_scan *s) {
     const unsigned saved = flush_subnormals();
-    for (size_t v = 0; v < VX_SCAN_GROUP; v += VX_LANES)
-        for (size_t n = 0; n < s->states; n++) {
-            const vf h = v_load(s->h + n * VX_SCAN_GROUP + v);
-            const vf a = v_load(s->a + n * VX_SCAN_GROUP + v);
-            vf time = v_splat(0);
-            for (size_t t = 0; t < s->tokens; t++) {
-                float *y = s->y + t * VX_SCAN_GROUP + v;
-                time += v_load(s->delta + t * VX_SCAN_GROUP + v);
-                const vf power = time * a;
-                if (t % 16 == 0 && !any_above(power, CARRY_END)) break;
-                const vf c = v_splat(s->bc[t * 2 * s->states + s->states + n]);
-                v_store(y, v_load(y) + v_exp2(power) * h * c);
-            }
-        }
+    size_t state = 0;
+    for (; state + 2 <= s->states; state += 2) carry_states(s, state, 2);
+    if (state < s->states) carry_states(s, state, 1);
     restore_subnormals(saved);
 }
 

@@ -23,7 +23,7 @@ void vx_walk_rows(const vx_walk *walk, size_t t, size_t count, const float *x, s
 typedef struct vx_mamba_weights {
     size_t in_u, in_z;   /* matrices C -> padded D */
     size_t conv, conv_b; /* [d_conv][padded D], [padded D] */
-    size_t x_dt, x_bc;   /* matrices D -> R and D -> 2N */
+    size_t x_proj;       /* matrix D -> R + 2N: dt, B, C */
     size_t dt, dt_b;     /* matrix R -> padded D, [padded D] */
     size_t a, skip;      /* [group][N][VX_SCAN_GROUP], [padded D] */
     size_t out;          /* matrix D -> C */
@@ -35,7 +35,7 @@ typedef struct vx_mamba_weights {
 typedef struct vx_mamba_wave {
     size_t z;            /* [token][padded D] */
     size_t delta, du, y; /* [group][token][VX_SCAN_GROUP] */
-    size_t bc;           /* [token][2N] */
+    size_t dbc;          /* [token][R + 2N]: dt, B, C */
     size_t state;        /* [group][N][VX_SCAN_GROUP]: before the wave */
     size_t ends;         /* [chunk][group][N][VX_SCAN_GROUP]; only with several chunks */
     size_t elapsed;      /* [chunk][group][VX_SCAN_GROUP]; only with several chunks */
@@ -47,7 +47,6 @@ typedef struct vx_mamba_local {
     size_t x_rows, y_rows; /* pointers, VX_MAMBA_BLOCK + d_conv - 1 */
     size_t raw;            /* [VX_MAMBA_BLOCK + d_conv - 1][padded D] */
     size_t u;              /* [VX_MAMBA_BLOCK][padded D] */
-    size_t dt;             /* [VX_MAMBA_BLOCK][R] */
     size_t h;              /* [N][VX_SCAN_GROUP] */
     size_t bytes;
 } vx_mamba_local;
@@ -55,6 +54,7 @@ typedef struct vx_mamba_local {
 typedef struct vx_mamba_step {
     vx_walk walk;
     size_t tokens;               /* of one n */
+    size_t row;                  /* R + 2N */
     size_t padded;               /* d_inner, rounded up to whole groups */
     size_t groups;               /* of VX_SCAN_GROUP channels */
     size_t wave_tokens;          /* of every wave but the last */

@@ -73,8 +73,7 @@ static bool plan_weights(const vx_cpu_step *step, const vx_mamba_step *s, vx_mam
            reserve_matrix(step, end, s->padded, c, &at->in_z) &&
            reserve(end, m->d_conv, s->padded, 1, FLOATS, &at->conv) &&
            reserve(end, s->padded, 1, 1, FLOATS, &at->conv_b) &&
-           reserve_matrix(step, end, m->dt_rank, m->d_inner, &at->x_dt) &&
-           reserve_matrix(step, end, 2 * m->d_state, m->d_inner, &at->x_bc) &&
+           reserve_matrix(step, end, s->row, m->d_inner, &at->x_proj) &&
            reserve_matrix(step, end, s->padded, m->dt_rank, &at->dt) &&
            reserve(end, s->padded, 1, 1, FLOATS, &at->dt_b) &&
            reserve(end, s->padded, m->d_state, 1, FLOATS, &at->a) &&
@@ -89,7 +88,7 @@ static bool plan_wave(const vx_mamba *m, const vx_mamba_step *s, vx_mamba_wave *
            reserve(end, tokens, s->padded, 1, FLOATS, &w->delta) &&
            reserve(end, tokens, s->padded, 1, FLOATS, &w->du) &&
            reserve(end, tokens, s->padded, 1, FLOATS, &w->y) &&
-           reserve(end, tokens, m->d_state, 2, FLOATS, &w->bc) &&
+           reserve(end, tokens, s->row, 1, FLOATS, &w->dbc) &&
            reserve(end, s->padded, m->d_state, 1, FLOATS, &w->state) &&
            reserve(end, s->padded, m->d_state, chunks, FLOATS, &w->ends) &&
            reserve(end, s->padded, chunks, 1, FLOATS, &w->elapsed);
@@ -102,7 +101,6 @@ static bool plan_local(const vx_mamba *m, const vx_mamba_step *s, vx_mamba_local
            reserve(end, rows, sizeof(float *), 1, VX_ALIGN, &l->y_rows) &&
            reserve(end, rows, s->padded, sizeof(float), VX_ALIGN, &l->raw) &&
            reserve(end, VX_MAMBA_BLOCK, s->padded, sizeof(float), VX_ALIGN, &l->u) &&
-           reserve(end, VX_MAMBA_BLOCK, m->dt_rank, sizeof(float), VX_ALIGN, &l->dt) &&
            reserve(end, VX_SCAN_GROUP, m->d_state, sizeof(float), VX_ALIGN, &l->h);
 }
 
@@ -112,7 +110,8 @@ static bool cut(const vx_cpu_step *step, vx_mamba_step *s) {
     size_t token_bytes, rows;
     if (!vx_align_size(m->d_inner, VX_SCAN_GROUP, &s->padded) ||
         !vx_mul_size(s->padded, 4 * sizeof(float), &token_bytes) ||
-        !vx_mul_size(m->d_state, 2 * sizeof(float), &rows) ||
+        !vx_mul_size(m->d_state, 2, &s->row) || !vx_add_size(s->row, m->dt_rank, &s->row) ||
+        !vx_mul_size(s->row, sizeof(float), &rows) ||
         !vx_add_size(token_bytes, rows, &token_bytes) ||
         !vx_add_size(m->d_conv, VX_MAMBA_BLOCK, &rows))
         return false;
@@ -160,7 +159,7 @@ static size_t most(size_t a, size_t b) { return a > b ? a : b; }
 vx_status vx_mamba_pack(vx_cpu_step *step, vx_error *err) {
     const vx_mamba_step *s = step->state;
     const vx_mamba *m = &step->op->mamba;
-    const size_t c = step->in.c, D = m->d_inner, R = m->dt_rank, N = m->d_state;
+    const size_t c = step->in.c, D = m->d_inner, R = m->dt_rank;
     float *w = step->weights;
     /* Every stored weight and every zero-padded matrix is at most this large; the padded sizes
      * were checked by plan_weights. */
@@ -182,8 +181,7 @@ vx_status vx_mamba_pack(vx_cpu_step *step, vx_error *err) {
             w[s->at.conv + k * s->padded + i] = plain[i * m->d_conv + k];
     vx_cpu_read_weight(&m->conv_b, w + s->at.conv_b);
     vx_cpu_read_weight(&m->x_proj, plain);
-    vx_pack_gemm(step->kernels, plain, R, D, 1, D, 1, 0, w + s->at.x_dt);
-    vx_pack_gemm(step->kernels, plain + R * D, 2 * N, D, 1, D, 1, 0, w + s->at.x_bc);
+    vx_pack_gemm(step->kernels, plain, s->row, D, 1, D, 1, 0, w + s->at.x_proj);
     vx_cpu_read_weight(&m->dt_w, plain);
     pack_matrix(step, plain, D, R, s->padded, zeroed, w + s->at.dt);
     vx_cpu_read_weight(&m->dt_b, w + s->at.dt_b);

@@ -37,7 +37,7 @@ typedef struct mamba_job {
 typedef struct local_view {
     const float **x_rows;
     float **y_rows;
-    float *raw, *u, *dt, *h;
+    float *raw, *u, *h;
 } local_view;
 
 static local_view local_of(const mamba_job *job, unsigned worker) {
@@ -47,7 +47,6 @@ static local_view local_of(const mamba_job *job, unsigned worker) {
                         .y_rows = (float **)(void *)(base + at->y_rows),
                         .raw = (float *)(void *)(base + at->raw),
                         .u = (float *)(void *)(base + at->u),
-                        .dt = (float *)(void *)(base + at->dt),
                         .h = (float *)(void *)(base + at->h)};
 }
 
@@ -87,17 +86,16 @@ static void project_in(const mamba_job *job, const local_view *l, size_t begin, 
     project(job, l, count, c, s->padded, s->at.in_z, NULL);
 }
 
-/* delta's projection (into raw), B and C (into the wave) from u. */
+/* dt, B and C (into the wave) from u, then delta's projection (into raw). */
 static void project_selective(const mamba_job *job, const local_view *l, size_t begin,
                               size_t count) {
     const vx_mamba_step *s = job->s;
     const vx_mamba *m = job->m;
+    float *dbc = job->wave + s->wave.dbc + begin * s->row;
     for (size_t i = 0; i < count; i++) l->x_rows[i] = l->u + i * s->padded;
-    rows_of(l->dt, m->dt_rank, count, l->y_rows);
-    project(job, l, count, m->d_inner, m->dt_rank, s->at.x_dt, NULL);
-    rows_of(job->wave + s->wave.bc + begin * 2 * m->d_state, 2 * m->d_state, count, l->y_rows);
-    project(job, l, count, m->d_inner, 2 * m->d_state, s->at.x_bc, NULL);
-    for (size_t i = 0; i < count; i++) l->x_rows[i] = l->dt + i * m->dt_rank;
+    rows_of(dbc, s->row, count, l->y_rows);
+    project(job, l, count, m->d_inner, s->row, s->at.x_proj, NULL);
+    for (size_t i = 0; i < count; i++) l->x_rows[i] = dbc + i * s->row;
     rows_of(l->raw, s->padded, count, l->y_rows);
     project(job, l, count, m->dt_rank, s->padded, s->at.dt, job->weights + s->at.dt_b);
 }
@@ -137,7 +135,8 @@ static vx_scan stretch(const mamba_job *job, size_t g, size_t k, float *h) {
                      .states = N,
                      .delta = job->wave + s->wave.delta + at,
                      .du = job->wave + s->wave.du + at,
-                     .bc = job->wave + s->wave.bc + begin * 2 * N,
+                     .bc = job->wave + s->wave.dbc + begin * s->row + job->m->dt_rank,
+                     .bc_row = s->row,
                      .a = job->weights + s->at.a + g * N * VX_SCAN_GROUP,
                      .h = h,
                      .y = job->wave + s->wave.y + at};
