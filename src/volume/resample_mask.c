@@ -41,46 +41,58 @@ static unsigned winner_argmax(const votes *v, unsigned nearest) {
     return v->label[best];
 }
 
-/* The neighbours are visited and their weights multiplied in scipy's order (z, y, x), because the
- * comparison with one half, and that of equal scores, hangs on the last bit. A label's own channel
- * is 1 on its voxels, so its score is the sum of their weights: no channel is ever made. */
-static void gather_votes(const vx_mask *in, const vx_axis_map maps[3], const size_t at[3],
-                         votes *v) {
-    size_t nx = in->geo.dims[0], ny = in->geo.dims[1];
-    v->count = 0;
+/* The up to four input rows around an output row. */
+typedef struct rows {
+    size_t first[4]; /* voxel index of the row's begin */
+    double weight[4];
+    int count;
+} rows;
+
+/* Weights are multiplied, and below summed, in scipy's order (z, y, x), because the comparison with
+ * one half, and that of equal scores, hangs on the last bit. */
+static rows rows_around(const vx_mask *in, const vx_axis_map maps[3], size_t y, size_t z) {
+    rows r = {.count = 0};
     for (int k = 0; k <= maps[2].order; k++)
-        for (int j = 0; j <= maps[1].order; j++)
-            for (int i = 0; i <= maps[0].order; i++) {
-                const int corner[3] = {i, j, k};
-                size_t index[3];
-                double weight = 1;
-                for (int axis = 2; axis >= 0; axis--) {
-                    const vx_axis_map *map = &maps[axis];
-                    index[axis] = vx_axis_index(map, at[axis], corner[axis]);
-                    if (map->order > 0) weight *= map->weights[at[axis] * 2 + (size_t)corner[axis]];
-                }
-                vote(v, vx_mask_get(in, (index[2] * ny + index[1]) * nx + index[0]), weight);
-            }
+        for (int j = 0; j <= maps[1].order; j++, r.count++) {
+            size_t row =
+                vx_axis_index(&maps[2], z, k) * in->geo.dims[1] + vx_axis_index(&maps[1], y, j);
+            double wz = maps[2].weights[z * (size_t)(maps[2].order + 1) + (size_t)k];
+            double wy = maps[1].weights[y * (size_t)(maps[1].order + 1) + (size_t)j];
+            r.first[r.count] = row * in->geo.dims[0];
+            r.weight[r.count] = wz * wy;
+        }
+    return r;
+}
+
+/* A label's own channel is 1 on its voxels, so its score is the sum of their weights: no channel is
+ * ever made. */
+static void gather_votes(const vx_mask *in, const vx_axis_map *map, const rows *r, size_t x,
+                         votes *v) {
+    v->count = 0;
+    size_t neighbours = (size_t)map->order + 1;
+    for (int row = 0; row < r->count; row++)
+        for (size_t i = 0; i < neighbours; i++)
+            vote(v, vx_mask_get(in, r->first[row] + vx_axis_index(map, x, (int)i)),
+                 r->weight[row] * map->weights[x * neighbours + i]);
 }
 
 static void resample_voxels(const vx_mask *in, const vx_axis_map maps[3],
                             const vx_axis_map nearest[3], vx_mask_rule rule, vx_mask *out) {
-    size_t nx = in->geo.dims[0], ny = in->geo.dims[1], at[3], o = 0;
-    for (at[2] = 0; at[2] < out->geo.dims[2]; at[2]++)
-        for (at[1] = 0; at[1] < out->geo.dims[1]; at[1]++)
-            for (at[0] = 0; at[0] < out->geo.dims[0]; at[0]++, o++) {
-                size_t index[3];
-                for (int i = 0; i < 3; i++) index[i] = vx_axis_index(&nearest[i], at[i], 0);
-                unsigned value = vx_mask_get(in, (index[2] * ny + index[1]) * nx + index[0]);
-                if (maps != nearest) {
-                    votes v;
-                    gather_votes(in, maps, at, &v);
-                    value = v.count == 1                  ? v.label[0]
-                            : rule == VX_MASK_RULE_ARGMAX ? winner_argmax(&v, value)
-                                                          : winner_half(&v);
-                }
+    size_t nx = in->geo.dims[0], ny = in->geo.dims[1], o = 0;
+    for (size_t z = 0; z < out->geo.dims[2]; z++)
+        for (size_t y = 0; y < out->geo.dims[1]; y++) {
+            size_t row = (vx_axis_index(&nearest[2], z, 0) * ny + vx_axis_index(&nearest[1], y, 0));
+            rows around = rows_around(in, maps, y, z);
+            for (size_t x = 0; x < out->geo.dims[0]; x++, o++) {
+                unsigned value = vx_mask_get(in, row * nx + vx_axis_index(&nearest[0], x, 0));
+                votes v;
+                gather_votes(in, &maps[0], &around, x, &v);
+                if (v.count > 1)
+                    value =
+                        rule == VX_MASK_RULE_ARGMAX ? winner_argmax(&v, value) : winner_half(&v);
                 vx_mask_set(out, o, value);
             }
+        }
 }
 
 vx_status vx_resample_mask_by(const vx_mask *in, const size_t new_dims[3], int order,
@@ -101,7 +113,7 @@ vx_status vx_resample_mask_by(const vx_mask *in, const size_t new_dims[3], int o
                                    &maps[i], err);
     }
     if (s == VX_OK) {
-        resample_voxels(in, order == 0 ? nearest : maps, nearest, rule, mask);
+        resample_voxels(in, maps, nearest, rule, mask);
         mask->source = vx_source_ref(in->source);
         *out = mask;
     } else {
