@@ -75,14 +75,14 @@ static void check_guards(const unsigned char *p, size_t n) {
     }
 }
 
-float *ops_run(const vx_graph *g, const float *in, ops_how how, size_t k) {
+size_t ops_run_all(const vx_graph *g, const float *in, ops_how how, float *results[OPS_OUTPUTS]) {
     vx_error err = {0};
     vx_pool *pool;
     vx_device *device;
     vx_plan *plan;
-    unsigned char *out_blocks[16] = {0};
-    float *out[16] = {0}, *result = NULL;
-    size_t sizes[16] = {0}, outputs = 0;
+    unsigned char *blocks[OPS_OUTPUTS] = {0};
+    float *out[OPS_OUTPUTS] = {0};
+    size_t sizes[OPS_OUTPUTS] = {0}, outputs = 0;
     const vx_compile_options options = {.reference = how.reference};
     vx_plan_info info;
     assert_int_equal(vx_pool_create(how.workers, &pool, &err), VX_OK);
@@ -93,29 +93,35 @@ float *ops_run(const vx_graph *g, const float *in, ops_how how, size_t k) {
     unsigned char *arena = guarded(info.arena_bytes);
     for (size_t i = 0; i < g->value_count; i++) {
         if (!g->values[i].output) continue;
-        assert_true(outputs < 16);
+        assert_true(outputs < OPS_OUTPUTS);
         sizes[outputs] = vx_shape_elements(g->values[i].shape) * sizeof(float);
-        out_blocks[outputs] = guarded(sizes[outputs]);
-        out[outputs] = (float *)(void *)(out_blocks[outputs] + GUARD);
+        blocks[outputs] = guarded(sizes[outputs]);
+        out[outputs] = (float *)(void *)(blocks[outputs] + GUARD);
         outputs++;
     }
-    assert_true(k < outputs);
     if (vx_backend_cpu.run(plan, arena + GUARD, in, out, &err) != VX_OK) fail_msg("%s", err.text);
     check_guards(arena, info.arena_bytes);
     for (size_t i = 0; i < outputs; i++) {
-        check_guards(out_blocks[i], sizes[i]);
-        if (i == k) {
-            result = vx_alloc(sizes[i]);
-            assert_non_null(result);
-            memcpy(result, out[i], sizes[i]);
-        }
-        vx_free(out_blocks[i]);
+        check_guards(blocks[i], sizes[i]);
+        results[i] = vx_alloc(sizes[i]);
+        assert_non_null(results[i]);
+        memcpy(results[i], out[i], sizes[i]);
+        vx_free(blocks[i]);
     }
     vx_free(arena);
     vx_backend_cpu.plan_free(plan);
     vx_backend_cpu.close(device);
     vx_pool_free(pool);
-    return result;
+    return outputs;
+}
+
+float *ops_run(const vx_graph *g, const float *in, ops_how how, size_t k) {
+    float *results[OPS_OUTPUTS];
+    const size_t count = ops_run_all(g, in, how, results);
+    assert_true(k < count);
+    for (size_t i = 0; i < count; i++)
+        if (i != k) vx_free(results[i]);
+    return results[k];
 }
 
 float *ops_input(const vx_graph *g, uint64_t seed) {

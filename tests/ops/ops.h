@@ -40,8 +40,14 @@ typedef struct ops_how {
 static const ops_how ops_reference = {1, true, VX_ISA_BASELINE, true};
 static const ops_how ops_fast = {1, false, VX_ISA_BEST, false};
 
-/* Compiles and runs g (finished) on in and returns output number k of it (free with vx_free).
- * Output and arena hold NaN before the run; guards around them are checked after it. */
+enum { OPS_OUTPUTS = 32 };
+
+/* Compiles and runs g (finished) on in; returns the number of outputs and sets a copy of each (free
+ * with vx_free). Outputs and arena hold NaN before the run; guards around them are checked after
+ * it.
+ */
+size_t ops_run_all(const vx_graph *g, const float *in, ops_how how, float *results[OPS_OUTPUTS]);
+/* Output number k alone. */
 float *ops_run(const vx_graph *g, const float *in, ops_how how, size_t k);
 
 /* Random input for g's input value. */

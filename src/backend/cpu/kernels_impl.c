@@ -173,31 +173,38 @@ static void add(const float *a, const float *b, size_t n, float scale, float *y)
 /* Tokens whose float sums are added up before they go to double. */
 enum { SUM_RUN = 32 };
 
-static void moments(const float *x, size_t tokens, size_t c, float *scratch, double *mean,
-                    double *m2) {
-    float *sum = scratch, *centre = scratch + c;
-    for (size_t k = 0; k < c; k++) mean[k] = m2[k] = 0;
-    for (size_t t = 0; t < tokens;) {
-        const size_t end = tokens - t < SUM_RUN ? tokens : t + SUM_RUN;
-        memset(sum, 0, c * sizeof *sum);
-        for (; t < end; t++)
-            for (size_t k = 0; k < c; k++) sum[k] += x[t * c + k];
-        for (size_t k = 0; k < c; k++) mean[k] += (double)sum[k];
-    }
-    for (size_t k = 0; k < c; k++) {
-        mean[k] /= (double)tokens;
-        centre[k] = (float)mean[k];
-        mean[k] = (double)centre[k]; /* the squares are about this very number */
-    }
+/* total[k] += sum over tokens of (x - centre), or of its square. */
+VX_INLINE void add_up(const float *x, size_t tokens, size_t c, const float *centre,
+                      const bool squared, float *sum, double *total) {
     for (size_t t = 0; t < tokens;) {
         const size_t end = tokens - t < SUM_RUN ? tokens : t + SUM_RUN;
         memset(sum, 0, c * sizeof *sum);
         for (; t < end; t++)
             for (size_t k = 0; k < c; k++) {
                 const float e = x[t * c + k] - centre[k];
-                sum[k] += e * e;
+                sum[k] += squared ? e * e : e;
             }
-        for (size_t k = 0; k < c; k++) m2[k] += (double)sum[k];
+        for (size_t k = 0; k < c; k++) total[k] += (double)sum[k];
+    }
+}
+
+static void moments(const float *x, size_t tokens, size_t c, float *scratch, double *mean,
+                    double *m2) {
+    float *sum = scratch, *centre = scratch + c;
+    for (size_t k = 0; k < c; k++) {
+        mean[k] = m2[k] = 0;
+        centre[k] = x[k]; /* any value of the right size keeps the sums small */
+    }
+    add_up(x, tokens, c, centre, false, sum, mean);
+    for (size_t k = 0; k < c; k++) {
+        mean[k] = (double)centre[k] + mean[k] / (double)tokens;
+        centre[k] = (float)mean[k];
+    }
+    add_up(x, tokens, c, centre, true, sum, m2);
+    for (size_t k = 0; k < c; k++) { /* about the mean instead of its float */
+        const double off = mean[k] - (double)centre[k];
+        m2[k] -= off * off * (double)tokens;
+        if (m2[k] < 0) m2[k] = 0;
     }
 }
 
