@@ -13,5 +13,5 @@ import pytest  # noqa: E402
 
 here = os.path.dirname(os.path.abspath(__file__))
 code = pytest.main(["-q", "-p", "no:cacheprovider", "-rs", "--rootdir", here]
-                   + [a if a.startswith("-") else os.path.join(here, a) for a in sys.argv[1:]])
+                   + [os.path.join(here, a) if a.endswith(".py") else a for a in sys.argv[1:]])
 sys.exit(int(code))

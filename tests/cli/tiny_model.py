@@ -77,7 +77,7 @@ def safetensors_bytes(weights, metadata):
     return struct.pack("<Q", len(text)) + text + b"".join(a.tobytes() for a in weights.values())
 
 
-def write(path, value=None, seed=1):
+def write(path, value=None, seed=20):
     value = value or recipe()
     data = safetensors_bytes(tensors(value, seed), {"voxmamba": json.dumps(value)})
     with open(path, "wb") as f:

@@ -1,0 +1,97 @@
+"""info and models: the JSON is what nibabel and hashlib say of the same files."""
+import hashlib
+import json
+import os
+
+import nibabel
+import numpy as np
+import pytest
+import tiny_model
+from conftest import environment, run, save, volume
+
+AFFINES = {
+    "LPS": np.diag([-1.0, -1, 1, 1]),
+    "RAS": np.diag([0.7, 0.8, 3, 1]),
+    "PSR": np.array([[0, 0, 0.5, 3], [-2, 0, 0, 5], [0, 1.5, 0, -7], [0, 0, 0, 1.0]]),
+    "oblique": np.array([[0.8, -0.6, 0, 1], [0.6, 0.8, 0, 2], [0, 0, 2.0, 3], [0, 0, 0, 1]]),
+}
+
+
+@pytest.mark.parametrize("name", AFFINES)
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32, np.uint16, np.int32, np.float64])
+def test_volume(tmp_path, name, dtype):
+    image = nibabel.Nifti1Image(np.zeros((5, 6, 7), dtype), AFFINES[name])
+    path = tmp_path / "v.nii.gz"
+    nibabel.save(image, str(path))
+    result = run("info", path, "--json")
+    assert result.code == 0 and result.err == ""
+    info = json.loads(result.out)
+    image = nibabel.load(str(path))
+    assert info["path"] == str(path) and info["format"] == "nii.gz"
+    assert info["dims"] == [5, 6, 7] and info["channels"] == 1
+    assert info["dtype"] == np.dtype(dtype).name
+    assert np.allclose(info["affine"], image.affine, atol=1e-6)
+    assert np.allclose(info["spacing"], nibabel.affines.voxel_sizes(image.affine), atol=1e-6)
+    assert info["orientation"] == "".join(nibabel.aff2axcodes(image.affine))
+
+
+def test_plain_text_has_the_same(tmp_path):
+    save(tmp_path / "v.nii.gz")
+    out = run("info", tmp_path / "v.nii.gz").out
+    assert "20 x 24 x 18" in out and "int16" in out
+
+
+def test_model(model):
+    info = json.loads(run("info", model, "--json").out)
+    assert info["recipe"] == tiny_model.recipe()
+    assert info["sha256"] == hashlib.sha256(open(model, "rb").read()).hexdigest()
+    assert info["parameters"] == sum(a.size for a in tiny_model.tensors(tiny_model.recipe(), 1).values())
+
+
+def test_plan_of_a_volume_and_of_a_model(tmp_path, model):
+    save(tmp_path / "v.nii.gz")
+    one = json.loads(run("info", tmp_path / "v.nii.gz", "--plan", "-m", model, "--json").out)["plan"]
+    tta = json.loads(run("info", tmp_path / "v.nii.gz", "--plan", "-m", model, "--json", "--tta").out)["plan"]
+    patch = json.loads(run("info", model, "--plan", "--json").out)["plan"]
+    assert one["peak_bytes"] == one["network_bytes"] + one["accumulator_bytes"] + one["volume_bytes"]
+    assert one["tiles"] > patch["tiles"] == 1
+    assert tta["flops"] == pytest.approx(8 * one["flops"])
+    assert one["flops"] == pytest.approx(one["tiles"] * patch["flops"])
+    # The convolutions alone, counted by hand: 2 * voxels * kernel * in * out.
+    voxels = 16 ** 3
+    convs = 2 * voxels * (27 * 1 * 4 + 27 * 8 * 4 + 4 * 3) + 2 * voxels / 8 * (27 * 4 * 8 + 8 * 8 * 4)
+    assert convs <= patch["flops"] <= 1.3 * convs
+
+
+@pytest.mark.parametrize("path, code", [("gone.nii.gz", 2), ("gone", 2), ("gone.safetensors", 2)])
+def test_missing(tmp_path, path, code):
+    assert path in run("info", tmp_path / path, "--json").error_line(code)
+    (tmp_path / "empty").mkdir()
+    run("info", tmp_path / "empty").error_line(2)
+
+
+def test_models(tmp_path, model, model2):
+    folder = tmp_path / "modèles"
+    folder.mkdir()
+    for source in (model, model2):
+        os.symlink(source, folder / os.path.basename(source))
+    (folder / "broken.safetensors").write_bytes(b"nothing")
+    env = environment(VOXMAMBA_MODELS=f"/does/not/exist:{folder}")
+    result = run("models", "--json", env=env)
+    assert result.code == 0 and "broken.safetensors" in result.err
+    found = {m.get("name"): m for m in json.loads(result.out)}
+    assert found["tiny"]["sha256"] == hashlib.sha256(open(model, "rb").read()).hexdigest()
+    assert found["two"]["channels"] == ["T1w", "T2w"] and found["two"]["licence"] == "CC0-1.0"
+    assert found["tiny"]["labels"] == [{"value": 1, "name": "anterior"}, {"value": 2, "name": "posterior"}]
+    assert found["tiny"]["path"] == str(folder / "tiny.safetensors")
+    assert "error" in found[None]
+    out = run("models", env=env).out
+    assert "tiny 0.0.1" in out and "CC0-1.0" in out and "1 anterior, 2 posterior" in out
+
+
+def test_full_standard_output(model):
+    import subprocess
+    from conftest import command
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command("info", model, "--json"), stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 4 and "standard output" in done.stderr
