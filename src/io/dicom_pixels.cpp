@@ -8,7 +8,9 @@
 #include <dcmtk/dcmdata/dcpixseq.h>
 #include <dcmtk/dcmdata/dcpxitem.h>
 #include <dcmtk/dcmdata/dctk.h>
-#include <gdcmImageReader.h>
+#include <gdcmFragment.h>
+#include <gdcmImage.h>
+#include <gdcmSequenceOfFragments.h>
 #include <gdcmTrace.h>
 
 #include <cmath>
@@ -81,36 +83,86 @@ void check_rle(const std::vector<unsigned char> &data, const DicomFile &f) {
     }
 }
 
-/* JPEG, JPEG-LS and JPEG 2000 all begin with their own marker and end with FF D9. */
-void check_jpeg(const std::vector<unsigned char> &data) {
+unsigned u16(const std::vector<unsigned char> &d, size_t at) {
+    return at + 1 < d.size() ? static_cast<unsigned>(d[at] << 8 | d[at + 1]) : 0;
+}
+
+struct StreamShape {
+    unsigned columns = 0, rows = 0, components = 0, bits = 0;
+};
+
+/* What a JPEG, JPEG-LS (frame header SOF) or JPEG 2000 (SIZ) stream says of itself. */
+StreamShape shape_of(const std::vector<unsigned char> &d) {
+    StreamShape shape;
+    if (u16(d, 0) == 0xff4f) { /* JPEG 2000: SIZ comes first; sizes of 4 bytes, high halves 0 */
+        const bool plain = u16(d, 2) == 0xff51 && d.size() > 42 && u16(d, 8) == 0 &&
+                           u16(d, 12) == 0 && u16(d, 16) == 0 && u16(d, 18) == 0 &&
+                           u16(d, 20) == 0 && u16(d, 22) == 0;
+        if (plain) shape = {u16(d, 10), u16(d, 14), u16(d, 40), (d[42] & 0x7fu) + 1};
+        return shape;
+    }
+    size_t at = 2;
+    while (at + 9 < d.size() && d[at] == 0xff) {
+        const unsigned marker = d[at + 1];
+        const bool frame = marker == 0xf7 || (marker >= 0xc0 && marker <= 0xcf && marker != 0xc4 &&
+                                              marker != 0xc8 && marker != 0xcc);
+        if (frame) return {u16(d, at + 7), u16(d, at + 5), d[at + 9], d[at + 4]};
+        at += marker == 0xff ? 1 : 2 + u16(d, at + 2);
+    }
+    return shape;
+}
+
+/* The stream must be whole (all three formats end with FF D9) and of the size that the header
+ * says: the decoders fill what is missing with zeros. */
+void check_jpeg(const std::vector<unsigned char> &data, const DicomFile &f) {
     size_t n = data.size();
     if (n > 0 && data[n - 1] == 0) n--; /* padding to an even length */
     if (n < 4 || data[0] != 0xff || data[n - 2] != 0xff || data[n - 1] != 0xd9)
         fail(VX_ERR_INPUT, "the compressed pixels are cut short (no end marker)");
+    const StreamShape shape = shape_of(data);
+    if (shape.columns != f.columns || shape.rows != f.rows || shape.components != 1 ||
+        shape.bits < f.bits_stored || shape.bits > f.bits_allocated)
+        fail(VX_ERR_INPUT,
+             "the compressed pixels are %u x %u of %u bits, the header says %u x %u of %u",
+             shape.columns, shape.rows, shape.bits, f.columns, f.rows, f.bits_stored);
 }
 
+/* GDCM gets the checked stream, never the file: its parser aborts on damaged ones. */
 void decode_compressed(const DicomFile &f, DcmDataset &dataset, std::vector<unsigned char> &out) {
-    const std::vector<unsigned char> stream = joined_fragments(dataset);
+    std::vector<unsigned char> stream = joined_fragments(dataset);
     if (dataset.getOriginalXfer() == EXS_RLELossless)
         check_rle(stream, f);
     else
-        check_jpeg(stream);
+        check_jpeg(stream, f);
+    if (stream.size() % 2) stream.push_back(0);
+    if (stream.size() > UINT32_MAX) fail(VX_ERR_INPUT, "the compressed pixels exceed 4 GiB");
     gdcm::Trace::WarningOff();
     gdcm::Trace::ErrorOff();
     gdcm::Trace::DebugOff();
-    gdcm::ImageReader reader;
-    reader.SetFileName(f.path.c_str());
-    if (!reader.Read()) fail(VX_ERR_INPUT, "the compressed pixels cannot be decoded");
-    const gdcm::Image &image = reader.GetImage();
-    const gdcm::PixelFormat &format = image.GetPixelFormat();
-    if (image.GetNumberOfDimensions() != 2 || image.GetDimension(0) != f.columns ||
-        image.GetDimension(1) != f.rows || format.GetSamplesPerPixel() != 1 ||
-        format.GetBitsAllocated() != f.bits_allocated || image.GetBufferLength() != out.size())
-        fail(VX_ERR_INPUT,
-             "the compressed pixels are %u x %u of %u bits, the header says %u x %u of %u",
-             image.GetDimension(0), image.GetDimension(1), format.GetBitsAllocated(), f.columns,
-             f.rows, f.bits_allocated);
-    if (!image.GetBuffer(reinterpret_cast<char *>(out.data())))
+    const auto syntax =
+        gdcm::TransferSyntax::GetTSType(DcmXfer(dataset.getOriginalXfer()).getXferID());
+    if (syntax == gdcm::TransferSyntax::TS_END)
+        fail(VX_ERR_INPUT, "transfer syntax %s is not supported",
+             DcmXfer(dataset.getOriginalXfer()).getXferName());
+    const auto u = [](unsigned v) { return static_cast<unsigned short>(v); };
+    gdcm::Image image;
+    image.SetNumberOfDimensions(2);
+    image.SetDimension(0, f.columns);
+    image.SetDimension(1, f.rows);
+    image.SetPixelFormat(gdcm::PixelFormat(1, u(f.bits_allocated), u(f.bits_stored), u(f.high_bit),
+                                           f.is_signed ? 1 : 0));
+    image.SetPhotometricInterpretation(gdcm::PhotometricInterpretation::MONOCHROME2);
+    image.SetTransferSyntax(syntax);
+    gdcm::Fragment fragment;
+    fragment.SetByteValue(reinterpret_cast<const char *>(stream.data()),
+                          static_cast<uint32_t>(stream.size()));
+    auto fragments = gdcm::SequenceOfFragments::New();
+    fragments->AddFragment(fragment);
+    gdcm::DataElement element(gdcm::Tag(0x7fe0, 0x0010));
+    element.SetValue(*fragments);
+    image.SetDataElement(element);
+    if (image.GetBufferLength() != out.size() ||
+        !image.GetBuffer(reinterpret_cast<char *>(out.data())))
         fail(VX_ERR_INPUT, "the compressed pixels cannot be decoded");
 }
 

@@ -19,7 +19,7 @@ set(VX_IO_ITK_LIBRARIES vx_itk_modules)
 if(VOXMAMBA_DICOM)
   # DCMTK parses and checks; GDCM, the decoder inside ITK, is only asked for compressed pixels.
   find_path(VX_DCMTK_INCLUDE dcmtk/dcmdata/dctk.h REQUIRED)
-  find_path(VX_GDCM_INCLUDE gdcmImageReader.h PATH_SUFFIXES gdcm-3.0 REQUIRED)
+  find_path(VX_GDCM_INCLUDE gdcmImage.h PATH_SUFFIXES gdcm-3.0 REQUIRED)
   set(vx_dicom_libraries)
   foreach(name dcmdata oflog ofstd gdcmMSFF gdcmDSED gdcmDICT gdcmCommon)
     find_library(VX_LIB_${name} ${name} REQUIRED)
