@@ -116,7 +116,7 @@ StreamShape shape_of(const std::vector<unsigned char> &d) {
  * says: the decoders fill what is missing with zeros. */
 void check_jpeg(const std::vector<unsigned char> &data, const DicomFile &f) {
     size_t n = data.size();
-    if (n > 0 && data[n - 1] == 0) n--; /* padding to an even length */
+    if (n > 2 && u16(data, n - 2) != 0xffd9) n--; /* padding to an even length, 00 or FF */
     if (n < 4 || data[0] != 0xff || data[n - 2] != 0xff || data[n - 1] != 0xd9)
         fail(VX_ERR_INPUT, "the compressed pixels are cut short (no end marker)");
     const StreamShape shape = shape_of(data);

@@ -210,11 +210,11 @@ void set_grid(DicomSeries &s) {
     s.geo.dims[2] = s.files.size();
     if (!first.has_geometry) return;
     for (int r = 0; r < 3; r++) {
-        const double sign = r < 2 ? -1 : 1; /* LPS to RAS */
-        s.geo.affine[r][0] = sign * first.along_row[r] * first.spacing[0];
-        s.geo.affine[r][1] = sign * first.along_column[r] * first.spacing[1];
-        if (n > 0) s.geo.affine[r][2] = sign * (last.position[r] - first.position[r]) / n;
-        s.geo.affine[r][3] = sign * first.position[r];
+        const double sign = r < 2 ? -1 : 1; /* LPS to RAS; + 0.0 makes -0 a 0 */
+        s.geo.affine[r][0] = sign * first.along_row[r] * first.spacing[0] + 0.0;
+        s.geo.affine[r][1] = sign * first.along_column[r] * first.spacing[1] + 0.0;
+        if (n > 0) s.geo.affine[r][2] = sign * (last.position[r] - first.position[r]) / n + 0.0;
+        s.geo.affine[r][3] = sign * first.position[r] + 0.0;
     }
     s.geo.affine[3][3] = 1;
 }

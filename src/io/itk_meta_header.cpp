@@ -134,9 +134,10 @@ void read_geometry(const Fields &fields, const vx_log *log, ImageHeader &h) {
             fail(VX_ERR_INPUT, "MetaImage spacing %g along axis %zu (it must be above 0)",
                  spacing[i], i + 1);
     for (size_t r = 0; r < 3; r++) {
-        const double sign = r < 2 ? -scale : scale;
-        for (size_t c = 0; c < 3; c++) h.geo.affine[r][c] = sign * spacing[c] * rows[3 * c + r];
-        h.geo.affine[r][3] = sign * offset[r];
+        const double sign = r < 2 ? -scale : scale; /* + 0.0 below makes -0 a 0 */
+        for (size_t c = 0; c < 3; c++)
+            h.geo.affine[r][c] = sign * spacing[c] * rows[3 * c + r] + 0.0;
+        h.geo.affine[r][3] = sign * offset[r] + 0.0;
     }
     h.geo.affine[3][3] = 1;
 }

@@ -234,8 +234,8 @@ void affine_from_directions(const Fields &fields, const Layout &layout,
         fail(VX_ERR_INPUT, "NRRD space origin is not an (x,y,z)");
     for (size_t r = 0; r < 3; r++) {
         for (size_t c = 0; c < 3; c++)
-            h.geo.affine[r][c] = sign[r] * scale * directions[layout.axis[c]][r];
-        h.geo.affine[r][3] = sign[r] * scale * origin[r];
+            h.geo.affine[r][c] = sign[r] * scale * directions[layout.axis[c]][r] + 0.0; /* no -0 */
+        h.geo.affine[r][3] = sign[r] * scale * origin[r] + 0.0;
     }
 }
 
@@ -269,7 +269,7 @@ void affine_from_spacings(const Fields &fields, const Layout &layout, const vx_l
         }
         const double sign = i < 2 ? -1 : 1;
         h.geo.affine[i][i] = sign * spacing;
-        h.geo.affine[i][3] = sign * first;
+        h.geo.affine[i][3] = sign * first + 0.0;
     }
 }
 
