@@ -54,8 +54,9 @@ static void print_geometry(const cJSON *volume) {
     const char *title = "affine";
     printf("%-13s%.0f x %.0f x %.0f voxels (x, y, z)\n", "size", number_at(dims, 0),
            number_at(dims, 1), number_at(dims, 2));
-    printf("%-13s%.6g x %.6g x %.6g mm\n", "spacing", number_at(spacing, 0), number_at(spacing, 1),
-           number_at(spacing, 2));
+    if (cJSON_IsArray(spacing))
+        printf("%-13s%.6g x %.6g x %.6g mm\n", "spacing", number_at(spacing, 0),
+               number_at(spacing, 1), number_at(spacing, 2));
     print_text(volume, "orientation", "orientation");
     print_text(volume, "dtype", "type");
     printf("%-13s%.0f\n", "channels", number_of(volume, "channels"));

@@ -11,6 +11,7 @@
 #include "base/memory.h"
 #include "base/out_file.h"
 #include "base/threads.h"
+#include "infer/prepare.h"
 
 /* ---- Opening ---- */
 
@@ -196,6 +197,12 @@ static void plan_case(batch_run *run, vxm_session *session, size_t i) {
     if (s == VXM_OK && channels != wanted)
         s = vx_api_fail(&error, files->shown, VXM_ERR_INPUT,
                         "%zu channels, but the model wants %zu", channels, wanted);
+    if (s == VXM_OK) {
+        vx_error err;
+        vx_status t = vx_check_field_of_view(run->choices->recipe, &geo, batch->segment.force != 0,
+                                             NULL, &err);
+        if (t != VX_OK) s = vx_api_error(&error, files->shown, t, &err);
+    }
     if (s == VXM_OK) s = vx_plan_volume(session, &geo, &state->plan, &error);
     state->planned = s == VXM_OK;
     finish_case(run, i, s, NULL, &error);

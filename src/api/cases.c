@@ -266,7 +266,9 @@ static vxm_status look_at(const char *folder, folder_look *out, vxm_error *error
                     continue;
                 }
             } else if (!out->dicom) {
-                out->dicom = dcm || vx_is_dicom_file(path);
+                /* A CD's index is no image. */
+                bool is_index = strcasecmp(vx_base_name(path), "DICOMDIR") == 0;
+                out->dicom = dcm || (!is_index && vx_is_dicom_file(path));
             }
         }
         vx_free(path);

@@ -30,7 +30,14 @@ static vxm_status add_plan(cJSON *object, const vxm_session *session, const vx_g
 
 static void add_image(cJSON *object, const vx_image_info *info) {
     cJSON_AddStringToObject(object, "format", vx_format_name(info->format));
-    vx_json_geometry(object, &info->geo);
+    if (vx_geometry_check(&info->geo, NULL) == VX_OK) {
+        vx_json_geometry(object, &info->geo);
+    } else { /* DICOM without a usable grid: its problems say why */
+        cJSON_AddItemToObject(object, "dims", vx_json_sizes(info->geo.dims, 3));
+        cJSON_AddNullToObject(object, "spacing");
+        cJSON_AddNullToObject(object, "affine");
+        cJSON_AddNullToObject(object, "orientation");
+    }
     cJSON_AddStringToObject(object, "dtype", info->dtype);
     vx_json_size(object, "channels", info->channels);
 }
@@ -71,8 +78,8 @@ static vxm_status series_json(const vx_series *series, const vxm_info_options *o
         cJSON_AddStringToObject(problem, "message", series->problems[i].message);
         cJSON_AddItemToArray(problems, problem);
     }
-    return series->problem_count ? VXM_OK
-                                 : add_plan(object, options->session, &series->info.geo, error);
+    bool usable = !series->problem_count && vx_geometry_check(&series->info.geo, NULL) == VX_OK;
+    return !usable ? VXM_OK : add_plan(object, options->session, &series->info.geo, error);
 }
 
 static vxm_status folder_json(const char *path, const vxm_info_options *options, cJSON *root,

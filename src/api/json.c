@@ -26,7 +26,10 @@ cJSON *vx_json_sizes(const size_t *values, int count) {
 }
 
 cJSON *vx_json_doubles(const double *values, int count) {
-    return cJSON_CreateDoubleArray(values, count);
+    cJSON *array = cJSON_CreateArray();
+    for (int i = 0; i < count; i++)
+        cJSON_AddItemToArray(array, cJSON_CreateNumber(values[i] + 0.0)); /* no "-0" */
+    return array;
 }
 
 cJSON *vx_json_affine(const double affine[4][4]) {

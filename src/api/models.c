@@ -9,6 +9,7 @@
 #include "api/batch.h"
 #include "api/internal.h"
 #include "base/memory.h"
+#include "infer/prepare.h"
 
 #define MODEL_ENDING ".safetensors"
 
@@ -235,19 +236,6 @@ static vxm_status choose_by_name(found_models *found, const char *name, vxm_mode
                        names);
 }
 
-/* Extent along z, y, x within half the smallest and twice the largest that it was trained on: wide
- * enough to prefer one model to another, not a check (inference does that). */
-static bool extent_fits(const vx_recipe *recipe, const vx_geometry *geo) {
-    if (!recipe->has_field_of_view) return true;
-    double spacing[3];
-    vx_spacing(geo, spacing);
-    for (int a = 0; a < 3; a++) {
-        double extent = (double)geo->dims[2 - a] * spacing[2 - a];
-        if (extent < 0.5 * recipe->fov_min[a] || extent > 2.0 * recipe->fov_max[a]) return false;
-    }
-    return true;
-}
-
 static vxm_status choose_by_case(found_models *found, const vxm_batch *batch, vxm_model **out,
                                  vxm_error *error) {
     size_t channels = 0, usable = 0, fitting = 0, last = 0, last_usable = 0;
@@ -261,7 +249,8 @@ static vxm_status choose_by_case(found_models *found, const vxm_batch *batch, vx
         const vx_recipe *recipe = model->model->recipe;
         usable++;
         last_usable = i;
-        fits[i] = !known || (recipe->channel_count == channels && extent_fits(recipe, &geo));
+        fits[i] = !known || (recipe->channel_count == channels &&
+                             vx_check_field_of_view(recipe, &geo, false, NULL, NULL) == VX_OK);
         if (fits[i]) {
             fitting++;
             last = i;

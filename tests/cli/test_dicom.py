@@ -1,0 +1,128 @@
+"""DICOM folders: one series, several, uneven slices, several studies; and no patient data in reports or logs."""
+import json
+import os
+
+import numpy as np
+import pytest
+from conftest import files, load, run
+
+pydicom = pytest.importorskip("pydicom")
+from pydicom.dataset import FileDataset, FileMetaDataset  # noqa: E402
+from pydicom.uid import ExplicitVRLittleEndian, generate_uid  # noqa: E402
+
+NAME, PATIENT = "Doe^Jane", "PID-4711"
+
+
+def write_series(folder, seed=0, number=3, positions=None, description="T1 of Doe", study=None):
+    folder.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(seed)
+    series, study = generate_uid(), study or generate_uid()
+    positions = positions if positions is not None else [2.0 * k for k in range(20)]
+    for k, z in enumerate(positions):
+        meta = FileMetaDataset()
+        meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.4"
+        meta.MediaStorageSOPInstanceUID = generate_uid()
+        d = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
+        d.SOPClassUID, d.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
+        d.PatientName, d.PatientID, d.PatientBirthDate, d.StudyDate = NAME, PATIENT, "19700102", "20200304"
+        d.Modality, d.SeriesDescription, d.SeriesNumber, d.InstanceNumber = "MR", description, number, k + 1
+        d.SeriesInstanceUID, d.StudyInstanceUID, d.FrameOfReferenceUID = series, study, study
+        d.ImageType = ["ORIGINAL", "PRIMARY"]
+        d.ImageOrientationPatient, d.ImagePositionPatient = [1, 0, 0, 0, 1, 0], [-10, -20, z]
+        d.PixelSpacing, d.SliceThickness = [1.0, 1.5], 2.0
+        d.Rows, d.Columns, d.SamplesPerPixel, d.PhotometricInterpretation = 24, 22, 1, "MONOCHROME2"
+        d.BitsAllocated, d.BitsStored, d.HighBit, d.PixelRepresentation = 16, 12, 11, 0
+        d.PixelData = random.integers(0, 4000, (24, 22)).astype("<u2").tobytes()
+        d.save_as(folder / f"IM{random.integers(1e6)}_{k:03d}", enforce_file_format=True)
+    return str(series)
+
+
+@pytest.fixture(autouse=True)
+def dicom_is_built(tmp_path):
+    write_series(tmp_path / "probe")
+    result = run("info", tmp_path / "probe")
+    if result.code != 0:
+        assert "not in this build" in result.err or "DICOM" in result.err, result.err
+        pytest.skip("this build does not read DICOM")
+
+
+def test_a_folder_is_one_case(model, tmp_path):
+    uid = write_series(tmp_path / NAME)
+    result = run("segment", tmp_path / NAME, "-m", model, "-o", tmp_path / "m.nii.gz", "--report", tmp_path / "r.json",
+                 "--log-format", "json", "-v")
+    assert result.code == 0, result.err
+    data, affine = load(tmp_path / "m.nii.gz")
+    assert data.shape == (22, 24, 20)
+    expected = np.array([[-1.5, 0, 0, 10], [0, -1.0, 0, 20], [0, 0, 2.0, 0], [0, 0, 0, 1]])
+    assert np.abs(affine - expected).max() < 1e-4
+    for text in (open(tmp_path / "r.json").read(), open(tmp_path / "m.json").read(), result.err):
+        for secret in ("Doe", "4711", "19700102", "20200304", uid, str(tmp_path)):
+            assert secret not in text, (secret, text)
+
+
+def test_info_lists_series(tmp_path):
+    study = generate_uid()
+    a = write_series(tmp_path / "in", 1, 4, study=study)
+    b = write_series(tmp_path / "in", 2, 5, positions=[0, 2, 4, 7, 9], study=study)
+    listed = {s["uid"]: s for s in json.loads(run("info", tmp_path / "in", "--json").out)["series"]}
+    assert set(listed) == {a, b}
+    assert listed[a]["number"] == 4 and listed[a]["files"] == 20 and listed[a]["problems"] == []
+    assert listed[a]["dims"] == [22, 24, 20] and listed[a]["spacing"] == [1.5, 1.0, 2.0]
+    assert listed[a]["orientation"] == "LPS" and listed[a]["modality"] == "MR"
+    assert listed[a]["description"] == "T1 of Doe"
+    assert listed[b]["problems"] and {"code", "message"} == set(listed[b]["problems"][0])
+    anonymous = run("info", tmp_path / "in", "--json", "--anonymous")
+    assert "Doe" not in anonymous.out and len(json.loads(anonymous.out)["series"]) == 2
+    one = json.loads(run("info", tmp_path / "in", "--json", "--series", "5").out)["series"]
+    assert [s["uid"] for s in one] == [b]
+    run("info", tmp_path / "in", "--series", "77").error_line(2)
+
+
+def test_several_series_need_a_choice(model, tmp_path):
+    a = write_series(tmp_path / "in", 1, 4)
+    write_series(tmp_path / "in", 2, 5)
+    line = run("segment", tmp_path / "in", "-m", model, "-o", tmp_path / "m.nii.gz").error_line(2)
+    assert "--series" in line
+    assert "m.nii.gz" not in files(tmp_path)
+    masks = []
+    for i, choice in enumerate(("4", a, "5")):
+        result = run("segment", tmp_path / "in", "-m", model, "-o", tmp_path / f"m{i}.nii.gz", "--series", choice)
+        assert result.code == 0, result.err
+        masks.append(load(tmp_path / f"m{i}.nii.gz")[0])
+    assert np.array_equal(masks[0], masks[1]) and not np.array_equal(masks[0], masks[2])
+    # Another series is another result: resume must see it.
+    run("segment", tmp_path / "in", "-m", model, "-o", tmp_path / "m0.nii.gz", "--series", "5", "--resume")
+    assert np.array_equal(load(tmp_path / "m0.nii.gz")[0], masks[2])
+
+
+def test_uneven_slices_are_refused(model, tmp_path):
+    write_series(tmp_path / "in", positions=[0, 2, 4, 7, 9, 11])
+    line = run("segment", tmp_path / "in", "-m", model, "-o", tmp_path / "m.nii.gz").error_line(2)
+    assert "in: " in line
+    assert files(tmp_path) == ["in", "probe"]
+
+
+def test_studies_in_subfolders_are_a_batch(model, tmp_path):
+    write_series(tmp_path / "in" / "p1", 1)
+    write_series(tmp_path / "in" / "p2" / "ct", 2)
+    (tmp_path / "in" / "notes").mkdir()
+    result = run("segment", tmp_path / "in", "-m", model, "-o", tmp_path / "out")
+    assert result.code == 0, result.err
+    assert files(tmp_path / "out") == ["p1.json", "p1.nii.gz", "p2_ct.json", "p2_ct.nii.gz"]
+    # --batch forces it where DICOM files lie at the top too.
+    write_series(tmp_path / "in", 3)
+    result = run("segment", tmp_path / "in", "-m", model, "-o", tmp_path / "out2", "--batch")
+    assert files(tmp_path / "out2") == files(tmp_path / "out")
+
+
+def test_errors_of_dicom_hold_no_names_in_reports(model, tmp_path):
+    write_series(tmp_path / "in" / "Doe" , positions=[0, 2, 4, 7])
+    two = tmp_path / "in" / "PID-4711"
+    uids = [write_series(two, 1, 4), write_series(two, 2, 5)]
+    result = run("segment", tmp_path / "in", "-m", model, "-o", tmp_path / "out", "--report", tmp_path / "r.json",
+                 "--log-format", "json")
+    assert result.code == 6, result.err
+    for text in (open(tmp_path / "r.json").read(), result.err):
+        for secret in ["Doe", "4711", str(tmp_path)] + uids:
+            assert secret not in text, secret
