@@ -1,0 +1,24 @@
+/* Models with random weights of the right distributions, written as ordinary model files, so that
+ * the benchmark takes the program's own way from a file to a graph, and PyTorch can load the same
+ * weights. */
+#ifndef VX_BENCH_RANDOM_MODEL_H
+#define VX_BENCH_RANDOM_MODEL_H
+
+#include "model/model.h"
+
+typedef struct bench_network {
+    const char *family; /* "segmamba_skip", ..., "none": the recipe's word */
+    size_t width;       /* features width, 2 width, 4 width, 8 width */
+    size_t in_channels, classes;
+} bench_network;
+
+/* Fills a tensor as training would start it, by the end of its state-dict name: A_log = log(1..N),
+ * time steps log-uniform in [1e-3, 0.1] (these decide how long a scan's state lives), He for
+ * convolutions, norms near 1 and 0. Deterministic in name and dims. */
+void bench_fill_tensor(const char *name, int rank, const size_t *dims, float *out);
+
+/* Writes the model to path, opens it, and removes the file unless keep. */
+vx_status bench_random_model(const bench_network *network, const char *path, bool keep,
+                             vx_model **out, vx_error *err);
+
+#endif
