@@ -1,46 +1,44 @@
 /* The selective scan of scan.h in three launches.
  *
- *   1. pass<false>: every chunk from a zero state -> its end state [D][N] and the sum of its deltas
- *   2. carry:       runs over the chunks, replaces each end state with the state before the chunk
- *   3. pass<true>:  every chunk again from its true state -> y
+ *   1. scan_pass<false>: every chunk from a zero state -> its end state [D][N] and sum of deltas
+ *   2. scan_carry:       runs over the chunks, replaces each end state by the state before the
+ * chunk
+ *   3. scan_pass<true>:  every chunk again from its true state -> y
  *
- * A lane owns two channels and 16 of their states; `split` lanes (1, 2, 4, 8 or 16) share a channel
- * pair, so a warp holds 64 / split channels with all their states in registers. B and C are loaded
- * once for a whole warp's channels (for all warps of a block that work on the same chunk), become
- * fp32 in shared memory and reach the registers as broadcasts. Tokens come in tiles of four: the
- * next tile is copied asynchronously while this one is computed.
+ * A lane owns one channel and 16 of its states, in registers; SPLIT lanes (1, 2, 4, 8 or 16) share
+ * a channel, so that a warp holds 32 / SPLIT channels with all their states. Warps side by side in
+ * D form a group that works on one chunk and shares its B and C: they are loaded once, become fp32
+ * in shared memory and reach the registers as broadcasts. Tokens come in tiles of eight: the next
+ * tile is copied asynchronously while this one is computed.
  *
- * The exponentials limit this kernel, twice D*N for each token. The special function unit gives 16
- * a clock for each multiprocessor; MIX_LOCAL and MIX_OUTPUT of the 16 states are therefore raised
- * by a polynomial on the FMA pipes, if all arguments of the tile lie in [-2, 0]
- * (docs/performance.md).
+ * Two things limit the kernel, about equally: the special function unit, which needs as long for
+ * one exponential as the rest of a multiprocessor for eight multiply-adds, and instruction issue (9
+ * a state over the two passes). docs/performance.md counts them, and says what was tried.
  */
 #include "scan.h"
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
-/* How many of a lane's 16 states use the polynomial, in the first and in the last pass. */
-#ifndef VX_SCAN_MIX_LOCAL
-#define VX_SCAN_MIX_LOCAL 4
-#endif
-#ifndef VX_SCAN_MIX_OUTPUT
-#define VX_SCAN_MIX_OUTPUT 3
+/* Blocks of 8 warps that a multiprocessor is to hold: 3 leaves 80 registers a thread, 4 leaves 64.
+ */
+#ifndef VX_SCAN_BLOCKS
+#define VX_SCAN_BLOCKS 3
 #endif
 /* Warps that the cut aims at, over all chunks and channels of one item. */
 #ifndef VX_SCAN_WARPS
-#define VX_SCAN_WARPS 2048
+#define VX_SCAN_WARPS 8192
 #endif
 
 namespace {
 
-constexpr int TILE = 4;            /* tokens staged together */
-constexpr int LANE_STATES = 16;    /* states of one channel in one lane */
-constexpr int BLOCK_WARPS = 4;     /* at most */
-constexpr uint32_t MIN_CHUNK = 64; /* tokens */
+constexpr uint32_t TILE = 8;                /* tokens staged together */
+constexpr uint32_t LANE_STATES = 16;        /* states of one channel in one lane */
+constexpr uint32_t BLOCK_WARPS = 8;         /* at most */
+constexpr uint32_t BLOCKS = VX_SCAN_BLOCKS; /* of BLOCK_WARPS resident on a multiprocessor */
+constexpr uint32_t MIN_CHUNK = 64;          /* tokens */
 constexpr size_t SHARED_MAX = 48 * 1024;
 constexpr uint32_t ALL = 0xffffffffu;
-constexpr float POLY_RANGE = 2.0f; /* the polynomial holds for exp2(-2 .. 0) */
 
 /* n / d for n < 2^31 by multiplication (Granlund and Montgomery 1994). */
 struct divider {
@@ -70,27 +68,32 @@ struct scan_args {
     uint32_t channel_blocks; /* blocks side by side in D */
     uint32_t row_bytes;      /* bytes of one copy of u, delta, z: 16, 8, 4, or 0: one by one */
     uint32_t bc_bytes;       /* the same for B and C */
-    uint32_t warp_shared, group_shared; /* bytes */
+    uint32_t whole;          /* every row of every warp is full and copied in the largest pieces */
 };
 
 /* ---- storage types ----------------------------------------------------------------------------
  */
 
-template <typename T> struct pair_of;
-template <> struct pair_of<float> { typedef float2 type; };
-template <> struct pair_of<__half> { typedef __half2 type; };
-template <> struct pair_of<__nv_bfloat16> { typedef __nv_bfloat162 type; };
-__device__ inline float2 to_float2(float2 v) { return v; }
-__device__ inline float2 to_float2(__half2 v) { return __half22float2(v); }
-__device__ inline float2 to_float2(__nv_bfloat162 v) { return __bfloat1622float2(v); }
-__device__ inline void from_float2(float2 v, float2 *out) { *out = v; }
-__device__ inline void from_float2(float2 v, __half2 *out) { *out = __float22half2_rn(v); }
-__device__ inline void from_float2(float2 v, __nv_bfloat162 *out) {
-    *out = __float22bfloat162_rn(v);
-}
+__device__ inline float to_float(float v) { return v; }
+__device__ inline float to_float(__half v) { return __half2float(v); }
+__device__ inline float to_float(__nv_bfloat16 v) { return __bfloat162float(v); }
 __device__ inline void from_float(float v, float *out) { *out = v; }
 __device__ inline void from_float(float v, __half *out) { *out = __float2half_rn(v); }
 __device__ inline void from_float(float v, __nv_bfloat16 *out) { *out = __float2bfloat16_rn(v); }
+
+/* Four elements at 4 * sizeof(T) alignment. */
+__device__ inline float4 load4(const float *at) { return *(const float4 *)at; }
+__device__ inline float4 load4(const __half *at) {
+    const uint2 v = *(const uint2 *)at;
+    const float2 a = __half22float2(*(const __half2 *)&v.x),
+                 b = __half22float2(*(const __half2 *)&v.y);
+    return make_float4(a.x, a.y, b.x, b.y);
+}
+__device__ inline float4 load4(const __nv_bfloat16 *at) {
+    const uint2 v = *(const uint2 *)at;
+    return make_float4(__uint_as_float(v.x << 16), __uint_as_float(v.x & 0xffff0000u),
+                       __uint_as_float(v.y << 16), __uint_as_float(v.y & 0xffff0000u));
+}
 
 /* ---- functions --------------------------------------------------------------------------------
  */
@@ -102,43 +105,35 @@ __device__ inline float exp2_unit(float x) {
     return r;
 }
 
-/* 2^x = 1 + x q(x) for x in [-2, 0]. q is the minimax fit of (2^x - 1) / x: the decay 1 - 2^x,
- * which is what a long memory sees, has this relative error: 5e-7 (fp32 storage), 1e-5 (half
- * types). */
-template <bool EXACT> __device__ inline float exp2_poly(float x) {
-    float q;
-    if (EXACT) {
-        q = fmaf(8.550805068807676e-05f, x, 0.0011920941760763526f);
-        q = fmaf(q, x, 0.00947515107691288f);
-        q = fmaf(q, x, 0.055436473339796066f);
-        q = fmaf(q, x, 0.2402144819498062f);
-        q = fmaf(q, x, 0.693146824836731f);
-    } else {
-        q = fmaf(0.0007535133045166731f, x, 0.008681891486048698f);
-        q = fmaf(q, x, 0.05484408885240555f);
-        q = fmaf(q, x, 0.24005664885044098f);
-        q = fmaf(q, x, 0.6931398510932922f);
-    }
-    return fmaf(q, x, 1.0f);
-}
-
 /* softplus(x) = max(x, 0) + log1p(exp(-|x|)); log1p(e) = e p(e) with a minimax fit on [0, 1]
- * (relative error 3e-8). Above 20 this is x to the last bit. */
-__device__ inline float softplus(float x) {
-    float e = exp2_unit(-1.4426950408889634f * fabsf(x));
-    float p = fmaf(0.005232629366219044f, e, -0.029504986479878426f);
-    p = fmaf(p, e, 0.07822556048631668f);
-    p = fmaf(p, e, -0.13663214445114136f);
-    p = fmaf(p, e, 0.1910599321126938f);
-    p = fmaf(p, e, -0.2484297901391983f);
-    p = fmaf(p, e, 0.3331909775733948f);
-    p = fmaf(p, e, -0.4999949336051941f);
-    p = fmaf(p, e, 0.9999999403953552f);
+ * (relative error 3e-8, for half types 1e-6). Above 20 this is x to the last bit. */
+template <bool EXACT> __device__ inline float softplus(float x) {
+    const float e = exp2_unit(-1.4426950408889634f * fabsf(x));
+    float p;
+    if (EXACT) {
+        p = fmaf(0.005232629366219044f, e, -0.029504986479878426f);
+        p = fmaf(p, e, 0.07822556048631668f);
+        p = fmaf(p, e, -0.13663214445114136f);
+        p = fmaf(p, e, 0.1910599321126938f);
+        p = fmaf(p, e, -0.2484297901391983f);
+        p = fmaf(p, e, 0.3331909775733948f);
+        p = fmaf(p, e, -0.4999949336051941f);
+        p = fmaf(p, e, 0.9999999403953552f);
+    } else {
+        p = fmaf(0.014140856452286243f, e, -0.06640131771564484f);
+        p = fmaf(p, e, 0.14922335743904114f);
+        p = fmaf(p, e, -0.23503835499286652f);
+        p = fmaf(p, e, 0.3310944437980652f);
+        p = fmaf(p, e, -0.4998696446418762f);
+        p = fmaf(p, e, 0.9999987483024597f);
+    }
     return fmaf(p, e, fmaxf(x, 0.0f));
 }
 
 __device__ inline float silu(float z) {
-    return __fdividef(z, 1.0f + exp2_unit(-1.4426950408889634f * z));
+    float r;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(1.0f + exp2_unit(-1.4426950408889634f * z)));
+    return z * r;
 }
 
 __device__ inline uint32_t divide(uint32_t n, divider d) {
@@ -210,260 +205,313 @@ __device__ inline void copy_row(T *shared, const T *row, uint32_t count, uint32_
 
 /* Barrier of the warps that share B and C. Barrier numbers are constants: with numbers in registers
  * the compiler reserves all 16 for each block. */
-__device__ inline void group_barrier(uint32_t group_warps, uint32_t group) {
-    if (group_warps == 1)
+__device__ inline void group_barrier(uint32_t warps, uint32_t group) {
+    if (warps == 1) {
         __syncwarp();
-    else if (group_warps == BLOCK_WARPS)
+    } else if (warps == BLOCK_WARPS) {
         __syncthreads();
-    else if (group == 0)
-        asm volatile("bar.sync 1, 64;" ::: "memory");
-    else
-        asm volatile("bar.sync 2, 64;" ::: "memory");
+    } else {
+        const uint32_t threads = warps * 32;
+        switch (group) {
+        case 0:
+            asm volatile("bar.sync 1, %0;" ::"r"(threads) : "memory");
+            break;
+        case 1:
+            asm volatile("bar.sync 2, %0;" ::"r"(threads) : "memory");
+            break;
+        case 2:
+            asm volatile("bar.sync 3, %0;" ::"r"(threads) : "memory");
+            break;
+        default:
+            asm volatile("bar.sync 4, %0;" ::"r"(threads) : "memory");
+            break;
+        }
+    }
 }
 
 /* ---- one tile of tokens -----------------------------------------------------------------------
  */
 
-/* The recurrence over a tile. dx: [TILE][pairs of the warp], (delta, delta * u) twice; bf: [B, C]
- * [TILE][NP]; both already moved to the lane's first pair and quad; partial: [TILE][32], y's part
- * of this lane's states for its two channels. MIX: states by polynomial. */
-template <bool OUTPUT, int SPLIT, int MIX, bool EXACT>
-__device__ inline void recur(const float4 *dx, const float *bf, float (&h)[2][LANE_STATES],
-                             const float (&a)[2][LANE_STATES], float (&sum)[2], float2 *partial) {
-    constexpr int NP = LANE_STATES * SPLIT;
-#pragma unroll 1
-    for (int t = 0; t < TILE; t++) {
-        float4 d = dx[t * (32 / SPLIT)];
-        float y0 = 0, y1 = 0;
-        if (!OUTPUT) sum[0] += d.x, sum[1] += d.z;
-#pragma unroll
-        for (int q = 0; q < LANE_STATES / 4; q++) {
-            float4 b4 = *(const float4 *)(bf + t * NP + q * 4 * SPLIT);
-            float b[4] = {b4.x, b4.y, b4.z, b4.w}, c[4];
-            if (OUTPUT) {
-                float4 c4 = *(const float4 *)(bf + (TILE + t) * NP + q * 4 * SPLIT);
-                c[0] = c4.x, c[1] = c4.y, c[2] = c4.z, c[3] = c4.w;
-            }
-#pragma unroll
-            for (int i = 0; i < 4; i++) {
-                int n = 4 * q + i;
-                float x0 = d.x * a[0][n], x1 = d.z * a[1][n];
-                float e0 = n < MIX ? exp2_poly<EXACT>(x0) : exp2_unit(x0);
-                float e1 = n < MIX ? exp2_poly<EXACT>(x1) : exp2_unit(x1);
-                h[0][n] = fmaf(e0, h[0][n], d.y * b[i]);
-                h[1][n] = fmaf(e1, h[1][n], d.w * b[i]);
-                if (OUTPUT) y0 = fmaf(h[0][n], c[i], y0), y1 = fmaf(h[1][n], c[i], y1);
-            }
-        }
-        if (OUTPUT) partial[t * 32] = make_float2(y0, y1);
-    }
-}
-
-/* One warp's place: which chunk, which channels, and its parts of shared memory. */
-template <typename T> struct place {
+/* A warp's place: which chunk, which channels, and its parts of shared memory. */
+template <typename T, int SPLIT> struct place {
+    static constexpr uint32_t CHANNELS = 32 / SPLIT, STATES = LANE_STATES * SPLIT;
     uint32_t chunk, group, worker; /* worker: this thread's number in its group */
     uint32_t channel, width;       /* the warp's first channel and how many it has (may be 0) */
-    T *rows;                       /* [2][u, delta, z][TILE][64 / split] */
-    T *bc_rows;                    /* [2][B, C][TILE][states_padded] */
-    float4 *dx;                    /* [TILE][32 / split] */
-    float2 *partial;               /* [TILE][32] */
-    float *bc;                     /* [B, C][TILE][states_padded] */
+    T *rows;        /* [2][u, delta, z][TILE][CHANNELS] as copied, one for each stage */
+    T *bc_rows;     /* [2][B, C][TILE][STATES], the group's */
+    float *bc;      /* [B, C][TILE][STATES], the group's; unused for fp32 storage */
+    float2 *dx;     /* [TILE][CHANNELS] delta, delta * u; unused for SPLIT 1 */
+    float *partial; /* [TILE][32] y's part from each lane; unused for SPLIT 1 */
 };
+
+/* Bytes of shared memory of a warp and of a group, and the pointers into them. */
+template <typename T, bool OUTPUT, int SPLIT> __host__ __device__ constexpr uint32_t warp_bytes() {
+    return TILE * (32 / SPLIT) * (6 * (uint32_t)sizeof(T) + (SPLIT > 1 ? 8 : 0)) +
+           (SPLIT > 1 && OUTPUT ? TILE * 32 * 4 : 0);
+}
+template <typename T, int SPLIT> __host__ __device__ constexpr uint32_t group_bytes() {
+    return 2 * TILE * LANE_STATES * SPLIT * (2 * (uint32_t)sizeof(T) + (sizeof(T) < 4 ? 4 : 0));
+}
+template <typename T, bool OUTPUT, int SPLIT>
+__device__ inline void take_shared(place<T, SPLIT> *p, char *warp, char *group) {
+    typedef place<T, SPLIT> P;
+    p->rows = (T *)warp;
+    p->dx = (float2 *)(p->rows + 6 * TILE * P::CHANNELS);
+    p->partial = (float *)(p->dx + TILE * P::CHANNELS);
+    p->bc_rows = (T *)group;
+    p->bc = (float *)(p->bc_rows + 4 * TILE * P::STATES);
+}
+
+/* What stands for a token or a channel that does not exist: it leaves every state as it is. */
+template <typename T> __device__ inline void fill_row(T *row, uint32_t from, uint32_t to, float v) {
+#pragma unroll 1
+    for (uint32_t i = from; i < to; i++) from_float(v, row + i);
+}
+constexpr float NO_DELTA = -60000.0f; /* softplus gives 0 */
 
 /* Starts the copies of tile `t0` into stage `stage`. Lane l brings token l % TILE and returns its
  * voxel. */
 template <typename T, bool OUTPUT, int SPLIT>
-__device__ inline uint32_t fetch(const scan_args &args, const item_args &it, const place<T> &p,
-                                 uint32_t t0, uint32_t end, uint32_t stage, uint32_t lane) {
-    constexpr uint32_t warp_channels = 64 / SPLIT, NP = LANE_STATES * SPLIT;
-    const uint32_t token = lane % TILE;
+__device__ inline uint32_t fetch(const scan_args &args, const item_args &it,
+                                 const place<T, SPLIT> &p, uint32_t t0, uint32_t end,
+                                 uint32_t stage, uint32_t lane) {
+    typedef place<T, SPLIT> P;
+    constexpr uint32_t PLANE = TILE * P::CHANNELS, WORKERS = 32 / TILE;
+    const uint32_t token = lane % TILE, worker = lane / TILE;
+    const uint32_t group_worker = p.worker / TILE, group_workers = args.group_warps * WORKERS;
+    T *rows = p.rows + stage * 3 * PLANE + token * P::CHANNELS;
+    T *bc = p.bc_rows + (stage * 2 * TILE + token) * P::STATES;
     uint32_t at = 0;
     if (t0 + token < end) {
         at = voxel_of(it, args.length, t0 + token);
         const size_t voxel = at;
-        uint32_t plane = TILE * warp_channels;
-        T *rows = p.rows + stage * 3 * plane + token * warp_channels;
-        uint32_t worker = lane / TILE, workers = 32 / TILE;
-        copy_row(rows, (const T *)it.u + voxel * it.u_row + p.channel, p.width, args.row_bytes,
-                 worker, workers);
-        copy_row(rows + plane, (const T *)it.delta + voxel * it.delta_row + p.channel, p.width,
-                 args.row_bytes, worker, workers);
-        if (OUTPUT && it.z)
-            copy_row(rows + 2 * plane, (const T *)it.z + voxel * it.z_row + p.channel, p.width,
-                     args.row_bytes, worker, workers);
-        T *bc = p.bc_rows + (stage * 2 * TILE + token) * NP;
-        worker = p.worker / TILE, workers = args.group_warps * 32 / TILE;
-        copy_row(bc, (const T *)it.b + voxel * it.b_row, args.states, args.bc_bytes, worker,
-                 workers);
-        if (OUTPUT)
-            copy_row(bc + TILE * NP, (const T *)it.c + voxel * it.c_row, args.states, args.bc_bytes,
-                     worker, workers);
+        const T *u = (const T *)it.u + voxel * it.u_row + p.channel;
+        const T *delta = (const T *)it.delta + voxel * it.delta_row + p.channel;
+        const T *z = (const T *)it.z + voxel * it.z_row + p.channel;
+        const T *b = (const T *)it.b + voxel * it.b_row, *c = (const T *)it.c + voxel * it.c_row;
+        if (args.whole) {
+            /* Rows of full width in the largest pieces: nothing to look up or to compare. */
+            constexpr uint32_t ROW = P::CHANNELS * sizeof(T), BYTES = ROW < 16 ? ROW : 16;
+            constexpr uint32_t PIECE = BYTES / sizeof(T), BC_PIECE = 16 / sizeof(T);
+#pragma unroll
+            for (uint32_t k = 0; k < P::CHANNELS; k += WORKERS * PIECE) {
+                const uint32_t i = k + worker * PIECE;
+                if (i >= P::CHANNELS) break;
+                copy_async<BYTES>(rows + i, u + i);
+                copy_async<BYTES>(rows + PLANE + i, delta + i);
+                if (OUTPUT && it.z) copy_async<BYTES>(rows + 2 * PLANE + i, z + i);
+            }
+#pragma unroll 1
+            for (uint32_t i = group_worker * BC_PIECE; i < P::STATES;
+                 i += group_workers * BC_PIECE) {
+                copy_async<16>(bc + i, b + i);
+                if (OUTPUT) copy_async<16>(bc + TILE * P::STATES + i, c + i);
+            }
+        } else {
+            copy_row(rows, u, p.width, args.row_bytes, worker, WORKERS);
+            copy_row(rows + PLANE, delta, p.width, args.row_bytes, worker, WORKERS);
+            if (OUTPUT && it.z)
+                copy_row(rows + 2 * PLANE, z, p.width, args.row_bytes, worker, WORKERS);
+            copy_row(bc, b, args.states, args.bc_bytes, group_worker, group_workers);
+            if (OUTPUT)
+                copy_row(bc + TILE * P::STATES, c, args.states, args.bc_bytes, group_worker,
+                         group_workers);
+        }
+    } else if (t0 < end) {
+        if (worker == 0) {
+            fill_row(rows, 0, P::CHANNELS, 0.0f);
+            fill_row(rows + PLANE, 0, P::CHANNELS, NO_DELTA);
+        }
+        if (group_worker == 0) {
+            fill_row(bc, 0, P::STATES, 0.0f);
+            fill_row(bc + TILE * P::STATES, 0, P::STATES, 0.0f);
+        }
     }
     copy_commit();
     return at;
 }
 
-/* B and C of the staged tile to fp32, by the group; states past N and tokens past the end are 0. */
+/* The columns that no copy ever writes: channels past D and states past N, in both stages. */
+template <typename T, int SPLIT>
+__device__ inline void fill_columns(const scan_args &args, const place<T, SPLIT> &p,
+                                    uint32_t lane) {
+    typedef place<T, SPLIT> P;
+    for (uint32_t r = lane; r < 6 * TILE; r += 32) /* row r is of delta if (r / TILE) % 3 == 1 */
+        fill_row(p.rows + r * P::CHANNELS, p.width, P::CHANNELS,
+                 r / TILE % 3 == 1 ? NO_DELTA : 0.0f);
+    for (uint32_t r = p.worker; r < 4 * TILE; r += args.group_warps * 32)
+        fill_row(p.bc_rows + r * P::STATES, args.states, P::STATES, 0.0f);
+}
+
+/* B and C of the staged tile to fp32, by the group. */
 template <typename T, bool OUTPUT, int SPLIT>
-__device__ inline void widen_bc(const scan_args &args, const place<T> &p, uint32_t valid,
-                                uint32_t stage) {
-    typedef typename pair_of<T>::type T2;
-    constexpr uint32_t NP = LANE_STATES * SPLIT, COUNT = (OUTPUT ? 2 : 1) * TILE * NP / 2;
-    const T2 *from = (const T2 *)(p.bc_rows + stage * 2 * TILE * NP);
-#pragma unroll 2
-    for (uint32_t i = p.worker; i < COUNT; i += args.group_warps * 32) {
-        uint32_t row = i / (NP / 2), n = 2 * (i % (NP / 2));
-        float2 v = to_float2(from[i]);
-        bool live = row % TILE < valid;
-        v.x = live && n < args.states ? v.x : 0.0f;
-        v.y = live && n + 1 < args.states ? v.y : 0.0f;
-        ((float2 *)p.bc)[i] = v;
+__device__ inline void widen_bc(const scan_args &args, const place<T, SPLIT> &p, uint32_t stage) {
+    constexpr uint32_t COUNT = TILE * place<T, SPLIT>::STATES;
+    const T *from = p.bc_rows + stage * 2 * COUNT;
+#pragma unroll 1
+    for (uint32_t i = 4 * p.worker; i < (OUTPUT ? 2 : 1) * COUNT; i += args.group_warps * 128)
+        *(float4 *)(p.bc + i) = load4(from + i);
+}
+
+/* One token for this lane's 16 states: h <- exp2(delta a) h + x B; returns the sum of C h. b and c
+ * point to the lane's first quad of states; the next is 4 * SPLIT further. */
+template <bool OUTPUT, int SPLIT>
+__device__ inline float step(float delta, float x, const float *b, const float *c,
+                             float (&h)[LANE_STATES], const float (&a)[LANE_STATES]) {
+    float y[2] = {0, 0};
+#pragma unroll
+    for (int q = 0; q < (int)LANE_STATES / 4; q++) {
+        const float4 b4 = load4(b + q * 4 * SPLIT);
+        const float bn[4] = {b4.x, b4.y, b4.z, b4.w};
+        float4 c4 = make_float4(0, 0, 0, 0);
+        if (OUTPUT) c4 = load4(c + q * 4 * SPLIT);
+        const float cn[4] = {c4.x, c4.y, c4.z, c4.w};
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const int n = 4 * q + i;
+            const float e = exp2_unit(delta * a[n]);
+            h[n] = fmaf(e, h[n], x * bn[i]);
+            if (OUTPUT) y[i % 2] = fmaf(h[n], cn[i], y[i % 2]);
+        }
     }
+    return y[0] + y[1];
+}
+
+/* y of one token and channel from the sum of C h: skip connection and gate. Without branches, so
+ * that only the store that follows is conditional. */
+__device__ inline float finish(float sum, float u, float skip, float z, bool gated) {
+    const float y = fmaf(skip, u, sum), g = y * silu(z);
+    return gated ? g : y;
 }
 
 template <typename T, bool OUTPUT, int SPLIT>
-__global__ void __launch_bounds__(32 * BLOCK_WARPS, 4)
+__global__ void __launch_bounds__(32 * BLOCK_WARPS, BLOCKS)
     scan_pass(const __grid_constant__ scan_args args) {
-    typedef typename pair_of<T>::type T2;
-    constexpr bool EXACT = sizeof(T) == 4;
-    constexpr int MIX = OUTPUT ? VX_SCAN_MIX_OUTPUT : VX_SCAN_MIX_LOCAL;
+    typedef place<T, SPLIT> P;
+    constexpr bool WIDE = sizeof(T) == 4; /* B and C are used as copied */
+    constexpr uint32_t PLANE = TILE * P::CHANNELS;
     extern __shared__ __align__(16) char shared[];
     const item_args &it = args.item[blockIdx.y];
     const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    constexpr uint32_t warp_channels = 64 / SPLIT, warp_pairs = warp_channels / 2;
-    constexpr uint32_t NP = LANE_STATES * SPLIT;
 
-    place<T> p;
+    P p;
     p.group = warp / args.group_warps;
     p.worker = threadIdx.x - p.group * args.group_warps * 32;
-    uint32_t block_row = blockIdx.x / args.channel_blocks;
+    const uint32_t block_row = blockIdx.x / args.channel_blocks;
     p.chunk = block_row * args.groups + p.group;
     if (p.chunk >= args.chunks) return; /* a whole group */
-    p.channel =
-        ((blockIdx.x - block_row * args.channel_blocks) * args.group_warps + p.worker / 32) *
-        warp_channels;
-    p.width = p.channel < args.channels ? min(warp_channels, args.channels - p.channel) : 0;
-    char *mine = shared + warp * args.warp_shared;
-    p.dx = (float4 *)mine;
-    p.partial = (float2 *)(mine + TILE * 32 * sizeof(float4) / SPLIT);
-    p.rows = (T *)(p.partial + (OUTPUT ? TILE * 32 : 0));
-    char *group_shared =
-        shared + args.groups * args.group_warps * args.warp_shared + p.group * args.group_shared;
-    p.bc = (float *)group_shared;
-    p.bc_rows = (T *)(p.bc + 2 * TILE * NP);
+    const uint32_t block_column = blockIdx.x - block_row * args.channel_blocks;
+    p.channel = (block_column * args.group_warps + p.worker / 32) * P::CHANNELS;
+    p.width = p.channel < args.channels ? min(P::CHANNELS, args.channels - p.channel) : 0;
+    take_shared<T, OUTPUT, SPLIT>(
+        &p, shared + warp * warp_bytes<T, OUTPUT, SPLIT>(),
+        shared + args.groups * args.group_warps * warp_bytes<T, OUTPUT, SPLIT>() +
+            p.group * group_bytes<T, SPLIT>());
 
-    /* Rates and states of this lane: channels (channel + 2 * (lane / split)) + {0, 1}, states
-     * 4 * (lane % split + split * q) + i. */
-    const uint32_t share = lane % SPLIT;
-    const uint32_t ch = 2 * (lane / SPLIT);
+    /* The lane's channel and states 4 * (share + SPLIT * q) + i, for q and i in 0 .. 3. */
+    const uint32_t share = lane % SPLIT, own = lane / SPLIT;
     const size_t chunk_index = (size_t)blockIdx.y * args.chunks + p.chunk;
-    float *state = args.state + (chunk_index * args.channels + p.channel) * args.states;
-    float h[2][LANE_STATES], a[2][LANE_STATES], sum[2] = {0, 0}, steepest[2] = {0, 0};
+    float *state = args.state + (chunk_index * args.channels + p.channel + own) * args.states;
+    float h[LANE_STATES], a[LANE_STATES], delta_sum = 0;
 #pragma unroll
-    for (int k = 0; k < 2; k++)
-#pragma unroll
-        for (int j = 0; j < LANE_STATES; j++) {
-            uint32_t n = 4 * (share + SPLIT * (j / 4)) + j % 4;
-            bool live = ch + k < p.width && n < args.states;
-            a[k][j] =
-                live ? it.a[(size_t)(p.channel + ch + k) * args.states + n] * 1.4426950408889634f
-                     : 0.0f;
-            h[k][j] = OUTPUT && live && args.chunks > 1 ? state[(ch + k) * args.states + n] : 0.0f;
-            if (j < MIX) steepest[k] = fmaxf(steepest[k], -a[k][j]);
-        }
-
-    /* This lane's channel pair in the element-wise steps: lane % warp_pairs; its bias, skip and the
-     * largest delta for which the polynomial holds. */
-    const uint32_t pair = lane % warp_pairs, pair_token = lane / warp_pairs;
-    const bool has0 = 2 * pair < p.width, has1 = 2 * pair + 1 < p.width;
-    const uint32_t pc = p.channel + 2 * pair;
-    const float2 bias = make_float2(has0 ? it.delta_bias[pc] : 0, has1 ? it.delta_bias[pc + 1] : 0);
-    float2 skip = make_float2(0, 0);
-    if (OUTPUT) skip = make_float2(has0 ? it.skip[pc] : 0, has1 ? it.skip[pc + 1] : 0);
-#pragma unroll
-    for (int k = 0; k < 2; k++) {
-        for (uint32_t o = 1; o < SPLIT; o *= 2)
-            steepest[k] = fmaxf(steepest[k], __shfl_xor_sync(ALL, steepest[k], o));
-        steepest[k] = __shfl_sync(ALL, steepest[k], pair * SPLIT);
+    for (int j = 0; j < (int)LANE_STATES; j++) {
+        const uint32_t n = 4 * (share + SPLIT * (j / 4)) + j % 4;
+        const bool live = own < p.width && n < args.states;
+        a[j] =
+            live ? it.a[(size_t)(p.channel + own) * args.states + n] * 1.4426950408889634f : 0.0f;
+        h[j] = OUTPUT && live && args.chunks > 1 ? state[n] : 0.0f;
     }
-    const float2 limit = make_float2(POLY_RANGE / fmaxf(steepest[0], 1e-30f),
-                                     POLY_RANGE / fmaxf(steepest[1], 1e-30f));
+    /* The channel of the element-wise steps: with SPLIT > 1 not the one above. */
+    const uint32_t side = lane % P::CHANNELS, side_token = lane / P::CHANNELS;
+    const float bias = side < p.width ? it.delta_bias[p.channel + side] : 0.0f;
+    const float skip = OUTPUT && side < p.width ? it.skip[p.channel + side] : 0.0f;
+    const bool gated = it.z != nullptr;
+    T *y_channel = (T *)it.y + p.channel + side;
 
+    if (!args.whole) fill_columns(args, p, lane);
     const uint32_t begin = p.chunk * args.chunk, end = min(begin + args.chunk, args.length);
-    uint32_t stage = 0, voxel = fetch<T, OUTPUT, SPLIT>(args, it, p, begin, end, 0, lane), next;
+    uint32_t stage = 0, next;
+    uint32_t voxel = fetch<T, OUTPUT, SPLIT>(args, it, p, begin, end, 0, lane);
     for (uint32_t t0 = begin; t0 < end; t0 += TILE, stage ^= 1, voxel = next) {
         next = fetch<T, OUTPUT, SPLIT>(args, it, p, t0 + TILE, end, stage ^ 1, lane);
         copy_wait();
-        group_barrier(args.group_warps, p.group);
-
-        const uint32_t valid = min((uint32_t)TILE, end - t0);
-        const T2 *rows = (const T2 *)(p.rows + stage * 3 * TILE * warp_channels);
-        widen_bc<T, OUTPUT, SPLIT>(args, p, valid, stage);
-        bool small = true;
-#pragma unroll
-        for (uint32_t k = 0; k < TILE; k += SPLIT) {
-            const uint32_t t = k + pair_token;
-            if (t >= TILE) break;
-            uint32_t i = t * warp_pairs + pair;
-            float2 u = to_float2(rows[i]), d = to_float2(rows[TILE * warp_pairs + i]);
-            d.x = softplus(d.x + bias.x), d.y = softplus(d.y + bias.y);
-            bool live = t < valid;
-            d.x = live && has0 ? d.x : 0.0f, d.y = live && has1 ? d.y : 0.0f;
-            u.x = live && has0 ? u.x : 0.0f, u.y = live && has1 ? u.y : 0.0f;
-            small = small && d.x <= limit.x && d.y <= limit.y;
-            p.dx[i] = make_float4(d.x, d.x * u.x, d.y, d.y * u.y);
+        group_barrier(args.group_warps, p.group); /* the tile is here; all are done with bc */
+        const float *bc = (const float *)(p.bc_rows + stage * 2 * TILE * P::STATES);
+        if (!WIDE) {
+            widen_bc<T, OUTPUT, SPLIT>(args, p, stage);
+            group_barrier(args.group_warps, p.group);
+            bc = p.bc;
         }
-        const bool poly = MIX > 0 && __all_sync(ALL, small);
-        group_barrier(args.group_warps, p.group);
+        bc += 4 * share;
+        const T *rows = p.rows + stage * 3 * PLANE;
+        const uint32_t valid = min(TILE, end - t0);
 
-        const float4 *dx = p.dx + lane / SPLIT;
-        const float *bf = p.bc + 4 * share;
-        if (poly)
-            recur<OUTPUT, SPLIT, MIX, EXACT>(dx, bf, h, a, sum, p.partial + lane);
-        else
-            recur<OUTPUT, SPLIT, 0, EXACT>(dx, bf, h, a, sum, p.partial + lane);
-        if (OUTPUT) {
-            __syncwarp();
+        if (SPLIT == 1) {
+#pragma unroll 4
+            for (uint32_t t = 0; t < TILE; t++) {
+                const T *row = rows + t * P::CHANNELS + side;
+                const float u = to_float(row[0]);
+                const float delta = softplus<WIDE>(to_float(row[PLANE]) + bias);
+                if (!OUTPUT) delta_sum += delta;
+                const float sum = step<OUTPUT, SPLIT>(delta, delta * u, bc + t * P::STATES,
+                                                      bc + (TILE + t) * P::STATES, h, a);
+                if (OUTPUT) {
+                    const size_t at = __shfl_sync(ALL, voxel, t);
+                    const float y = finish(sum, u, skip, to_float(row[2 * PLANE]), gated);
+                    if (side < p.width && t < valid) from_float(y, y_channel + at * it.y_row);
+                }
+            }
+        } else {
 #pragma unroll
             for (uint32_t k = 0; k < TILE; k += SPLIT) {
-                const uint32_t t = k + pair_token;
-                const size_t row = __shfl_sync(ALL, voxel, t % TILE);
-                if (t >= valid) continue;
-                uint32_t i = t * warp_pairs + pair;
-                const float2 *part = p.partial + t * 32 + (pair * SPLIT);
-                float2 y = part[0], u = to_float2(rows[i]);
-
+                const uint32_t t = k + side_token;
+                if (t >= TILE) break;
+                const uint32_t i = t * P::CHANNELS + side;
+                const float delta = softplus<WIDE>(to_float(rows[PLANE + i]) + bias);
+                p.dx[i] = make_float2(delta, delta * to_float(rows[i]));
+            }
+            __syncwarp();
+#pragma unroll 4
+            for (uint32_t t = 0; t < TILE; t++) {
+                const float2 d = p.dx[t * P::CHANNELS + own];
+                if (!OUTPUT) delta_sum += d.x;
+                const float sum = step<OUTPUT, SPLIT>(d.x, d.y, bc + t * P::STATES,
+                                                      bc + (TILE + t) * P::STATES, h, a);
+                if (OUTPUT) p.partial[t * 32 + lane] = sum;
+            }
+            __syncwarp();
+            if (OUTPUT) {
 #pragma unroll
-                for (int s = 1; s < SPLIT; s++) y.x += part[s].x, y.y += part[s].y;
-                y.x = fmaf(skip.x, u.x, y.x), y.y = fmaf(skip.y, u.y, y.y);
-                if (it.z) {
-                    float2 z = to_float2(rows[2 * TILE * warp_pairs + i]);
-                    y.x *= silu(z.x), y.y *= silu(z.y);
-                }
-                T *out = (T *)it.y + row * it.y_row + pc;
-                if (args.row_bytes && has1) {
-                    from_float2(y, (T2 *)out);
-                } else {
-                    if (has0) from_float(y.x, out);
-                    if (has1) from_float(y.y, out + 1);
+                for (uint32_t k = 0; k < TILE; k += SPLIT) {
+                    const uint32_t t = k + side_token;
+                    const size_t at = __shfl_sync(ALL, voxel, t % TILE);
+                    if (side >= p.width || t >= valid) continue;
+                    const float *part = p.partial + t * 32 + side * SPLIT;
+                    float sum = 0;
+#pragma unroll
+                    for (int s = 0; s < SPLIT; s++) sum += part[s];
+                    const T *row = rows + t * P::CHANNELS + side;
+                    const float y =
+                        finish(sum, to_float(row[0]), skip, to_float(row[2 * PLANE]), gated);
+                    from_float(y, y_channel + at * it.y_row);
                 }
             }
         }
-        group_barrier(args.group_warps, p.group);
+        /* All are done with this stage: the warp with its rows, the group with B and C if they were
+         * used as copied. */
+        if (WIDE)
+            group_barrier(args.group_warps, p.group);
+        else
+            __syncwarp();
     }
 
-    if (!OUTPUT) {
+    if (!OUTPUT && own < p.width) {
 #pragma unroll
-        for (int k = 0; k < 2; k++) {
-            if (ch + k >= p.width) continue;
-#pragma unroll
-            for (int j = 0; j < LANE_STATES; j++) {
-                uint32_t n = 4 * (share + SPLIT * (j / 4)) + j % 4;
-                if (n < args.states) state[(ch + k) * args.states + n] = h[k][j];
-            }
-            if (share == 0)
-                args.delta_sum[chunk_index * args.channels + p.channel + ch + k] = sum[k];
+        for (int j = 0; j < (int)LANE_STATES; j++) {
+            const uint32_t n = 4 * (share + SPLIT * (j / 4)) + j % 4;
+            if (n < args.states) state[n] = h[j];
         }
+        if (share == 0) args.delta_sum[chunk_index * args.channels + p.channel + own] = delta_sum;
     }
 }
 
@@ -484,6 +532,7 @@ __global__ void __launch_bounds__(1024) scan_carry(const __grid_constant__ scan_
         args.delta_sum + base * args.channels + (live ? (uint32_t)(column / args.states) : 0);
     const float a = live ? args.item[blockIdx.y].a[column] * 1.4426950408889634f : 0.0f;
 
+    constexpr uint32_t BATCH = 8;
     float carried = 0, total = 0;
 #pragma unroll 8
     for (uint32_t c = first; c < last; c++) {
@@ -497,11 +546,18 @@ __global__ void __launch_bounds__(1024) scan_carry(const __grid_constant__ scan_
     carried = 0;
     for (uint32_t i = 0; i < share; i++) carried = fmaf(decay[i][lane], carried, end[i][lane]);
     if (!live) return;
-#pragma unroll 8
-    for (uint32_t c = first; c < last; c++) {
-        float e = state[c * columns], f = exp2_unit(a * sums[(size_t)c * args.channels]);
-        state[c * columns] = carried;
-        carried = fmaf(f, carried, e);
+    for (uint32_t c = first; c < last; c += BATCH) { /* loads first: the stores may alias them */
+        float e[BATCH], s[BATCH];
+#pragma unroll
+        for (uint32_t i = 0; i < BATCH; i++) {
+            const uint32_t k = min(c + i, last - 1);
+            e[i] = state[k * columns], s[i] = sums[(size_t)k * args.channels];
+        }
+#pragma unroll
+        for (uint32_t i = 0; i < BATCH; i++) {
+            if (c + i < last) state[(c + i) * columns] = carried;
+            carried = fmaf(exp2_unit(a * s[i]), carried, e[i]);
+        }
     }
 }
 
@@ -531,15 +587,16 @@ void cut(const vx_scan_shape *s, scan_args *args) {
     args->length = s->length, args->channels = s->channels, args->states = s->states;
     args->split = 1;
     while (args->split * LANE_STATES < s->states) args->split *= 2;
-    uint32_t channel_warps = ceil_div(s->channels, 64 / args->split);
+    uint32_t channel_warps = ceil_div(s->channels, 32 / args->split);
     uint32_t most = ceil_div(s->length, MIN_CHUNK);
     uint32_t chunks = VX_SCAN_WARPS / channel_warps;
     chunks = chunks < 1 ? 1 : chunks > most ? most : chunks;
     args->chunk = ceil_div(ceil_div(s->length, chunks), TILE) * TILE;
     args->chunks = ceil_div(s->length, args->chunk);
-    args->group_warps = channel_warps >= 4 ? 4 : channel_warps >= 2 ? 2 : 1;
+    args->group_warps = 1;
+    while (args->group_warps < BLOCK_WARPS && args->group_warps < channel_warps)
+        args->group_warps *= 2;
     args->channel_blocks = ceil_div(channel_warps, args->group_warps);
-    args->groups = BLOCK_WARPS / args->group_warps;
 }
 
 size_t state_bytes(const scan_args *args, size_t items) {
@@ -587,15 +644,16 @@ vx_status fill_item(const vx_scan_shape *s, const vx_scan_item *from, size_t siz
 
 template <typename T, bool OUTPUT, int SPLIT>
 cudaError_t launch_pass(scan_args *args, size_t count, cudaStream_t stream) {
-    size_t dx = TILE * 32 * sizeof(float4) / SPLIT;
-    size_t partial = OUTPUT ? TILE * 32 * sizeof(float2) : 0;
-    size_t rows = 2 * 3 * TILE * (64 / SPLIT) * sizeof(T);
-    args->warp_shared = (uint32_t)(dx + partial + rows);
-    args->group_shared =
-        (uint32_t)(2 * TILE * LANE_STATES * SPLIT * (sizeof(float) + 2 * sizeof(T)));
-    size_t group = args->group_warps * args->warp_shared + args->group_shared;
+    const uint32_t group =
+        args->group_warps * warp_bytes<T, OUTPUT, SPLIT>() + group_bytes<T, SPLIT>();
     args->groups = BLOCK_WARPS / args->group_warps;
     while (args->groups > 1 && args->groups * group > SHARED_MAX) args->groups /= 2;
+    if (args->groups * group > SHARED_MAX) { /* one group of fp32 rows can be larger */
+        cudaError_t e = cudaFuncSetAttribute(scan_pass<T, OUTPUT, SPLIT>,
+                                             cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                             (int)(args->groups * group));
+        if (e != cudaSuccess) return e;
+    }
     dim3 grid(ceil_div(args->chunks, args->groups) * args->channel_blocks, (unsigned)count);
     scan_pass<T, OUTPUT, SPLIT>
         <<<grid, args->groups * args->group_warps * 32, args->groups * group, stream>>>(*args);
@@ -661,11 +719,15 @@ extern "C" vx_status vx_cuda_scan(const vx_scan_shape *shape, const vx_scan_item
     size_t size = shape->dtype == VX_F32 ? 4 : 2;
     /* A warp's channels are the longest piece of a row that is copied at once. */
     args.row_bytes = args.bc_bytes = 16;
-    while (args.row_bytes > 64 / args.split * size) args.row_bytes /= 2;
+    while (args.row_bytes > 32 / args.split * size) args.row_bytes /= 2;
     for (size_t i = 0; i < count; i++) {
         status = fill_item(shape, &items[i], size, &args, &args.item[i], err);
         if (status != VX_OK) return status;
     }
+    const size_t warp_row = 32 / args.split * size;
+    args.whole = shape->channels % (32 / args.split) == 0 &&
+                 shape->states == LANE_STATES * args.split && args.bc_bytes == 16 &&
+                 args.row_bytes == (warp_row < 16 ? warp_row : 16);
     args.state = (float *)scratch;
     args.delta_sum = scratch ? (float *)((char *)scratch + state_bytes(&args, count)) : nullptr;
     cudaError_t e = cudaErrorInvalidValue;

@@ -145,7 +145,7 @@ void fill(const test_case &c, vx_dtype t, random_state &r, problem *p) {
         p->bias.push_back((float)log(expm1(delta)));
         p->skip.push_back((float)r.normal());
         for (uint32_t n = 0; n < c.n; n++) /* near, but not at, the usual -(n + 1) */
-            p->a.push_back((float)(-(n + 1) * exp(0.3 * r.normal())));
+            p->a.push_back((float)(-(n + 1.0) * exp(0.3 * r.normal())));
     }
     if (c.axis[0] < 0) {
         for (size_t i = 0; i < length; i++) p->table.push_back((int32_t)i);
