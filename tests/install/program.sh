@@ -1,0 +1,14 @@
+#!/bin/sh
+# program.sh PREFIX SOURCE: the installed program finds the installed model beside it and segments the sample scan.
+. "$(dirname -- "$0")/lib.sh"
+prefix=$1 source=$2
+unset VOXMAMBA_MODELS
+out="$prefix.out"
+rm -rf "$out"
+mkdir "$out"
+"$prefix/bin/voxmamba" models --json >"$out/models.json"
+grep -qF "$(basename "$prefix")" "$out/models.json" || { cat "$out/models.json"; echo "the model is not the prefix's" >&2; exit 1; }
+# Sanitizers make the network minutes long, and change nothing about where files lie.
+[ -z "$(sanitizer_flags)" ] || exit 0
+"$prefix/bin/voxmamba" segment "$source/sample-data/hippocampus_014.nii.gz" -m hippocampus -o "$out/mask.nii.gz"
+"$prefix/bin/voxmamba" evaluate "$out/mask.nii.gz" "$source/sample-data/hippocampus_014_labels.nii.gz"
