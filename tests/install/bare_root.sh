@@ -1,7 +1,7 @@
 #!/bin/sh
-# bare_root.sh ROOT PACKAGES [DICOM_FOLDER]: tries the packages of scripts/package.sh in a copy of ROOT, a bare Debian 12
+# bare_root.sh ROOT PACKAGES [PYTHON]: tries the packages of scripts/package.sh in a copy of ROOT, a bare Debian 12
 # (debootstrap --variant=minbase bookworm ROOT), without a network. Needs root, and gcc, patchelf and apt out here.
-# DICOM_FOLDER: a series to read there too.
+# PYTHON: an interpreter with pydicom and numpy; with it DICOM series are segmented there too.
 set -eu
 if [ $# -lt 2 ] || [ "$(id -u)" != 0 ]; then
     sed -n '2,4s/^# //p' "$0" >&2
@@ -9,7 +9,7 @@ if [ $# -lt 2 ] || [ "$(id -u)" != 0 ]; then
 fi
 bare=$1
 packages=$(readlink -f "$2")
-dicom=${3:-}
+python=${3:-}
 source=$(CDPATH='' cd -- "$(dirname -- "$0")/../.." && pwd)
 work=$(mktemp -d)
 root=$work/root
@@ -29,7 +29,7 @@ fresh_root() {
     mount --bind /dev "$root/dev"
     mkdir -p "$root/data" "$root/out"
     cp "$source"/sample-data/*.nii.gz "$root/data/"
-    [ -z "$dicom" ] || cp -r "$dicom" "$root/data/series"
+    [ -z "$python" ] || "$python" "$source/tests/install/dicom_series.py" "$root/data/dicom"
     chmod -R a+rX "$root/data"
     chmod 777 "$root/out"
     if inside bash -c 'exec 3<>/dev/tcp/1.1.1.1/53' 2>/dev/null; then fail "the root has a network"; fi
@@ -52,7 +52,13 @@ try() {
     for file in mask.nii.gz mask.png stats.json report.json mask.seg.nrrd mask.mha; do
         [ -s "$root/out/$file" ] || fail "$program did not write $file"
     done
-    [ -z "$dicom" ] || user_inside "$@" "$program" info /data/series
+    [ -n "$python" ] || return 0
+    for series in explicit implicit rle; do
+        user_inside "$@" "$program" segment -q /data/dicom/$series -m hippocampus --force -o /out/$series.nii.gz
+    done
+    # The same voxels in three encodings: the same mask.
+    cmp "$root/out/explicit.nii.gz" "$root/out/implicit.nii.gz"
+    cmp "$root/out/explicit.nii.gz" "$root/out/rle.nii.gz"
 }
 
 say "Tarball in a bare root"
