@@ -136,10 +136,10 @@ static void check_graph_op(const golden_case *c, vx_graph *g) {
     compare(c, "reference", y, truth, n, 1e-7);
     vx_free(y);
     for (int isa = VX_ISA_BASELINE; isa <= VX_ISA_BEST; isa++) {
-        if (!vx_kernels_for((vx_isa)isa)) continue;
+        if (!ops_kernels((vx_isa)isa)) continue;
         const ops_how how = {.workers = 2, .isa = (vx_isa)isa, .own_only = isa != VX_ISA_BEST};
         y = ops_run(g, x, how, 0);
-        compare(c, how.own_only ? vx_kernels_for((vx_isa)isa)->name : "best", y, truth, n, 2e-6);
+        compare(c, how.own_only ? ops_kernels((vx_isa)isa)->name : "best", y, truth, n, 2e-6);
         vx_free(y);
     }
     vx_free(x);
@@ -214,7 +214,7 @@ static void check_scan(const golden_case *c) {
           *truth = vx_alloc(n * 4);
     memcpy(truth, output->data, n * 4);
     for (int isa = VX_ISA_BASELINE; isa < VX_ISA_BEST; isa++) {
-        const vx_kernels *k = vx_kernels_for((vx_isa)isa);
+        const vx_kernels *k = ops_kernels((vx_isa)isa);
         if (!k) continue;
         for (size_t i = 0; i < output->dims[0]; i++)
             for (size_t first = 0; first < d; first += VX_SCAN_GROUP) {
@@ -241,7 +241,7 @@ static void check_causal_conv(const golden_case *c) {
         for (size_t k = 0; k < taps; k++) taps_w[k * G + i] = at(w, i * taps + k);
     }
     for (int isa = VX_ISA_BASELINE; isa < VX_ISA_BEST; isa++) {
-        const vx_kernels *k = vx_kernels_for((vx_isa)isa);
+        const vx_kernels *k = ops_kernels((vx_isa)isa);
         double error = 0, norm = 0;
         if (!k) continue;
         for (size_t n = 0; n < output->dims[0]; n++) {

@@ -12,6 +12,10 @@
 #include "backend/backend.h"
 #include "backend/cpu/cpu.h"
 
+/* The kernels of an instruction set; where this machine lacks AVX-512, the same source compiled for
+ * 16 emulated lanes stands in. NULL: none. */
+const vx_kernels *ops_kernels(vx_isa isa);
+
 /* Uniform in [-1, 1) (xorshift64*); state must not be 0. */
 float ops_random(uint64_t *state);
 

@@ -38,7 +38,7 @@ static double softplus(double x) { return x > 20 ? x : log1p(exp(x)); }
 static void vector_functions(void **state) {
     (void)state;
     for (int isa = VX_ISA_BASELINE; isa < VX_ISA_BEST; isa++) {
-        const vx_kernels *k = vx_kernels_for((vx_isa)isa);
+        const vx_kernels *k = ops_kernels((vx_isa)isa);
         if (!k) continue;
         const double e2 = worst_ulp(k->exp2, exp2, -124.9f, 126.9f, 4000001);
         const double e2_near = worst_ulp(k->exp2, exp2, -1e-2f, 1e-2f, 1000001);
@@ -54,7 +54,7 @@ static void special_values(void **state) {
     (void)state;
     const float x[] = {0, -200, NAN, -INFINITY, 20.5f, 100, -0.0f};
     for (int isa = VX_ISA_BASELINE; isa < VX_ISA_BEST; isa++) {
-        const vx_kernels *k = vx_kernels_for((vx_isa)isa);
+        const vx_kernels *k = ops_kernels((vx_isa)isa);
         float y[7];
         if (!k) continue;
         k->exp2(x, 7, y);
@@ -82,7 +82,7 @@ static void matrix_product(void **state) {
     for (size_t i = 0; i < COLUMNS * DEPTH * TAPS; i++) w[i] = floorf(8 * ops_random(&seed));
     for (size_t i = 0; i < COLUMNS; i++) bias[i] = (float)i;
     for (int isa = VX_ISA_BASELINE; isa < VX_ISA_BEST; isa++) {
-        const vx_kernels *k = vx_kernels_for((vx_isa)isa);
+        const vx_kernels *k = ops_kernels((vx_isa)isa);
         if (!k) continue;
         for (size_t rows = 1; rows <= ROWS; rows += 1 + rows / 8)
             for (size_t columns = 1; columns <= COLUMNS; columns++) {

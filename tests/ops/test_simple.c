@@ -110,7 +110,7 @@ static void norm_far_from_zero(void **state) {
     uint64_t seed = 3;
     for (size_t i = 0; i < T * C; i++) x[i] = i % C == 3 ? 7.1f : 1000.0f + ops_random(&seed);
     for (int isa = VX_ISA_BASELINE; isa < VX_ISA_BEST; isa++) {
-        const vx_kernels *k = vx_kernels_for((vx_isa)isa);
+        const vx_kernels *k = ops_kernels((vx_isa)isa);
         if (!k) continue;
         k->moments(x, T, C, scratch, mean, m2);
         for (size_t c = 0; c < C; c++) {

@@ -179,6 +179,16 @@ static dnnl_status_t make_variant(const vx_cpu_step *step, dnnl_state *state,
     return status;
 }
 
+/* oneDNN's compiled kernels hold some offsets in 32 bits: its slabs stay below that. */
+static bool is_addressable(const vx_cpu_step *step, const slab_shape *shape) {
+    const vx_shape in = step->in, out = step->out;
+    const size_t x[] = {shape->in_planes, in.h, in.w, in.c, sizeof(float)};
+    const size_t y[] = {shape->out_planes, out.h, out.w, out.c, sizeof(float)};
+    size_t x_bytes, y_bytes;
+    return vx_product(x, 5, &x_bytes) && vx_product(y, 5, &y_bytes) && x_bytes <= INT32_MAX &&
+           y_bytes <= INT32_MAX;
+}
+
 static dnnl_status_t make_all(const vx_cpu_step *step, dnnl_state *state, size_t slabs,
                               bool *usable) {
     slab_shape shape;
@@ -188,6 +198,7 @@ static dnnl_status_t make_all(const vx_cpu_step *step, dnnl_state *state, size_t
         status = dnnl_stream_create(&state->streams[w], state->engine, dnnl_stream_default_flags);
     for (size_t s = 0; s < slabs && *usable && !status; s++) {
         *usable = slab_at(step, state->planes, s, &shape, &in_first);
+        *usable = *usable && is_addressable(step, &shape);
         if (!*usable || find_variant(state, &shape)) continue;
         *usable = state->variants < VARIANTS_MAX;
         if (*usable) status = make_variant(step, state, &shape, usable);
