@@ -189,9 +189,9 @@ double ops_check(const vx_graph *g, const char *what, double tolerance) {
         if (!g->values[i].output) continue;
         const size_t n = vx_shape_elements(g->values[i].shape);
         float *truth = ops_run(g, x, ops_reference, k);
-        for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
-            if (!ops_kernels(ways[i].isa)) continue;
-            const double error = check_way(g, x, truth, k, n, ways[i], what, tolerance);
+        for (size_t way = 0; way < sizeof ways / sizeof *ways; way++) {
+            if (!ops_kernels(ways[way].isa)) continue;
+            const double error = check_way(g, x, truth, k, n, ways[way], what, tolerance);
             if (error > worst) worst = error;
         }
         vx_free(truth);
