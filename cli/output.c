@@ -9,14 +9,18 @@
 
 #include <cjson/cJSON.h>
 
+#define SEEN 64 /* more cases than run at once */
+
 /* The program's one piece of state: how it speaks. Set once, after the options were read; callbacks
  * come one at a time. */
 static struct {
     bool quiet, verbose, json, paths;
     bool bar_shown;
     double last_time;
-    size_t last_case;
-    char last_stage[32];
+    struct {
+        size_t number;
+        char stage[32];
+    } seen[SEEN]; /* the stage that each running case was last seen in */
 } out;
 
 static volatile sig_atomic_t caught;
@@ -150,23 +154,29 @@ static void put_line(const vxm_progress *p) {
         fprintf(stderr, "voxmamba: %s %.0f %%\n", p->stage, 100 * p->fraction);
 }
 
+/* True when the case just entered this stage. */
+static bool enters_stage(const vxm_progress *p) {
+    size_t slot = p->case_number % SEEN;
+    bool same =
+        out.seen[slot].number == p->case_number && strcmp(out.seen[slot].stage, p->stage) == 0;
+    out.seen[slot].number = p->case_number;
+    snprintf(out.seen[slot].stage, sizeof out.seen[slot].stage, "%s", p->stage);
+    return !same;
+}
+
 int cli_progress(void *user_data, const vxm_progress *p) {
     (void)user_data;
     if (caught) return 1;
     if (out.quiet) return 0;
-    bool terminal = isatty(STDERR_FILENO);
-    bool bar = terminal && !out.json;
-    bool new_stage = out.last_case != p->case_number || strcmp(out.last_stage, p->stage) != 0;
+    bool bar = isatty(STDERR_FILENO) && !out.json;
+    bool enters = enters_stage(p);
     double time = now();
     if (out.last_time == 0) out.last_time = time;
     double pause = bar ? 0.1 : out.json ? 1.0 : 10.0;
-    /* Lines: the long stages, and now and then how far they are. */
-    bool due = time - out.last_time >= pause || (new_stage && (bar || out.verbose || out.json)) ||
-               (new_stage && strcmp(p->stage, "network") == 0);
-    if (!due) return 0;
+    /* Lines: when the long stage begins, and now and then how far it is; all stages with -v. */
+    bool news = enters && (bar || out.json || out.verbose || strcmp(p->stage, "network") == 0);
+    if (!news && time - out.last_time < pause) return 0;
     out.last_time = time;
-    out.last_case = p->case_number;
-    snprintf(out.last_stage, sizeof out.last_stage, "%s", p->stage);
     if (bar)
         put_bar(p);
     else if (out.json)
