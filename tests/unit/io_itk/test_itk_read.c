@@ -236,7 +236,7 @@ static void encodings(void **state) {
     char header[512], hex[64] = "", text[128] = "";
     for (int i = 0; i < 24; i++) {
         snprintf(hex + 2 * i, 3, "%02x", ramp[i]);
-        snprintf(text + strlen(text), 5, "%d ", i);
+        snprintf(text + strlen(text), 13, "%d ", i);
     }
     snprintf(header, sizeof header, head, "hex", "");
     write_image(in_folder("hex.nrrd"), header, hex, strlen(hex));
