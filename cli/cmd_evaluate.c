@@ -103,7 +103,7 @@ static vxm_status run_evaluate(const evaluate_args *args) {
     vxm_error error;
     char *json = NULL;
     vxm_evaluate_options evaluate;
-    vxm_evaluate_options_init(&evaluate);
+    vxm_evaluate_options_init(&evaluate, sizeof evaluate);
     evaluate.labels = args->labels;
     evaluate.tolerance_mm = args->tolerance;
     evaluate.overlap_only = args->overlap_only;

@@ -154,7 +154,7 @@ static vxm_status open_plan(const info_args *args, const char *path, vxm_model *
         s = vxm_model_open(path, model, error);
     } else {
         vxm_batch_options one;
-        vxm_batch_options_init(&one);
+        vxm_batch_options_init(&one, sizeof one);
         one.inputs = &path;
         one.input_count = 1;
         one.output = "."; /* named, never written */
@@ -175,7 +175,7 @@ static vxm_status run_info(const info_args *args) {
     vxm_status s = VXM_OK;
     char *json = NULL;
     vxm_info_options info;
-    vxm_info_options_init(&info);
+    vxm_info_options_init(&info, sizeof info);
     info.anonymous = args->anonymous;
     info.series = args->series;
     if (args->plan) s = open_plan(args, path, &model, &session, &error);

@@ -105,9 +105,8 @@ static void on_log(void *user_data, vxm_log_level level, size_t case_number, con
     const char *file = NULL;
     size_t count = vxm_batch_count(run->batch);
     for (size_t i = 0; i < count && case_number; i++) {
-        vxm_case c;
-        vxm_batch_case(run->batch, i, &c);
-        if (c.number == case_number) file = c.input;
+        const vxm_case *c = vxm_batch_case(run->batch, i);
+        if (c->number == case_number) file = c->input;
     }
     cli_log_file(level, case_number, file, text);
 }
@@ -148,7 +147,7 @@ static bool check_args(const segment_args *args) {
 }
 
 static void segment_options(const segment_args *args, vxm_segment_options *out) {
-    vxm_segment_options_init(out);
+    vxm_segment_options_init(out, sizeof *out);
     out->format = args->format;
     out->labels = args->labels;
     out->keep_largest = args->keep_largest;
@@ -166,7 +165,7 @@ static void segment_options(const segment_args *args, vxm_segment_options *out) 
 }
 
 static bool batch_options(const segment_args *args, vxm_batch_options *out) {
-    vxm_batch_options_init(out);
+    vxm_batch_options_init(out, sizeof *out);
     out->inputs = args->common.operands.items;
     out->input_count = args->common.operands.count;
     out->channels = args->channels.items;

@@ -6,7 +6,7 @@
 
 bool cli_device_options(const cli_device *device, vxm_session_options *out) {
     static const char *const names[] = {"auto", "fp32", "fp16", "bf16"};
-    vxm_session_options_init(out);
+    vxm_session_options_init(out, sizeof *out);
     out->device = device->device;
     out->threads = device->threads;
     out->tta = device->tta;

@@ -61,7 +61,10 @@ static void put_json(const char *level, int code, size_t case_number, const char
     if (code) cJSON_AddNumberToObject(line, "code", code);
     if (case_number) cJSON_AddNumberToObject(line, "case", (double)case_number);
     if (file && *file && out.paths) cJSON_AddStringToObject(line, "file", file);
-    cJSON_AddStringToObject(line, "message", text);
+    char message[1024];
+    snprintf(message, sizeof message, "%s", text);
+    if (!out.paths) vxm_redact(message);
+    cJSON_AddStringToObject(line, "message", message);
     char *json = cJSON_PrintUnformatted(line);
     if (json) fprintf(stderr, "%s\n", json);
     cJSON_free(json);

@@ -21,7 +21,7 @@ int main(int argc, char **argv) {
     }
 
     vxm_segment_options options;
-    vxm_segment_options_init(&options);
+    vxm_segment_options_init(&options, sizeof options);
     options.overwrite = 1;
     options.callbacks.progress = on_progress;
 

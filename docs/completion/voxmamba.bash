@@ -15,7 +15,7 @@ _voxmamba() {
     --log-format) COMPREPLY=($(compgen -W "text json" -- "$cur")); return ;;
     --threads | --step | --labels | --remove-small | --shard | --jobs | --series | --tolerance) return ;;
     -m | --model)
-        COMPREPLY=($(compgen -W "$("${COMP_WORDS[0]}" models 2>/dev/null | sed -n 's/^\([^ ]*\) .*/\1/p')" -- "$cur")
+        COMPREPLY=($(compgen -W "$("${COMP_WORDS[0]}" models 2>/dev/null | sed -n 's/^\([^ ][^ ]*\) .*/\1/p')" -- "$cur")
             $(compgen -f -- "$cur"))
         return
         ;;

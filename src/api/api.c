@@ -133,7 +133,7 @@ static size_t path_length(const char *s) {
     return n;
 }
 
-void vx_redact(char *text) {
+void vxm_redact(char *text) {
     char *to = text;
     for (const char *from = text; *from;) {
         bool starts = from == text || isspace((unsigned char)from[-1]) || strchr("'\"(", from[-1]);
@@ -149,23 +149,34 @@ void vx_redact(char *text) {
     *to = '\0';
 }
 
-void vxm_session_options_init(vxm_session_options *options) {
-    *options = (vxm_session_options){.struct_size = sizeof *options, .device = "auto", .step = 0.5};
+/* A program may know fewer members than this library, or more. */
+static void init(void *options, size_t size, const void *defaults, size_t known) {
+    memset(options, 0, size);
+    memcpy(options, defaults, size < known ? size : known);
+    memcpy(options, &size, sizeof size); /* struct_size */
 }
 
-void vxm_segment_options_init(vxm_segment_options *options) {
-    *options = (vxm_segment_options){.struct_size = sizeof *options, .remove_small_mm3 = -1.0};
+void vxm_session_options_init(vxm_session_options *options, size_t size) {
+    const vxm_session_options defaults = {.device = "auto", .step = 0.5};
+    init(options, size, &defaults, sizeof defaults);
 }
 
-void vxm_batch_options_init(vxm_batch_options *options) {
-    *options =
-        (vxm_batch_options){.struct_size = sizeof *options, .shard = 1, .shards = 1, .jobs = 1};
+void vxm_segment_options_init(vxm_segment_options *options, size_t size) {
+    const vxm_segment_options defaults = {.remove_small_mm3 = -1.0};
+    init(options, size, &defaults, sizeof defaults);
 }
 
-void vxm_info_options_init(vxm_info_options *options) {
-    *options = (vxm_info_options){.struct_size = sizeof *options};
+void vxm_batch_options_init(vxm_batch_options *options, size_t size) {
+    const vxm_batch_options defaults = {.shard = 1, .shards = 1, .jobs = 1};
+    init(options, size, &defaults, sizeof defaults);
 }
 
-void vxm_evaluate_options_init(vxm_evaluate_options *options) {
-    *options = (vxm_evaluate_options){.struct_size = sizeof *options, .tolerance_mm = 1.0};
+void vxm_info_options_init(vxm_info_options *options, size_t size) {
+    const vxm_info_options defaults = {0};
+    init(options, size, &defaults, sizeof defaults);
+}
+
+void vxm_evaluate_options_init(vxm_evaluate_options *options, size_t size) {
+    const vxm_evaluate_options defaults = {.tolerance_mm = 1.0};
+    init(options, size, &defaults, sizeof defaults);
 }

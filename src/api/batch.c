@@ -55,12 +55,18 @@ static vxm_status take_shard(vxm_batch *batch, vxm_error *error) {
     size_t shards = batch->options.shards, room = batch->list.count / shards + 1;
     batch->index = vx_alloc_zero(room, sizeof *batch->index);
     batch->targets = vx_alloc_zero(room, sizeof *batch->targets);
-    batch->states = vx_alloc_zero(room, sizeof *batch->states);
-    if (!batch->index || !batch->targets || !batch->states) return vx_api_no_memory(error);
+    batch->cases = vx_alloc_zero(room, sizeof *batch->cases);
+    if (!batch->index || !batch->targets || !batch->cases) return vx_api_no_memory(error);
     for (size_t k = batch->options.shard - 1; k < batch->list.count; k += shards) {
         vxm_status s = vx_target_make(&batch->rule, batch->list.cases[k].name,
                                       &batch->targets[batch->count], error);
         if (s != VXM_OK) return s;
+        const vx_case_files *files = &batch->list.cases[k];
+        batch->cases[batch->count] = (vxm_case){.number = k + 1,
+                                                .name = files->name,
+                                                .input = files->shown,
+                                                .output = batch->targets[batch->count].mask,
+                                                .channels = files->channel_count};
         batch->index[batch->count++] = k;
     }
     return VXM_OK;
@@ -86,8 +92,8 @@ vxm_status vxm_batch_open(const vxm_batch_options *options, const vxm_segment_op
     *out = NULL;
     vxm_batch *batch = vx_alloc_zero(1, sizeof *batch);
     if (!batch) return vx_api_no_memory(error);
-    vxm_batch_options_init(&batch->options);
-    vxm_segment_options_init(&batch->segment);
+    vxm_batch_options_init(&batch->options, sizeof batch->options);
+    vxm_segment_options_init(&batch->segment, sizeof batch->segment);
     vxm_status s = vx_api_options(&batch->options, sizeof batch->options, options, error);
     if (s == VXM_OK) s = vx_api_options(&batch->segment, sizeof batch->segment, segment, error);
     if (s == VXM_OK) s = open_batch(batch, error);
@@ -99,22 +105,26 @@ vxm_status vxm_batch_open(const vxm_batch_options *options, const vxm_segment_op
     return VXM_OK;
 }
 
-static void forget_outcome(vx_case_state *state) {
-    vxm_result_free(state->result);
-    vx_free(state->error);
-    *state = (vx_case_state){0};
+/* Results and errors are const for the caller only. */
+static void forget_outcome(vxm_case *c) {
+    vxm_result_free((vxm_result *)c->result);
+    vx_free((vxm_error *)c->error);
+    c->result = NULL;
+    c->error = NULL;
+    c->plan = (vxm_plan){0};
+    c->status = VXM_CASE_PLANNED;
 }
 
 void vxm_batch_close(vxm_batch *batch) {
     if (!batch) return;
     for (size_t i = 0; i < batch->count; i++) {
-        forget_outcome(&batch->states[i]);
+        forget_outcome(&batch->cases[i]);
         vx_target_free(&batch->targets[i]);
     }
     cJSON_Delete(batch->run);
     vx_free(batch->index);
     vx_free(batch->targets);
-    vx_free(batch->states);
+    vx_free(batch->cases);
     vx_case_list_free(&batch->list);
     vx_free(batch);
 }
@@ -123,20 +133,8 @@ void vxm_batch_close(vxm_batch *batch) {
 
 size_t vxm_batch_count(const vxm_batch *batch) { return batch->count; }
 
-void vxm_batch_case(const vxm_batch *batch, size_t i, vxm_case *out) {
-    *out = (vxm_case){0};
-    if (i >= batch->count) return;
-    const vx_case_files *files = &batch->list.cases[batch->index[i]];
-    const vx_case_state *state = &batch->states[i];
-    *out = (vxm_case){.number = batch->index[i] + 1,
-                      .name = files->name,
-                      .input = files->shown,
-                      .output = batch->targets[i].mask,
-                      .channels = files->channel_count,
-                      .status = state->status,
-                      .error = state->error,
-                      .result = state->result,
-                      .plan = state->plan};
+const vxm_case *vxm_batch_case(const vxm_batch *batch, size_t i) {
+    return i < batch->count ? &batch->cases[i] : NULL;
 }
 
 bool vx_batch_first_geometry(const vxm_batch *batch, vx_geometry *geo, size_t *channels) {
@@ -167,44 +165,44 @@ typedef struct batch_worker {
 static void finish_case(batch_run *run, size_t i, vxm_status status, vxm_result *result,
                         const vxm_error *error) {
     vxm_batch *batch = run->batch;
-    vx_case_state *state = &batch->states[i];
-    state->result = result;
+    vxm_case *c = &batch->cases[i];
+    c->result = result;
     if (status == VXM_OK) {
-        state->status = batch->options.dry_run      ? VXM_CASE_PLANNED
-                        : result && result->skipped ? VXM_CASE_SKIPPED
-                                                    : VXM_CASE_DONE;
+        bool skipped = result && result->skipped;
+        c->status = skipped ? VXM_CASE_SKIPPED : VXM_CASE_DONE;
+        if (batch->options.dry_run) c->status = VXM_CASE_PLANNED;
     } else {
-        state->status = status == VXM_ERR_CANCELLED ? VXM_CASE_CANCELLED : VXM_CASE_FAILED;
-        state->error = vx_alloc(sizeof *state->error);
-        if (state->error) *state->error = *error;
+        c->status = status == VXM_ERR_CANCELLED ? VXM_CASE_CANCELLED : VXM_CASE_FAILED;
+        vxm_error *copy = vx_alloc(sizeof *copy);
+        if (copy) *copy = *error;
+        c->error = copy;
     }
-    vxm_case view;
-    vxm_batch_case(batch, i, &view);
     pthread_mutex_lock(&run->state.lock);
     run->state.cases_done++;
-    if (batch->options.on_case) batch->options.on_case(batch->options.user_data, &view);
+    if (batch->options.on_case) batch->options.on_case(batch->options.user_data, c);
     pthread_mutex_unlock(&run->state.lock);
+}
+
+/* What segmenting would check before it reads a voxel. */
+static vxm_status check_header(const batch_run *run, const vx_case_files *files, vx_geometry *geo,
+                               vxm_error *error) {
+    const vxm_segment_options *options = &run->batch->segment;
+    const vx_recipe *recipe = run->choices->recipe;
+    size_t channels = 0;
+    vx_error err;
+    vxm_status s = vx_inspect_inputs(files, options, geo, &channels, error);
+    if (s == VXM_OK) s = vx_check_channels(files, recipe, channels, error);
+    if (s != VXM_OK) return s;
+    vx_status t = vx_check_field_of_view(recipe, geo, options->force != 0, NULL, &err);
+    return t == VX_OK ? VXM_OK : vx_api_error(error, files->shown, t, &err);
 }
 
 static void plan_case(batch_run *run, vxm_session *session, size_t i) {
     vxm_batch *batch = run->batch;
-    const vx_case_files *files = &batch->list.cases[batch->index[i]];
-    vx_case_state *state = &batch->states[i];
     vxm_error error;
     vx_geometry geo;
-    size_t channels = 0, wanted = run->choices->recipe->channel_count;
-    vxm_status s = vx_inspect_inputs(files, &batch->segment, &geo, &channels, &error);
-    if (s == VXM_OK && channels != wanted)
-        s = vx_api_fail(&error, files->shown, VXM_ERR_INPUT,
-                        "%zu channels, but the model wants %zu", channels, wanted);
-    if (s == VXM_OK) {
-        vx_error err;
-        vx_status t = vx_check_field_of_view(run->choices->recipe, &geo, batch->segment.force != 0,
-                                             NULL, &err);
-        if (t != VX_OK) s = vx_api_error(&error, files->shown, t, &err);
-    }
-    if (s == VXM_OK) s = vx_plan_volume(session, &geo, &state->plan, &error);
-    state->planned = s == VXM_OK;
+    vxm_status s = check_header(run, &batch->list.cases[batch->index[i]], &geo, &error);
+    if (s == VXM_OK) s = vx_plan_volume(session, &geo, &batch->cases[i].plan, &error);
     finish_case(run, i, s, NULL, &error);
 }
 
@@ -251,7 +249,7 @@ static vxm_status open_workers(batch_run *run, const vxm_model *model,
                                const vxm_session_options *options, unsigned jobs,
                                batch_worker **out, vxm_error *error) {
     vxm_session_options share;
-    vxm_session_options_init(&share);
+    vxm_session_options_init(&share, sizeof share);
     vxm_status s = vx_api_options(&share, sizeof share, options, error);
     if (s != VXM_OK) return s;
     unsigned threads = share.threads ? share.threads : vx_cpu_count();
@@ -341,14 +339,14 @@ static vxm_status check_outputs(const vxm_batch *batch, const vx_choices *choice
 static vxm_status summarise(const vxm_batch *batch, bool cancelled, vxm_error *error) {
     size_t failed = 0, first = 0;
     for (size_t i = batch->count; i-- > 0;)
-        if (batch->states[i].status == VXM_CASE_FAILED) {
+        if (batch->cases[i].status == VXM_CASE_FAILED) {
             failed++;
             first = i;
         }
     if (cancelled) return vx_api_fail(error, NULL, VXM_ERR_CANCELLED, "cancelled");
     if (!failed) return VXM_OK;
     if (batch->list.count == 1) {
-        const vxm_error *own = batch->states[first].error;
+        const vxm_error *own = batch->cases[first].error;
         if (!own) return vx_api_no_memory(error);
         if (error) *error = *own;
         return own->code;
@@ -381,7 +379,7 @@ static vxm_status run_checked(vxm_batch *batch, const vxm_model *model,
     cJSON_Delete(batch->run);
     batch->run = vx_run_json(batch, workers[0].session, choices, jobs);
     batch->started = vx_now();
-    for (size_t i = 0; i < batch->count; i++) forget_outcome(&batch->states[i]);
+    for (size_t i = 0; i < batch->count; i++) forget_outcome(&batch->cases[i]);
     if (!batch->options.dry_run) {
         s = vx_output_folder_make(&batch->rule, error);
         if (s == VXM_OK) s = check_can_make(batch->options.report_path, error);

@@ -6,14 +6,6 @@
 #include "api/outputs.h"
 #include "api/pipeline.h"
 
-typedef struct vx_case_state {
-    vxm_case_status status;
-    vxm_error *error; /* owned; NULL unless failed */
-    vxm_result *result;
-    vxm_plan plan;
-    bool planned; /* plan is set */
-} vx_case_state;
-
 struct vxm_batch {
     vxm_batch_options options;
     vxm_segment_options segment;
@@ -23,7 +15,7 @@ struct vxm_batch {
     size_t count;
     size_t *index; /* into list.cases */
     vx_target *targets;
-    vx_case_state *states;
+    vxm_case *cases; /* their errors and results are owned */
     cJSON *run;      /* what the report says of the run as a whole; NULL before it */
     double started;  /* vx_now() */
     double finished; /* 0 before */

@@ -182,7 +182,7 @@ static const vx_label_score *find_score(const pair_scores *result, unsigned labe
 
 static void add_label_name(cJSON *object, const evaluation *e, unsigned label) {
     vx_json_size(object, "label", label);
-    if (e->names && e->names[label][0]) cJSON_AddStringToObject(object, "name", e->names[label]);
+    if (e->names && e->names[label][0]) vx_json_text(object, "name", e->names[label]);
 }
 
 /* values: room for one number a pair. means: sums over labels of this label's means. */
@@ -264,7 +264,7 @@ static cJSON *evaluation_json(const evaluation *e) {
         const pair_scores *result = &e->results[i];
         cJSON *object = cJSON_CreateObject();
         cJSON_AddItemToArray(cases, object);
-        cJSON_AddStringToObject(object, "name", e->pairs.pairs[i].name);
+        vx_json_text(object, "name", e->pairs.pairs[i].name);
         if (result->error) {
             cJSON *error = cJSON_AddObjectToObject(object, "error");
             vx_json_size(error, "code", (uint64_t)result->error->code);
@@ -337,7 +337,7 @@ vxm_status vxm_evaluate(const char *prediction, const char *reference,
     *json = NULL;
     evaluation *e = vx_alloc_zero(1, sizeof *e);
     if (!e) return vx_api_no_memory(error);
-    vxm_evaluate_options_init(&e->options);
+    vxm_evaluate_options_init(&e->options, sizeof e->options);
     vxm_status s = vx_api_options(&e->options, sizeof e->options, options, error);
     if (s == VXM_OK && !(e->options.tolerance_mm >= 0 && isfinite(e->options.tolerance_mm)))
         s = vx_api_fail(error, NULL, VXM_ERR_USAGE, "tolerance %g (mm, not negative)",

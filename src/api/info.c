@@ -49,7 +49,7 @@ static vxm_status volume_json(const char *path, const vxm_info_options *options,
     vx_read_options read = {.series = options->series, .tolerate_geometry = true};
     vx_status s = vx_io_info(path, &read, &info, &err);
     if (s != VX_OK) return vx_api_error(error, path, s, &err);
-    cJSON_AddStringToObject(root, "path", path);
+    vx_json_text(root, "path", path);
     add_image(root, &info);
     return add_plan(root, options->session, &info.geo, error);
 }
@@ -67,7 +67,7 @@ static vxm_status series_json(const vx_series *series, const vxm_info_options *o
     cJSON_AddStringToObject(object, "uid", series->uid);
     vx_json_size(object, "number", 0);
     cJSON_SetNumberValue(cJSON_GetObjectItem(object, "number"), series->number);
-    if (!options->anonymous) cJSON_AddStringToObject(object, "description", series->description);
+    if (!options->anonymous) vx_json_text(object, "description", series->description);
     cJSON_AddStringToObject(object, "modality", series->modality);
     vx_json_size(object, "files", series->files);
     add_image(object, &series->info);
@@ -90,7 +90,7 @@ static vxm_status folder_json(const char *path, const vxm_info_options *options,
     vx_read_options read = {0};
     vx_status s = vx_io_series(path, &read, &series, &count, &err);
     if (s != VX_OK) return vx_api_error(error, path, s, &err);
-    cJSON_AddStringToObject(root, "path", path);
+    vx_json_text(root, "path", path);
     cJSON *array = cJSON_AddArrayToObject(root, "series");
     vxm_status status = VXM_OK;
     for (size_t i = 0; i < count && status == VXM_OK; i++) {
@@ -131,7 +131,7 @@ vxm_status vxm_info_json(const char *path, const vxm_info_options *options, char
                          vxm_error *error) {
     *json = NULL;
     vxm_info_options known;
-    vxm_info_options_init(&known);
+    vxm_info_options_init(&known, sizeof known);
     vxm_status s = vx_api_options(&known, sizeof known, options, error);
     if (s != VXM_OK) return s;
     struct stat st;

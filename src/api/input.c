@@ -51,6 +51,24 @@ vxm_status vx_channel_order(const vx_case_files *files, const vx_recipe *recipe,
     return VXM_OK;
 }
 
+static vxm_status check_count(const vx_case_files *files, const vx_recipe *recipe, size_t channels,
+                              vxm_error *error) {
+    if (channels == recipe->channel_count) return VXM_OK;
+    return vx_api_fail(error, files->shown, VXM_ERR_INPUT,
+                       "%zu channel%s, but the model wants %zu (channel files end in _0000, "
+                       "_0001, ... or are given by --channel NAME=FILE)",
+                       channels, channels == 1 ? "" : "s", recipe->channel_count);
+}
+
+vxm_status vx_check_channels(const vx_case_files *files, const vx_recipe *recipe, size_t channels,
+                             vxm_error *error) {
+    size_t *order = vx_alloc_zero(files->channel_count, sizeof *order);
+    if (!order) return vx_api_no_memory(error);
+    vxm_status s = vx_channel_order(files, recipe, order, error);
+    vx_free(order);
+    return s == VXM_OK ? check_count(files, recipe, channels, error) : s;
+}
+
 vxm_status vx_hash_inputs(vx_case_run *run, vxm_error *error) {
     const vx_case_files *files = run->files;
     size_t n = files->channel_count;
@@ -141,11 +159,7 @@ vxm_status vx_read_inputs(vx_case_run *run, vx_volume **out, vxm_error *error) {
     vxm_status s = vx_channel_order(files, recipe, order, error);
     if (s == VXM_OK) s = read_channels(run, order, out, error);
     vx_free(order);
-    if (s == VXM_OK && (*out)->channels != recipe->channel_count)
-        s = vx_api_fail(error, files->shown, VXM_ERR_INPUT,
-                        "%zu channel%s, but the model wants %zu (channel files end in _0000, "
-                        "_0001, ... or are given by --channel NAME=FILE)",
-                        (*out)->channels, (*out)->channels == 1 ? "" : "s", recipe->channel_count);
+    if (s == VXM_OK) s = check_count(files, recipe, (*out)->channels, error);
     if (s != VXM_OK) {
         vx_volume_free(*out);
         *out = NULL;

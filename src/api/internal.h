@@ -53,11 +53,13 @@ char *vx_format_text(const char *format, ...) __attribute__((format(printf, 1, 2
 const char *vx_base_name(const char *path);
 /* Length of the folder part with its slash: 0 for a bare name. */
 size_t vx_folder_length(const char *path);
-/* Replaces what looks like a DICOM UID or a path by a placeholder, in place: for reports. */
-void vx_redact(char *text);
 
 /* ---- JSON ---- */
 
+/* A text of unknown origin (a path): bytes that are no UTF-8 become U+FFFD. key NULL: into an
+ * array.
+ */
+void vx_json_text(cJSON *object, const char *key, const char *text);
 /* Finite: a number; NaN: null; infinite: "inf" or "-inf" (JSON has no such numbers). */
 void vx_json_number(cJSON *object, const char *key, double value);
 void vx_json_size(cJSON *object, const char *key, uint64_t value);

@@ -7,6 +7,42 @@
 #include "base/out_file.h"
 #include "volume/orientation.h"
 
+/* Length of the UTF-8 character at s, 0 when it is none (RFC 3629). */
+static size_t utf8_length(const unsigned char *s) {
+    size_t n = s[0] < 0x80   ? 1
+               : s[0] < 0xc2 ? 0
+               : s[0] < 0xe0 ? 2
+               : s[0] < 0xf0 ? 3
+               : s[0] < 0xf5 ? 4
+                             : 0;
+    for (size_t i = 1; i < n; i++)
+        if ((s[i] & 0xc0) != 0x80) return 0;
+    bool overlong = (s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xf0 && s[1] < 0x90);
+    bool surrogate = s[0] == 0xed && s[1] > 0x9f;
+    bool beyond = s[0] == 0xf4 && s[1] > 0x8f;
+    return overlong || surrogate || beyond ? 0 : n;
+}
+
+void vx_json_text(cJSON *object, const char *key, const char *text) {
+    static const char replacement[] = "\xef\xbf\xbd";
+    char *clean = vx_alloc(3 * strlen(text) + 1), *to = clean;
+    if (!clean) return;
+    for (const char *from = text; *from;) {
+        size_t n = utf8_length((const unsigned char *)from);
+        const char *copy = n ? from : replacement;
+        size_t bytes = n ? n : 3;
+        memcpy(to, copy, bytes);
+        to += bytes;
+        from += n ? n : 1;
+    }
+    *to = '\0';
+    if (key)
+        cJSON_AddStringToObject(object, key, clean);
+    else
+        cJSON_AddItemToArray(object, cJSON_CreateString(clean));
+    vx_free(clean);
+}
+
 void vx_json_number(cJSON *object, const char *key, double value) {
     if (isinf(value))
         cJSON_AddStringToObject(object, key, value > 0 ? "inf" : "-inf");

@@ -54,7 +54,7 @@ cJSON *vx_recipe_json(const vx_model *model) {
 vxm_status vxm_model_json(const vxm_model *model, char **json, vxm_error *error) {
     *json = NULL;
     cJSON *root = cJSON_CreateObject();
-    cJSON_AddStringToObject(root, "path", model->path);
+    vx_json_text(root, "path", model->path);
     cJSON_AddStringToObject(root, "sha256", model->model->sha256);
     vx_json_size(root, "parameters", model->model->parameters);
     cJSON_AddItemToObject(root, "recipe", vx_recipe_json(model->model));
@@ -152,14 +152,14 @@ static vxm_status find_models(const char *folders, found_models *out, vxm_error 
 static cJSON *summary_json(const found_model *item) {
     cJSON *object = cJSON_CreateObject();
     if (!item->model) {
-        cJSON_AddStringToObject(object, "path", item->path);
-        cJSON_AddStringToObject(object, "error", item->error);
+        vx_json_text(object, "path", item->path);
+        vx_json_text(object, "error", item->error);
         return object;
     }
     const vx_model *model = item->model->model;
     const vx_recipe *recipe = model->recipe;
     cJSON_AddStringToObject(object, "name", recipe->name);
-    cJSON_AddStringToObject(object, "path", item->path);
+    vx_json_text(object, "path", item->path);
     cJSON_AddStringToObject(object, "version", recipe->version);
     cJSON_AddStringToObject(object, "licence", recipe->licence);
     cJSON_AddStringToObject(object, "description", recipe->description);
@@ -281,13 +281,31 @@ static bool is_file(const char *path) {
     return stat(path, &st) == 0 && S_ISREG(st.st_mode);
 }
 
+/* FOLDER/NAME.safetensors in the first folder that has it: no other model is opened then. *out NULL
+ * when there is none. */
+static vxm_status open_by_file_name(const char *name, const char *folders, vxm_model **out,
+                                    vxm_error *error) {
+    vxm_status s = VXM_OK;
+    for (const char *from = folders ? folders : ""; *from && !*out && s == VXM_OK;) {
+        size_t n = strcspn(from, ":");
+        char *path = vx_format_text("%.*s/%s" MODEL_ENDING, (int)n, from, name);
+        if (!path) return vx_api_no_memory(error);
+        if (n && is_file(path)) s = vxm_model_open(path, out, error);
+        vx_free(path);
+        from += n + (from[n] == ':');
+    }
+    return s;
+}
+
 vxm_status vxm_model_find(const char *name, const char *folders, const vxm_batch *batch,
                           vxm_model **out, vxm_error *error) {
     *out = NULL;
     if (name && (strchr(name, '/') || ends_with(name, MODEL_ENDING) || is_file(name)))
         return vxm_model_open(name, out, error);
+    vxm_status s = name ? open_by_file_name(name, folders, out, error) : VXM_OK;
+    if (s != VXM_OK || *out) return s;
     found_models found;
-    vxm_status s = find_models(folders, &found, error);
+    s = find_models(folders, &found, error);
     if (s != VXM_OK) return s;
     s = name ? choose_by_name(&found, name, out, error) : choose_by_case(&found, batch, out, error);
     found_free(&found);

@@ -304,7 +304,7 @@ static vxm_status segment(vx_case_run *run, vx_outputs *outputs, vx_volume **ima
     result->read_s = vx_now() - t1;
 
     s = check_memory(run, &(*image)->geo, error);
-    if (s == VXM_OK) s = enter(run, "network", 0.05, 0.88, error);
+    if (s == VXM_OK) s = enter(run, "prepare", 0.05, 0.88, error);
     if (s == VXM_OK) s = predict(run, *image, outputs, mask, error);
 
     double t2 = vx_now();
@@ -386,7 +386,7 @@ vxm_status vxm_segment_image(vxm_session *session, const vxm_image *image,
     vx_volume volume;
     vx_choices choices;
     if (result) *result = NULL;
-    vxm_segment_options_init(&known);
+    vxm_segment_options_init(&known, sizeof known);
     vxm_status s = vx_api_options(&known, sizeof known, options, error);
     if (s == VXM_OK) s = check_image(image, bytes_per_voxel, &volume, error);
     if (s == VXM_OK) s = vx_choices_make(&known, session->model->model->recipe, &choices, error);
@@ -400,7 +400,7 @@ vxm_status vxm_segment_image(vxm_session *session, const vxm_image *image,
     if (s == VXM_OK) {
         vx_result_geometry(run.result, &volume.geo);
         s = check_memory(&run, &volume.geo, error);
-        if (s == VXM_OK) s = enter(&run, "network", 0.0, 0.95, error);
+        if (s == VXM_OK) s = enter(&run, "prepare", 0.0, 0.95, error);
         if (s == VXM_OK) s = predict(&run, &volume, NULL, &mask, error);
         if (s == VXM_OK) s = enter(&run, "postprocess", 0.95, 0.05, error);
         if (s == VXM_OK) s = clean_up(&run, mask, error);

@@ -61,6 +61,9 @@ vxm_status vx_segment_case(vx_case_run *run, vxm_result **out, vxm_error *error)
  * order: files->channel_count entries. */
 vxm_status vx_channel_order(const vx_case_files *files, const vx_recipe *recipe, size_t *order,
                             vxm_error *error);
+/* Names and number of the channels; channels: those of all files together. */
+vxm_status vx_check_channels(const vx_case_files *files, const vx_recipe *recipe, size_t channels,
+                             vxm_error *error);
 vxm_status vx_hash_inputs(vx_case_run *run, vxm_error *error);
 /* All channels of the case on one grid. */
 vxm_status vx_read_inputs(vx_case_run *run, vx_volume **out, vxm_error *error);

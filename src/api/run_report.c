@@ -56,11 +56,8 @@ cJSON *vx_run_json(const vxm_batch *batch, const vxm_session *session, const vx_
 static void add_text(cJSON *object, const char *key, const char *text, bool paths) {
     char *copy = vx_strdup(text);
     if (!copy) return;
-    if (!paths) vx_redact(copy);
-    if (key)
-        cJSON_AddStringToObject(object, key, copy);
-    else
-        cJSON_AddItemToArray(object, cJSON_CreateString(copy));
+    if (!paths) vxm_redact(copy);
+    vx_json_text(object, key, copy);
     vx_free(copy);
 }
 
@@ -97,26 +94,26 @@ static void add_result(cJSON *object, const vxm_result *result, bool paths) {
 }
 
 static cJSON *case_json(const vxm_batch *batch, size_t i) {
-    const vx_case_state *state = &batch->states[i];
-    const vx_case_files *files = &batch->list.cases[batch->index[i]];
+    const vxm_case *c = &batch->cases[i];
     bool paths = batch->segment.log_paths != 0;
     cJSON *object = cJSON_CreateObject();
-    vx_json_size(object, "case", batch->index[i] + 1);
-    cJSON_AddStringToObject(object, "status", status_name(state->status));
-    vx_json_size(object, "channels", files->channel_count);
+    vx_json_size(object, "case", c->number);
+    cJSON_AddStringToObject(object, "status", status_name(c->status));
+    vx_json_size(object, "channels", c->channels);
     if (paths) {
+        const vx_case_files *files = &batch->list.cases[batch->index[i]];
         cJSON *inputs = cJSON_AddArrayToObject(object, "input_paths");
         for (size_t k = 0; k < files->channel_count; k++)
-            cJSON_AddItemToArray(inputs, cJSON_CreateString(files->files[k]));
-        cJSON_AddStringToObject(object, "output_path", batch->targets[i].mask);
+            add_text(inputs, NULL, files->files[k], true);
+        vx_json_text(object, "output_path", c->output);
     }
-    if (state->error && state->status == VXM_CASE_FAILED) {
+    if (c->error && c->status == VXM_CASE_FAILED) {
         cJSON *error = cJSON_AddObjectToObject(object, "error");
-        vx_json_size(error, "code", (uint64_t)state->error->code);
-        add_text(error, "message", state->error->text, paths);
+        vx_json_size(error, "code", (uint64_t)c->error->code);
+        add_text(error, "message", c->error->text, paths);
     }
-    if (state->planned) cJSON_AddItemToObject(object, "plan", vx_json_plan(&state->plan));
-    if (state->result) add_result(object, state->result, paths);
+    if (c->plan.tiles) cJSON_AddItemToObject(object, "plan", vx_json_plan(&c->plan));
+    if (c->result) add_result(object, c->result, paths);
     return object;
 }
 
@@ -130,7 +127,7 @@ static cJSON *summary_json(const vxm_batch *batch) {
     vx_json_size(summary, "cases", batch->count);
     for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {
         size_t n = 0;
-        for (size_t i = 0; i < batch->count; i++) n += batch->states[i].status == kinds[k];
+        for (size_t i = 0; i < batch->count; i++) n += batch->cases[i].status == kinds[k];
         vx_json_size(summary, status_name(kinds[k]), n);
     }
     double end = batch->finished > 0 ? batch->finished : vx_now();
@@ -156,12 +153,12 @@ cJSON *vx_batch_stats(const vxm_batch *batch) {
     cJSON *root = cJSON_CreateObject();
     cJSON *cases = cJSON_AddArrayToObject(root, "cases");
     for (size_t i = 0; i < batch->count; i++) {
-        const vx_case_state *state = &batch->states[i];
-        if (!state->result || !state->result->label_count) continue;
+        const vxm_case *c = &batch->cases[i];
+        if (!c->result || !c->result->label_count) continue;
         cJSON *object = cJSON_CreateObject();
-        vx_json_size(object, "case", batch->index[i] + 1);
-        cJSON_AddStringToObject(object, "name", batch->list.cases[batch->index[i]].name);
-        cJSON_AddItemToObject(object, "labels", vx_result_labels_json(state->result, true));
+        vx_json_size(object, "case", c->number);
+        vx_json_text(object, "name", c->name);
+        cJSON_AddItemToObject(object, "labels", vx_result_labels_json(c->result, true));
         cJSON_AddItemToArray(cases, object);
     }
     return root;

@@ -44,7 +44,7 @@ vxm_status vxm_segment_file(vxm_session *session, const char *input, const char 
     vx_case_list list = {0};
     vxm_result *made = NULL;
     if (result) *result = NULL;
-    vxm_segment_options_init(&known);
+    vxm_segment_options_init(&known, sizeof known);
     vxm_status s = vx_api_options(&known, sizeof known, options, error);
     if (s == VXM_OK) s = vx_find_cases(&input, 1, false, &list, error);
     if (s == VXM_OK) s = segment_one(session, &list, output, &known, &made, error);

@@ -70,7 +70,7 @@ vxm_status vxm_session_create(const vxm_model *model, const vxm_session_options 
                               vxm_session **out, vxm_error *error) {
     *out = NULL;
     vxm_session_options known;
-    vxm_session_options_init(&known);
+    vxm_session_options_init(&known, sizeof known);
     vxm_session made = {.model = model};
     vxm_status s = vx_api_options(&known, sizeof known, options, error);
     if (s == VXM_OK) s = check_options(&known, error);

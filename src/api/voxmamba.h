@@ -20,9 +20,10 @@
  * - Paths and texts are UTF-8, NUL-terminated. Arguments are borrowed for the call only.
  * - Whatever a create or open gives is released by the free or close of its name; texts given as
  *   char ** by vxm_free. Every release takes NULL. On failure out-parameters are set to NULL.
- * - Options structs are made by their init function, which sets struct_size and the defaults; NULL
- *   means the defaults. A library newer than the program reads only the members it was given.
- *   Results are made by the library only, and only grow at their end.
+ * - Options structs are made by their init function (size: sizeof *options), which sets struct_size
+ * and the defaults; NULL means the defaults. A library newer than the program reads only the
+ * members it was given. Results and cases are made by the library only, and only grow at their end.
+ * vxm_error, vxm_callbacks, vxm_progress, vxm_plan and vxm_image keep their layout.
  * - A function that can fail returns vxm_status and fills *error (which may be NULL).
  * - Threads: an object is used by one thread at a time. A model may be shared by sessions of
  *   several threads. The library keeps no global state, installs no signal handlers, prints
@@ -73,6 +74,8 @@ VXM_API const char *vxm_version(void);
 VXM_API const char *vxm_commit(void);
 /* Frees a text that the library returned. */
 VXM_API void vxm_free(void *text);
+/* Replaces what looks like a DICOM UID or a path by '*', in place: for texts that go into logs. */
+VXM_API void vxm_redact(char *text);
 /* What this build can do: {"version", "commit", "read": [formats], "write": [formats],
  * "devices": ["cpu"], "device": "one line about the processor", "threads": default}. */
 VXM_API vxm_status vxm_build_json(char **json, vxm_error *error);
@@ -140,7 +143,7 @@ typedef struct vxm_session_options {
     uint64_t memory_limit; /* bytes; 0 (default): what the machine has free */
 } vxm_session_options;
 
-VXM_API void vxm_session_options_init(vxm_session_options *options);
+VXM_API void vxm_session_options_init(vxm_session_options *options, size_t size);
 /* The model must outlive the session. VXM_ERR_USAGE, VXM_ERR_MODEL, VXM_ERR_RESOURCE. */
 VXM_API vxm_status vxm_session_create(const vxm_model *model, const vxm_session_options *options,
                                       vxm_session **out, vxm_error *error);
@@ -179,11 +182,11 @@ typedef struct vxm_segment_options {
     int force;                /* 1: warn where the volume does not look like the model's training */
     int tolerate_geometry;    /* 1: resample uneven or sheared DICOM stacks, with a warning */
     const char *series;       /* DICOM series UID or number; NULL: the only one */
-    int log_paths;            /* 1: reports and sidecars may name files; default 0 */
+    int log_paths;            /* 1: reports may name files; default 0 */
     vxm_callbacks callbacks;
 } vxm_segment_options;
 
-VXM_API void vxm_segment_options_init(vxm_segment_options *options);
+VXM_API void vxm_segment_options_init(vxm_segment_options *options, size_t size);
 
 typedef struct vxm_label_result {
     unsigned value;
@@ -246,7 +249,7 @@ typedef enum vxm_case_status {
     VXM_CASE_CANCELLED = 4
 } vxm_case_status;
 
-/* Pointers live until the batch is closed. */
+/* Lives, with what it points to, until the batch is closed. */
 typedef struct vxm_case {
     size_t number; /* from 1, over all cases found, in the order of their names */
     const char *name;
@@ -280,7 +283,7 @@ typedef struct vxm_batch_options {
     void *user_data;
 } vxm_batch_options;
 
-VXM_API void vxm_batch_options_init(vxm_batch_options *options);
+VXM_API void vxm_batch_options_init(vxm_batch_options *options, size_t size);
 
 /* Finds the cases and names their outputs; reads no voxel, writes nothing. Both options, and what
  * they point to, must live until vxm_batch_close. No case: VXM_ERR_INPUT; two cases of one name:
@@ -291,8 +294,8 @@ VXM_API vxm_status vxm_batch_open(const vxm_batch_options *options,
 VXM_API void vxm_batch_close(vxm_batch *batch);
 /* Cases of this shard. */
 VXM_API size_t vxm_batch_count(const vxm_batch *batch);
-/* i from 0; an i beyond the end leaves *out zeroed. */
-VXM_API void vxm_batch_case(const vxm_batch *batch, size_t i, vxm_case *out);
+/* i from 0; NULL beyond the end. Lives until the batch is closed. */
+VXM_API const vxm_case *vxm_batch_case(const vxm_batch *batch, size_t i);
 /* Opens the model of that name or file. name NULL: the only one in the folders that fits the first
  * case's channels and extent; VXM_ERR_MODEL lists them when there is not exactly one. batch may be
  * NULL with a name. */
@@ -314,7 +317,7 @@ typedef struct vxm_info_options {
     const vxm_session *session; /* adds "plan": what this volume takes; NULL: no plan */
 } vxm_info_options;
 
-VXM_API void vxm_info_options_init(vxm_info_options *options);
+VXM_API void vxm_info_options_init(vxm_info_options *options, size_t size);
 /* Non-zero when path is a model file (by its first bytes). */
 VXM_API int vxm_is_model(const char *path);
 /* A volume's {"path", "format", "dims" [x,y,z], "spacing" [mm], "affine" (4 rows of 4),
@@ -333,7 +336,7 @@ typedef struct vxm_evaluate_options {
     vxm_callbacks callbacks;
 } vxm_evaluate_options;
 
-VXM_API void vxm_evaluate_options_init(vxm_evaluate_options *options);
+VXM_API void vxm_evaluate_options_init(vxm_evaluate_options *options, size_t size);
 /* Two files, or two folders whose files are paired by name. Gives the scores of every case and
  * label, and their mean, standard deviation and median (docs/cli.md). Undefined values (both masks
  * empty) are null, infinite distances the string "inf". With folders, VXM_ERR_BATCH and the JSON

@@ -112,7 +112,8 @@ def test_studies_in_subfolders_are_a_batch(model, tmp_path):
     assert files(tmp_path / "out") == ["p1.json", "p1.nii.gz", "p2_ct.json", "p2_ct.nii.gz"]
     # --batch forces it where DICOM files lie at the top too.
     write_series(tmp_path / "in", 3)
-    result = run("segment", tmp_path / "in", "-m", model, "-o", tmp_path / "out2", "--batch")
+    result = run("segment", tmp_path / "in", "-m", model, "-o", tmp_path / "out2", "--batch", "--jobs", 2)
+    assert result.code == 0, result.err
     assert files(tmp_path / "out2") == files(tmp_path / "out")
 
 

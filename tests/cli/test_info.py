@@ -89,6 +89,21 @@ def test_models(tmp_path, model, model2):
     assert "tiny 0.0.1" in out and "CC0-1.0" in out and "1 anterior, 2 posterior" in out
 
 
+def test_names_that_are_no_utf8(tmp_path, model):
+    name = os.fsencode(tmp_path) + b"/caf\xe9 \xff.nii"
+    save(tmp_path / "v.nii")
+    os.rename(tmp_path / "v.nii", name)
+    import subprocess
+    from conftest import PROGRAM
+    done = subprocess.run([os.fsencode(PROGRAM), b"info", name, b"--json"], capture_output=True)
+    assert done.returncode == 0
+    info = json.loads(done.stdout.decode("utf-8"))  # valid JSON, though the name is not valid text
+    assert info["path"].endswith("/caf\ufffd \ufffd.nii")
+    done = subprocess.run([os.fsencode(PROGRAM), b"segment", name, b"-m", model.encode(), b"-o",
+                           os.fsencode(tmp_path / "out")], capture_output=True)
+    assert done.returncode == 0 and os.path.exists(os.fsencode(tmp_path) + b"/out/caf\xe9 \xff.nii.gz")
+
+
 def test_full_standard_output(model):
     import subprocess
     from conftest import command

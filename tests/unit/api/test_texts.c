@@ -15,7 +15,7 @@
 static void check_redacted(const char *text, const char *expected) {
     char copy[256];
     snprintf(copy, sizeof copy, "%s", text);
-    vx_redact(copy);
+    vxm_redact(copy);
     assert_string_equal(copy, expected);
 }
 
@@ -45,7 +45,7 @@ static void test_options(void **state) {
     (void)state;
     vxm_error error;
     vxm_session_options known, given, longer[2];
-    vxm_session_options_init(&known);
+    vxm_session_options_init(&known, sizeof known);
     assert_int_equal(vx_api_options(&known, sizeof known, NULL, &error), VXM_OK);
     assert_string_equal(known.device, "auto");
     memset(&given, 0, sizeof given);
@@ -59,7 +59,7 @@ static void test_options(void **state) {
     assert_int_equal(known.threads, 0);
     assert_int_equal(known.struct_size, sizeof known);
     /* A newer one: what this library does not know is left alone. */
-    vxm_session_options_init(&longer[0]);
+    vxm_session_options_init(&longer[0], sizeof longer[0]);
     longer[0].struct_size = sizeof longer;
     assert_int_equal(vx_api_options(&known, sizeof known, longer, &error), VXM_OK);
 }
