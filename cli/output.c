@@ -63,7 +63,8 @@ static void put_json(const char *level, int code, size_t case_number, const char
     if (file && *file && out.paths) cJSON_AddStringToObject(line, "file", file);
     char message[1024];
     snprintf(message, sizeof message, "%s", text);
-    if (!out.paths) vxm_redact(message);
+    /* What was typed as an option may be repeated; what was read from a file may not. */
+    if (!out.paths && code != VXM_ERR_USAGE) vxm_redact(message);
     cJSON_AddStringToObject(line, "message", message);
     char *json = cJSON_PrintUnformatted(line);
     if (json) fprintf(stderr, "%s\n", json);
@@ -216,7 +217,7 @@ int cli_exit_code(vxm_status status) {
     cli_progress_end();
     if (status == VXM_ERR_CANCELLED) {
         int number = caught ? caught : SIGINT;
-        const char *text = "stopped by a signal (nothing half-written; --resume goes on from here)";
+        const char *text = "stopped by a signal (nothing is half-written)";
         if (out.json)
             put_json("error", 128 + number, 0, NULL, text);
         else

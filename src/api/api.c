@@ -133,18 +133,31 @@ static size_t path_length(const char *s) {
     return n;
 }
 
+/* "IM_0001.dcm: damaged": a word before a colon that is more than lower-case letters is a name. */
+static size_t name_length(const char *s) {
+    size_t n = strcspn(s, " \t");
+    size_t colon = n && s[n - 1] == ':' ? n - 1 : 0;
+    return strspn(s, "abcdefghijklmnopqrstuvwxyz-") < colon ? colon : 0;
+}
+
+/* 'quoted': readers quote what they took from a file. */
+static size_t quoted_length(const char *s) {
+    const char *end = s[0] == '\'' ? strchr(s + 1, '\'') : NULL;
+    return end ? (size_t)(end - s) + 1 : 0;
+}
+
 void vxm_redact(char *text) {
     char *to = text;
+    bool starts = true; /* at the start of a word */
     for (const char *from = text; *from;) {
-        bool starts = from == text || isspace((unsigned char)from[-1]) || strchr("'\"(", from[-1]);
-        size_t n = starts ? uid_length(from) : 0;
+        size_t n = 0;
+        if (starts) n = quoted_length(from);
+        if (starts && !n) n = uid_length(from);
         if (starts && !n) n = path_length(from);
-        if (n) {
-            *to++ = '*';
-            from += n;
-        } else {
-            *to++ = *from++;
-        }
+        if (starts && !n) n = name_length(from);
+        starts = !n && (isspace((unsigned char)*from) || strchr("(\"=", *from));
+        *to++ = n ? '*' : *from;
+        from += n ? n : 1;
     }
     *to = '\0';
 }

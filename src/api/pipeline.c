@@ -199,7 +199,7 @@ static vxm_status clean_up(vx_case_run *run, vx_mask *mask, vxm_error *error) {
 static vxm_status measure(vx_case_run *run, const vx_volume *image, const vx_mask *mask,
                           vxm_error *error) {
     vx_result *result = run->result;
-    vxm_status s = vx_result_measure(result, image, mask, run->choices->recipe, error);
+    vxm_status s = vx_result_measure(result, image, mask, run->choices, error);
     uint64_t voxels = 0;
     for (size_t i = 0; i < result->pub.label_count; i++) voxels += result->labels[i].voxels;
     if (s == VXM_OK && !voxels)

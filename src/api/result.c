@@ -40,8 +40,8 @@ void vx_result_geometry(vx_result *result, const vx_geometry *geo) {
 }
 
 vxm_status vx_result_measure(vx_result *result, const vx_volume *image, const vx_mask *mask,
-                             const vx_recipe *recipe, vxm_error *error) {
-    const vx_label_table *table = &recipe->labels;
+                             const vx_choices *choices, vxm_error *error) {
+    const vx_label_table *table = &choices->recipe->labels;
     vx_label_stats *stats = vx_alloc_zero(table->count + 1, sizeof *stats);
     result->labels = vx_alloc_zero(table->count + 1, sizeof *result->labels);
     if (!stats || !result->labels) {
@@ -51,17 +51,18 @@ vxm_status vx_result_measure(vx_result *result, const vx_volume *image, const vx
     vx_label_statistics(image, mask, table, stats);
     bool memory = true;
     for (size_t i = 0; i < table->count; i++) {
+        if (!choices->wanted[i]) continue; /* "0 voxels" would read as a finding */
         char *name = vx_strdup(table->labels[i].name);
         memory = memory && name;
-        result->labels[i] = (vxm_label_result){.value = table->labels[i].value,
-                                               .name = name,
-                                               .voxels = stats[i].voxels,
-                                               .ml = stats[i].ml,
-                                               .mean = stats[i].mean,
-                                               .sd = stats[i].sd};
+        result->labels[result->pub.label_count++] =
+            (vxm_label_result){.value = table->labels[i].value,
+                               .name = name,
+                               .voxels = stats[i].voxels,
+                               .ml = stats[i].ml,
+                               .mean = stats[i].mean,
+                               .sd = stats[i].sd};
     }
     result->pub.labels = result->labels;
-    result->pub.label_count = table->count;
     vx_free(stats);
     return memory ? VXM_OK : vx_api_no_memory(error);
 }

@@ -74,7 +74,8 @@ VXM_API const char *vxm_version(void);
 VXM_API const char *vxm_commit(void);
 /* Frees a text that the library returned. */
 VXM_API void vxm_free(void *text);
-/* Replaces what looks like a DICOM UID or a path by '*', in place: for texts that go into logs. */
+/* Replaces what looks like a DICOM UID, a path, a file's name or a quotation from a file by '*', in
+ * place: for messages that go into logs. */
 VXM_API void vxm_redact(char *text);
 /* What this build can do: {"version", "commit", "read": [formats], "write": [formats],
  * "devices": ["cpu"], "device": "one line about the processor", "threads": default}. */

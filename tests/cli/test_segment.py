@@ -122,7 +122,9 @@ def test_tta_and_step_change_what_they_should(plain, model, tmp_path):
 @pytest.mark.parametrize("labels, kept", [("anterior", [1]), ("2", [2]), ("posterior,1", [1, 2])])
 def test_label_subset(plain, model, tmp_path, labels, kept):
     scan, mask = plain
-    segment(scan, model, tmp_path / "m.nii.gz", "--labels", labels)
+    segment(scan, model, tmp_path / "m.nii.gz", "--labels", labels, "--stats", tmp_path / "s.json")
+    listed = json.load(open(tmp_path / "s.json"))["cases"][0]["labels"]
+    assert [label["value"] for label in listed] == kept  # no "0 ml" of what was not asked for
     base = load(mask)[0]
     assert np.array_equal(load(tmp_path / "m.nii.gz")[0], np.where(np.isin(base, kept), base, 0))
 
@@ -280,6 +282,23 @@ def test_empty_mask_warns(tmp_path, model):
     assert "warning: " in result.err and "empty" in result.err
     assert not load(tmp_path / "m.nii.gz")[0].any()
     assert json.load(open(tmp_path / "r.json"))["cases"][0]["warnings"]
+
+
+@pytest.mark.parametrize("axes", ["LPS", "PSR"])
+def test_shipped_model_sees_the_same_anatomy(tmp_path, axes):
+    """A scan that was stored in other axes gives the same mask, voxel for voxel."""
+    source = nibabel.load(os.path.join(ROOT, "sample-data", "hippocampus_014.nii.gz"))
+    there = nibabel.orientations.ornt_transform(nibabel.io_orientation(source.affine),
+                                                nibabel.orientations.axcodes2ornt(axes))
+    turned = source.as_reoriented(there)
+    nibabel.save(turned, str(tmp_path / "turned.nii.gz"))
+    model = os.path.join(ROOT, "models", "hippocampus.safetensors")
+    segment(source.get_filename(), model, tmp_path / "m.nii.gz")
+    segment(tmp_path / "turned.nii.gz", model, tmp_path / "t.nii.gz")
+    expected = nibabel.load(tmp_path / "m.nii.gz").as_reoriented(there)
+    found = nibabel.load(tmp_path / "t.nii.gz")
+    assert np.allclose(found.affine, turned.affine)
+    assert np.array_equal(np.asarray(found.dataobj), np.asarray(expected.dataobj))
 
 
 def test_output_never_replaces_the_input(scan, model, tmp_path):

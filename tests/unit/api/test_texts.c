@@ -22,9 +22,17 @@ static void check_redacted(const char *text, const char *expected) {
 static void test_redaction(void **state) {
     (void)state;
     check_redacted("2 series: 1.2.840.113619.2.5 (MR)", "2 series: * (MR)");
-    check_redacted("cannot open '/data/Doe^John/a b.nii'", "cannot open '* b.nii'");
+    check_redacted("cannot open '/data/Doe^John/a b.nii'", "cannot open *");
     check_redacted("spacing 1.25 x 3.5 mm, version 0.1.0", "spacing 1.25 x 3.5 mm, version 0.1.0");
     check_redacted("1 / 2 and z/y/x stay", "1 / 2 and z/y/x stay");
+    check_redacted("5 files cannot be read, e.g. Doe_J.dcm: damaged file",
+                   "5 files cannot be read, "
+                   "e.g. *: damaged file");
+    check_redacted("no image: IM0001: damaged", "no image: *: damaged");
+    check_redacted("cannot open: Permission denied", "cannot open: Permission denied");
+    check_redacted("don't know 'Doe^J'", "don't know *");
+    check_redacted("2 of 9 files: one slice", "2 of 9 files: one slice");
+    check_redacted("open /data/x", "open *");
     check_redacted("", "");
 }
 
