@@ -159,6 +159,36 @@ vx_status vx_session_plan(const vx_session *session, const vx_geometry *geo, vx_
     return vx_fail(err, VX_ERR_RESOURCE, "the volume is too large for this machine's memory");
 }
 
+/* Normalisation divides by no less than 1e-8: without contrast above that, what the network sees is
+ * constant, and it would still answer with a mask. */
+#define SMALLEST_CONTRAST 1e-8F
+
+static bool has_contrast(const float *v, size_t n) {
+    float low = v[0], high = v[0];
+    for (size_t i = 1; i < n; i++) {
+        if (v[i] < low) low = v[i];
+        if (v[i] > high) high = v[i];
+    }
+    return !(high - low < SMALLEST_CONTRAST); /* NaN is for normalisation to name */
+}
+
+/* One empty channel among others may be meant: a sequence that was not acquired. */
+static vx_status check_contrast(const vx_recipe *recipe, const vx_volume *volume, const vx_log *log,
+                                vx_error *err) {
+    size_t n = vx_voxels(&volume->geo), constant = 0;
+    for (size_t c = 0; c < volume->channels; c++)
+        if (!has_contrast(volume->data + c * n, n)) constant++;
+    if (constant == volume->channels)
+        return vx_fail(err, VX_ERR_INPUT,
+                       "is constant: no two voxels differ by more than %g (check how it was made)",
+                       (double)SMALLEST_CONTRAST);
+    for (size_t c = 0; constant && c < volume->channels; c++)
+        if (!has_contrast(volume->data + c * n, n))
+            vx_log_message(log, VX_LOG_WARNING, "channel '%s' is constant",
+                           recipe->channels[c].name);
+    return VX_OK;
+}
+
 static vx_status check_input(const vx_session *s, const vx_volume *volume,
                              const vx_predict_options *options, vx_error *err) {
     const vx_recipe *recipe = s->model->recipe;
@@ -169,7 +199,8 @@ static vx_status check_input(const vx_session *s, const vx_volume *volume,
                        "%zu channel%s given, the model '%s' wants %zu (see voxmamba info MODEL)",
                        volume->channels, volume->channels == 1 ? "" : "s", recipe->name,
                        recipe->channel_count);
-    return vx_check_field_of_view(recipe, &volume->geo, options->force, options->log, err);
+    status = vx_check_field_of_view(recipe, &volume->geo, options->force, options->log, err);
+    return status == VX_OK ? check_contrast(recipe, volume, options->log, err) : status;
 }
 
 static vx_status allocate(run_state *r, const vx_route *route, vx_mask *mask, vx_error *err) {

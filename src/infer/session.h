@@ -65,8 +65,9 @@ vx_status vx_session_plan(const vx_session *session, const vx_geometry *geo, vx_
 /* The whole way: orient, crop, normalise, resample, tiles, sliding accumulation, resample + argmax,
  * undo. mask is on volume's grid with volume's source; values are the recipe's label values. The
  * recipe's postprocessing is the caller's to apply (infer/postprocess.h). volume is not changed.
- * VX_ERR_INPUT: channel count, NaN voxels; VX_ERR_MODEL: field of view, NaN or infinity in the
- * logits; VX_ERR_CANCELLED. times may be NULL; options too. */
+ * VX_ERR_INPUT: channel count, NaN voxels, no contrast in any channel (one of several: a warning);
+ * VX_ERR_MODEL: field of view, NaN or infinity in the logits; VX_ERR_CANCELLED. times may be NULL;
+ * options too. */
 vx_status vx_session_predict(vx_session *session, const vx_volume *volume,
                              const vx_predict_options *options, vx_mask **mask,
                              vx_predict_times *times, vx_error *err);
