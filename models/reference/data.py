@@ -26,7 +26,10 @@ class Case:
 
 
 def read_nifti(path):
-    """Little-endian single-file NIfTI-1 -> (array (z, y, x) with scale applied, spacing (z, y, x) in mm)."""
+    """Little-endian single-file NIfTI-1 -> (array (z, y, x) with scale applied, spacing (z, y, x) in mm).
+
+    The file must be stored RAS by its sform: x runs to the right, y to the front, z up.
+    """
     raw = Path(path).read_bytes()
     raw = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
     if struct.unpack_from("<i", raw, 0)[0] != 348:
@@ -35,6 +38,10 @@ def read_nifti(path):
     code, = struct.unpack_from("<h", raw, 70)
     pixdim = struct.unpack_from("<8f", raw, 76)
     offset, slope, inter = struct.unpack_from("<3f", raw, 108)
+    sform, = struct.unpack_from("<h", raw, 254)
+    axes = np.array(struct.unpack_from("<12f", raw, 280)).reshape(3, 4)[:, :3]
+    if sform <= 0 or (abs(axes).argmax(0) != (0, 1, 2)).any() or (axes.diagonal() <= 0).any():
+        raise ValueError(f"{path}: not stored RAS")
     shape = dim[1:4]
     data = np.frombuffer(raw, "<" + NIFTI_DTYPES[code], int(np.prod(shape)), int(offset))
     data = data.reshape(shape[::-1])
@@ -73,8 +80,8 @@ def resample_label(label, shape):
 def preprocess(image, label, spacing, recipe):
     """(channels, z, y, x) and (z, y, x) of one scan -> the network's image and label."""
     kinds = {c["normalisation"]["kind"] for c in recipe["channels"]}
-    if kinds != {"zscore"} or recipe["orientation"] != "as-stored" or recipe["crop"] != "nonzero":
-        raise ValueError("this trainer preprocesses non-zero crops with zscore, as stored, only")
+    if kinds != {"zscore"} or recipe["orientation"] != "RAS" or recipe["crop"] != "nonzero":
+        raise ValueError("this trainer preprocesses non-zero crops with zscore, turned to RAS, only")
     target = np.array(recipe["spacing_zyx_mm"])
     if max(spacing) / min(spacing) > 3 or max(target) / min(target) > 3:
         raise ValueError("this trainer does not resample a coarse axis apart")
