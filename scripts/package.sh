@@ -8,7 +8,7 @@
 case ${1:-} in -*) die "usage: scripts/package.sh [FOLDER]" ;; esac
 out=${1:-build/dist}
 # shellcheck disable=SC2086
-need_packages $BUILD_PACKAGES patchelf dpkg-dev binutils
+need_packages $BUILD_PACKAGES patchelf dpkg-dev binutils file
 
 build=build/package
 version=$(sed -n 's/^project(voxmamba VERSION \([0-9.]*\).*/\1/p' CMakeLists.txt)
@@ -17,6 +17,9 @@ name=voxmamba-$version-linux-x86_64
 bundle=$build/$name
 mkdir -p "$out" build
 commit=$(git rev-parse --short=12 HEAD 2>/dev/null || :)
+# The same files give the same bytes: dated by the last commit, below also sorted and owned by root.
+SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || date +%s)}
+export SOURCE_DATE_EPOCH
 
 # ---- Build ---------------------------------------------------------------------------------------
 # compile LIBDIR: one build folder for both; only what names the library folder is built again.
@@ -144,9 +147,7 @@ Research software: not a medical device, not for diagnosis.
 EOF
 
 # ---- Pack ----------------------------------------------------------------------------------------
-# The same files give the same bytes: sorted, owned by root, dated by the last commit.
-when=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || date +%s)}
-tar -C $build --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$when" -cf - "$name" | gzip -9n >"$out/$name.tar.gz"
+tar -C $build --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" -cf - "$name" | gzip -9n >"$out/$name.tar.gz"
 (cd "$out" && sha256sum "$name.tar.gz" voxmamba_"$version"_*.deb >SHA256SUMS)
 
 say "Largest in the tarball (bytes)"
