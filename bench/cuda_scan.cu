@@ -8,7 +8,7 @@
  * Floors come from the rates given in the source of each column: bytes at the copy bandwidth of
  * cuda_probe, one exponential a state at 16 a clock a multiprocessor and the device's top clock.
  */
-#include "../cuda/scan.h"
+#include "cuda/scan.h"
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>

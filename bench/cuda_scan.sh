@@ -10,7 +10,7 @@ OUT=${1:?output folder}; ARCH=${2:-sm_90}
 NVCC=$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)
 BUILD=$(mktemp -d); trap 'rm -rf "$BUILD"' EXIT
 mkdir -p "$OUT"; JSON=$OUT/cuda_scan.jsonl; : > "$JSON"
-FLAGS="-O3 -std=c++17 -arch=$ARCH -lineinfo -I src"
+FLAGS="-O3 -std=c++17 -arch=$ARCH -lineinfo -I src -I ."
 variants="base: w4k:-DVX_SCAN_WARPS=4096 w12k:-DVX_SCAN_WARPS=12288 w16k:-DVX_SCAN_WARPS=16384
   b2:-DVX_SCAN_BLOCKS=2 b4:-DVX_SCAN_BLOCKS=4"
 

@@ -15,7 +15,7 @@
  * one exponential as the rest of a multiprocessor for eight multiply-adds, and instruction issue (9
  * a state over the two passes). docs/performance.md counts them, and says what was tried.
  */
-#include "scan.h"
+#include "cuda/scan.h"
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>

@@ -6,7 +6,7 @@
  *   test_scan --few      each shape in one storage type (for compute-sanitizer)
  *   test_scan --large    also a tensor of more than 2^31 elements (26 GB of device memory)
  */
-#include "../scan.h"
+#include "cuda/scan.h"
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
