@@ -4,13 +4,16 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <signal.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/stat.h>
+#include <sys/utsname.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/memory.h"
@@ -38,21 +41,29 @@ static char *folder_of(const char *path) {
     return folder;
 }
 
+/* FNV-1a of the host's name: containers and nodes that share a folder cannot judge each other's
+ * process numbers. */
+static uint32_t host_mark(void) {
+    struct utsname name;
+    uint32_t hash = 2166136261u;
+    if (uname(&name) != 0) return 0;
+    for (const char *c = name.nodename; *c; c++) hash = (hash ^ (unsigned char)*c) * 16777619u;
+    return hash;
+}
+
 char *vx_out_temp_name(const char *path, const char *suffix) {
-    /* A counter keeps names of one process apart; it carries no other meaning. */
-    static atomic_uint counter;
+    uint32_t random = 0;
+    if (getrandom(&random, sizeof random, 0) != (ssize_t)sizeof random) return NULL;
     char *folder = folder_of(path);
     if (!folder) return NULL;
     const char *slash = strrchr(path, '/');
     const char *name = slash ? slash + 1 : path;
-    size_t n = strlen(folder) + strlen(name) + strlen(suffix) + 64;
+    size_t n = strlen(folder) + strlen(name) + strlen(suffix) + 80;
     char *temp = vx_alloc(n);
-    if (temp) {
-        unsigned k = atomic_fetch_add(&counter, 1);
-        /* Long names are cut: NAME_MAX holds for the temporary too. */
-        snprintf(temp, n, "%s/.%.100s" VX_TMP_MARK "%ld-%u.tmp%s", folder, name, (long)getpid(), k,
-                 suffix);
-    }
+    /* Long names are cut: NAME_MAX holds for the temporary too. */
+    if (temp)
+        snprintf(temp, n, "%s/.%.100s" VX_TMP_MARK "%08" PRIx32 "-%ld-%08" PRIx32 ".tmp%s", folder,
+                 name, host_mark(), (long)getpid(), random, suffix);
     vx_free(folder);
     return temp;
 }
@@ -193,19 +204,30 @@ vx_status vx_out_adopt(const char *temp, const char *path, bool replace, vx_erro
     return s;
 }
 
+/* Whether the temporary whose mark begins at text was left by a process that is gone. One of
+ * another host counts as left after a day without a change. */
+static bool is_stale(int folder, const char *name, const char *text) {
+    char *end;
+    errno = 0;
+    unsigned long host = strtoul(text, &end, 16);
+    if (errno || end != text + 8 || *end != '-') return false;
+    long pid = strtol(end + 1, &end, 10);
+    if (errno || *end != '-' || pid <= 0) return false;
+    if (host == host_mark()) return kill((pid_t)pid, 0) != 0 && errno != EPERM;
+    struct stat info;
+    return fstatat(folder, name, &info, AT_SYMLINK_NOFOLLOW) == 0 &&
+           time(NULL) - info.st_mtime > 24 * 3600;
+}
+
 void vx_out_sweep(const char *folder) {
     DIR *dir = opendir(folder);
     if (!dir) return;
     struct dirent *entry;
     while ((entry = readdir(dir))) {
-        const char *mark = entry->d_name[0] == '.' ? strstr(entry->d_name, VX_TMP_MARK) : NULL;
-        if (!mark || !strstr(mark, ".tmp")) continue;
-        char *end;
-        errno = 0;
-        long pid = strtol(mark + strlen(VX_TMP_MARK), &end, 10);
-        if (errno || *end != '-' || pid <= 0) continue;
-        if (kill((pid_t)pid, 0) == 0 || errno == EPERM) continue; /* its process still runs */
-        (void)unlinkat(dirfd(dir), entry->d_name, 0);
+        const char *name = entry->d_name;
+        const char *mark = name[0] == '.' ? strstr(name, VX_TMP_MARK) : NULL;
+        if (mark && strstr(mark, ".tmp") && is_stale(dirfd(dir), name, mark + strlen(VX_TMP_MARK)))
+            (void)unlinkat(dirfd(dir), name, 0);
     }
     closedir(dir);
 }

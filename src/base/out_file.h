@@ -10,8 +10,8 @@
 
 typedef struct vx_out_file vx_out_file;
 
-/* Temporary names are ".NAME.voxmamba-PID-N.tmp" in the target's folder, NAME the target's file
- * name. */
+/* Temporary names are ".NAME.voxmamba-HOST-PID-RANDOM.tmp" in the target's folder: NAME the
+ * target's file name, HOST a hash of the host's name. */
 #define VX_TMP_MARK ".voxmamba-"
 
 /* All errors are VX_ERR_OUTPUT with errno's text. The final name is not touched before commit. */
@@ -31,7 +31,8 @@ void vx_out_discard(vx_out_file *file);
 char *vx_out_temp_name(const char *path, const char *suffix);
 vx_status vx_out_adopt(const char *temp, const char *path, bool replace, vx_error *err);
 
-/* Removes temporaries in folder whose process is gone. Errors are ignored. */
+/* Removes temporaries in folder whose process is gone; those of other hosts after a day. Errors are
+ * ignored. */
 void vx_out_sweep(const char *folder);
 
 #endif

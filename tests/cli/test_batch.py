@@ -262,7 +262,10 @@ def test_signals_leave_nothing_half_written(model, tmp_path, number, code, jobs)
         assert "stopped by a signal" in err.splitlines()[-1]
     # The next run sweeps and goes on; what was done is not done again.
     before = stamps(out)
-    (out / ".c000.nii.gz.voxmamba-4194304999-0.tmp.nii.gz").write_bytes(b"left by a run that is gone")
+    host = 2166136261  # FNV-1a of the host's name, as src/base/out_file.c marks its temporaries
+    for byte in os.uname().nodename.encode():
+        host = (host ^ byte) * 16777619 % 2**32
+    (out / f".c000.nii.gz.voxmamba-{host:08x}-4194304999-0.tmp.nii.gz").write_bytes(b"left by a run that is gone")
     segment(scans, model, out, "--resume", "--step", "0.34", "--shard", "1/4")
     assert not [n for n in files(out) if n.startswith(".")]
     after = stamps(out)

@@ -1,3 +1,4 @@
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -138,14 +139,29 @@ static void stale_temporaries_are_swept(void **state) {
     pid_t child = fork();
     if (child == 0) _exit(0);
     waitpid(child, NULL, 0); /* now its number belongs to nobody */
-    char name[300], *mine = vx_out_temp_name(in_folder("mask.nii"), ".nii");
-    snprintf(name, sizeof name, "%s/.mask.nii" VX_TMP_MARK "%ld-0.tmp", folder, (long)child);
+    char name[300], other[300], *mine = vx_out_temp_name(in_folder("mask.nii"), ".nii");
+    /* The same name as ours, but of that process; and one of a host that we cannot ask. */
+    char host[9];
+    const char *mark = strstr(mine, VX_TMP_MARK) + strlen(VX_TMP_MARK);
+    snprintf(host, sizeof host, "%s", mark);
+    snprintf(name, sizeof name, "%s/.mask.nii" VX_TMP_MARK "%s-%ld-0.tmp", folder, host,
+             (long)child);
+    host[0] = host[0] == '0' ? '1' : '0';
+    snprintf(other, sizeof other, "%s/.mask.nii" VX_TMP_MARK "%s-%ld-0.tmp", folder, host,
+             (long)child);
     FILE *f = fopen(name, "w");
     assert_non_null(f);
     fclose(f);
     assert_non_null(f = fopen(mine, "w"));
     fclose(f);
+    assert_non_null(f = fopen(other, "w"));
+    fclose(f);
     vx_out_sweep(folder);
+    assert_int_equal(access(other, F_OK), 0); /* its process may run */
+    const struct timespec yesterday[2] = {{1, 0}, {1, 0}};
+    assert_int_equal(utimensat(AT_FDCWD, other, yesterday, 0), 0);
+    vx_out_sweep(folder);
+    assert_int_not_equal(access(other, F_OK), 0);
     assert_int_not_equal(access(name, F_OK), 0); /* its process is gone */
     assert_int_equal(access(mine, F_OK), 0);     /* ours still runs */
     assert_int_equal(vx_out_adopt(mine, in_folder("mask.nii"), false, NULL), VX_OK);
