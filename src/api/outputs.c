@@ -134,11 +134,19 @@ static cJSON *read_json(const char *path) {
 
 /* A killed run leaves its sidecar without a mask: that one may be replaced. Another's JSON beside
  * the output (BIDS has them) may not. */
-static bool is_our_sidecar(const char *path) {
+static bool is_our_sidecar(const char *path, bool damaged_too) {
     cJSON *root = read_json(path);
-    bool ours = cJSON_IsString(cJSON_GetObjectItemCaseSensitive(root, "voxmamba"));
+    bool ours =
+        root ? cJSON_IsString(cJSON_GetObjectItemCaseSensitive(root, "voxmamba")) : damaged_too;
     cJSON_Delete(root);
     return ours;
+}
+
+static vxm_status check_sidecar(const char *path, bool damaged_too, vxm_error *error) {
+    if (!exists(path) || is_our_sidecar(path, damaged_too)) return VXM_OK;
+    return vx_api_fail(error, path, VXM_ERR_OUTPUT,
+                       "exists already and is not a sidecar of voxmamba (choose another output "
+                       "name or use --overwrite)");
 }
 
 vxm_status vx_outputs_check_absent(const vx_outputs *outputs, vxm_error *error) {
@@ -146,12 +154,11 @@ vxm_status vx_outputs_check_absent(const vx_outputs *outputs, vxm_error *error) 
     for (size_t i = 0; i < outputs->count; i++)
         if (exists(outputs->items[i].path))
             return vx_api_fail(error, outputs->items[i].path, VXM_ERR_OUTPUT, "%s", hint);
-    const char *sidecar = outputs->target->sidecar;
-    if (exists(sidecar) && !is_our_sidecar(sidecar))
-        return vx_api_fail(error, sidecar, VXM_ERR_OUTPUT,
-                           "exists already and is not a sidecar of voxmamba (choose another output "
-                           "name or use --overwrite)");
-    return VXM_OK;
+    return check_sidecar(outputs->target->sidecar, false, error);
+}
+
+vxm_status vx_outputs_check_sidecar(const vx_outputs *outputs, vxm_error *error) {
+    return check_sidecar(outputs->target->sidecar, true, error);
 }
 
 static bool same_file(const char *a, const char *b) {

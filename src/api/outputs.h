@@ -83,6 +83,9 @@ vxm_status vx_outputs_make(const vx_target *target, const vx_choices *choices, v
 void vx_outputs_free(vx_outputs *outputs);
 /* VXM_ERR_OUTPUT when one exists (a sidecar of ours may). */
 vxm_status vx_outputs_check_absent(const vx_outputs *outputs, vxm_error *error);
+/* VXM_ERR_OUTPUT when the sidecar's place holds JSON that is not ours: --resume replaces outputs,
+ * but not that. Text that is no JSON at all is taken for our own, damaged. */
+vxm_status vx_outputs_check_sidecar(const vx_outputs *outputs, vxm_error *error);
 /* VXM_ERR_USAGE when an output would overwrite one of the inputs. */
 vxm_status vx_outputs_check_inputs(const vx_outputs *outputs, char *const *files, size_t count,
                                    vxm_error *error);

@@ -292,7 +292,10 @@ static vxm_status segment(vx_case_run *run, vx_outputs *outputs, vx_volume **ima
         result->skipped = 1;
         return VXM_OK;
     }
-    if (!replace) s = vx_outputs_check_absent(outputs, error);
+    if (!replace)
+        s = vx_outputs_check_absent(outputs, error);
+    else if (!run->choices->options.overwrite)
+        s = vx_outputs_check_sidecar(outputs, error);
     if (s == VXM_OK) s = vx_outputs_check_writable(outputs, error);
 
     double t1 = vx_now();

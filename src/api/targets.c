@@ -34,6 +34,14 @@ static vxm_status check_format(vx_format format, const char *typed, vxm_error *e
     return VXM_OK;
 }
 
+/* Names of NIfTI pairs, which are read only: a single file of that name no program could read. */
+static bool is_pair(const char *ending) {
+    static const char *const pair[] = {".hdr", ".img", ".hdr.gz", ".img.gz"};
+    for (size_t i = 0; i < sizeof pair / sizeof *pair; i++)
+        if (strcasecmp(ending, pair[i]) == 0) return true;
+    return false;
+}
+
 vxm_status vx_output_rule_make(const char *output, const char *format, size_t case_count,
                                vx_output_rule *out, vxm_error *error) {
     *out = (vx_output_rule){.output = output, .format = VX_FORMAT_NIFTI_GZ};
@@ -55,6 +63,13 @@ vxm_status vx_output_rule_make(const char *output, const char *format, size_t ca
                            "%zu cases do not go into one file (give a folder)", case_count);
     vx_format by_name = vx_format_by_path(output);
     if (by_name == VX_FORMAT_UNKNOWN && format) return VXM_OK; /* any name, the format was said */
+    if (by_name == VX_FORMAT_UNKNOWN)
+        return vx_api_fail(error, output, VXM_ERR_USAGE,
+                           "unknown ending (take .nii.gz, .nii, .nrrd, .seg.nrrd or .mha, or give "
+                           "--format)");
+    if (is_pair(base + stem))
+        return vx_api_fail(error, output, VXM_ERR_USAGE,
+                           "masks are not written as .hdr + .img (take .nii.gz or .nii)");
     if (!format) {
         out->format = by_name;
         return check_format(by_name, base + stem + (ending ? 1 : 0), error);

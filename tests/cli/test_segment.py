@@ -308,6 +308,23 @@ def test_output_never_replaces_the_input(scan, model, tmp_path):
     assert sha256(scan) == before and files(tmp_path) == ["scan.nii.gz"]
 
 
+@pytest.mark.parametrize("name, word", [("m.hdr", ".hdr + .img"), ("m.img", ".hdr + .img"), ("m.txt", "m.txt: unknown")])
+def test_names_that_no_mask_has(scan, model, tmp_path, name, word):
+    """A single-file NIfTI named .hdr or .img would be unreadable everywhere."""
+    assert word in run("segment", scan, "-m", model, "-o", tmp_path / name).error_line(1)
+    assert files(tmp_path) == ["scan.nii.gz"]
+
+
+def test_resume_spares_json_of_others(scan, model, tmp_path):
+    (tmp_path / "m.json").write_text('{"SkullStripped": false}')
+    for flag in ((), ("--resume",)):
+        line = run("segment", scan, "-m", model, "-o", tmp_path / "m.nii.gz", *flag).error_line(4)
+        assert "m.json" in line
+    assert (tmp_path / "m.json").read_text() == '{"SkullStripped": false}'
+    (tmp_path / "m.json").write_text("{")  # our own, damaged
+    segment(scan, model, tmp_path / "m.nii.gz", "--resume")
+
+
 def test_dry_run_writes_nothing(scan, model, tmp_path):
     result = segment(scan, model, tmp_path / "out", "--dry-run", "--report", tmp_path / "r.json")
     assert "MB peak" in result.out and "GFLOP" in result.out
