@@ -7,8 +7,8 @@
 #include "random_model.h"
 
 /* Convolutions, norms, projections and Mamba mixers of the shapes that the networks have. quick:
- * those of the 40 x 56 x 40 patch only. */
-vx_status bench_ops(const bench_context *ctx, bool quick, vx_error *err);
+ * those of the 40 x 56 x 40 patch only; only: those of this name, NULL: all. */
+vx_status bench_ops(const bench_context *ctx, bool quick, const char *only, vx_error *err);
 
 /* One network on one patch (z, y, x). With ctx->save, PREFIX.safetensors, PREFIX.input.f32 and
  * PREFIX.logits.f32 ([z][y][x][c]) stay, for the comparison with PyTorch. */

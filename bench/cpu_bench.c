@@ -23,6 +23,7 @@ static const char usage[] =
     "  --runs N            at most this many timed runs of each (default 15, at most 64)\n"
     "  --seconds S         ... or this long, after three runs (default 2)\n"
     "  --quick             ops: the small patch's shapes only\n"
+    "  --only NAME         ops: those of this name (conv, mamba, ...)\n"
     "  --save PREFIX       network: leave PREFIX.safetensors, .input.f32, .logits.f32\n"
     "  --json FILE         append one JSON object a row\n";
 
@@ -34,7 +35,7 @@ typedef struct settings {
     double seconds;
     bool quick;
     vx_precision precision;
-    const char *json, *save;
+    const char *json, *save, *only;
 } settings;
 
 /* A whole number from 1 to most. */
@@ -65,6 +66,7 @@ static bool read_option(settings *s, const char *name, const char *value) {
     if (strcmp(name, "--runs") == 0) return read_count(value, BENCH_RUNS_MAX, &s->runs);
     if (strcmp(name, "--seconds") == 0) return (s->seconds = strtod(value, NULL)) >= 0;
     if (strcmp(name, "--json") == 0) return (s->json = value) != NULL;
+    if (strcmp(name, "--only") == 0) return (s->only = value) != NULL;
     if (strcmp(name, "--save") == 0) return (s->save = value) != NULL;
     if (strcmp(name, "--precision") == 0) {
         s->precision = strcmp(value, "bf16") == 0 ? VX_PRECISION_BF16 : VX_PRECISION_FP32;
@@ -92,7 +94,7 @@ static bool read_settings(int argc, char **argv, settings *s) {
 
 static vx_status dispatch(const bench_context *ctx, const settings *s, vx_error *err) {
     if (strcmp(s->verb, "machine") == 0) return bench_machine(ctx, err);
-    if (strcmp(s->verb, "ops") == 0) return bench_ops(ctx, s->quick, err);
+    if (strcmp(s->verb, "ops") == 0) return bench_ops(ctx, s->quick, s->only, err);
     if (strcmp(s->verb, "network") == 0) return bench_whole(ctx, &s->network, s->patch, err);
     if (strcmp(s->verb, "split") == 0) return bench_split(ctx, &s->network, s->patch, err);
     fputs(usage, stderr);

@@ -173,11 +173,12 @@ static cJSON *op_json(const bench_context *ctx, const op_case *o, const bench_ru
     return j;
 }
 
-vx_status bench_ops(const bench_context *ctx, bool quick, vx_error *err) {
+vx_status bench_ops(const bench_context *ctx, bool quick, const char *only, vx_error *err) {
     printf("%-16s %-11s %-9s %-6s %9s %9s %9s %9s %10s\n", "op", "grid", "channels", "", "ms",
            "min", "max", "GFLOP/s", "G states/s");
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         if (quick && cases[i].large) continue;
+        if (only && strcmp(only, op_names[cases[i].kind]) != 0) continue;
         weight_bag bag = {0};
         vx_graph *graph = NULL;
         bench_run run;
