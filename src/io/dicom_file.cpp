@@ -6,6 +6,8 @@
 #include <dcmtk/dcmdata/dcspchrs.h>
 #include <dcmtk/dcmdata/dctk.h>
 
+#include <dlfcn.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -280,14 +282,37 @@ void add_file(const std::string &path, DicomFolder &out) {
     }
 }
 
+/* DCMTK knows only the place that Debian's package puts its dictionary in. The relocatable package
+ * brings its own, in share/voxmamba beside the folder of this library or program. */
+void load_packaged_dictionary() {
+    std::vector<std::filesystem::path> selves;
+    Dl_info self = {};
+    if (dladdr(reinterpret_cast<const void *>(&load_packaged_dictionary), &self) && self.dli_fname)
+        selves.emplace_back(self.dli_fname);
+    /* For a program, dli_fname is how it was called, maybe without its folder. */
+    std::error_code no_link;
+    selves.push_back(std::filesystem::read_symlink("/proc/self/exe", no_link));
+    for (const std::filesystem::path &file : selves) {
+        if (!file.has_parent_path()) continue;
+        const auto dictionary = file.parent_path() / ".." / "share" / "voxmamba" / "dicom.dic";
+        DcmDataDictionary &loaded = dcmDataDict.wrlock();
+        const bool done = loaded.loadDictionary(dictionary.c_str(), OFFalse);
+        dcmDataDict.wrunlock();
+        if (done) return;
+    }
+}
+
 } // namespace
 
 void prepare_dicom() {
     static std::once_flag once;
-    std::call_once(once, [] { OFLog::configure(OFLogger::OFF_LOG_LEVEL); });
+    std::call_once(once, [] {
+        OFLog::configure(OFLogger::OFF_LOG_LEVEL);
+        if (!dcmDataDict.isDictionaryLoaded()) load_packaged_dictionary();
+    });
     if (!dcmDataDict.isDictionaryLoaded())
         fail(VX_ERR_RESOURCE, "DCMTK's data dictionary is not loaded (install Debian's libdcmtk17 "
-                              "or set DCMDICTPATH)");
+                              "or set DCMDICTPATH to its dicom.dic)");
 }
 
 bool parse_dicom_file(const std::string &path, DicomFile &out) {
