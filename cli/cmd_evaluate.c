@@ -99,6 +99,11 @@ static void print_evaluation(const cJSON *root) {
     putchar('\n');
 }
 
+static void pair_failed(void *user_data, size_t case_number, const vxm_error *error) {
+    (void)user_data;
+    cli_log_file(VXM_LOG_WARNING, case_number, error->file, error->text);
+}
+
 static vxm_status run_evaluate(const evaluate_args *args) {
     vxm_error error;
     char *json = NULL;
@@ -109,6 +114,7 @@ static vxm_status run_evaluate(const evaluate_args *args) {
     evaluate.overlap_only = args->overlap_only;
     evaluate.callbacks.log = cli_log;
     evaluate.callbacks.progress = cli_progress;
+    evaluate.on_error = pair_failed;
     cli_catch_signals();
     vxm_status s = vxm_evaluate(args->common.operands.items[0], args->common.operands.items[1],
                                 &evaluate, &json, &error);

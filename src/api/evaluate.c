@@ -314,7 +314,10 @@ static vxm_status score_all(evaluation *e, vxm_error *error) {
         *result->error = own;
         result->count = 0;
         failed++;
-        say(e, VXM_LOG_WARNING, i + 1, own.text);
+        if (e->options.on_error)
+            e->options.on_error(e->options.callbacks.user_data, i + 1, &own);
+        else
+            say(e, VXM_LOG_WARNING, i + 1, own.text);
     }
     if (!failed) return VXM_OK;
     return vx_api_fail(error, NULL, VXM_ERR_BATCH, "%zu of %zu pairs could not be scored", failed,

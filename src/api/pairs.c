@@ -70,6 +70,17 @@ static vxm_status merge(const char *folders[2], struct dirent **names[2], const 
     return s;
 }
 
+/* Two files of one case (c.nii and c.nii.gz): which of them counts would be a guess. */
+static vxm_status refuse_twins(const char *folder, struct dirent **names, int count,
+                               vxm_error *error) {
+    for (int i = 1; i < count; i++)
+        if (compare_stems(names[i - 1]->d_name, names[i]->d_name) == 0)
+            return vx_api_fail(error, folder, VXM_ERR_USAGE,
+                               "'%s' and '%s' are one case (remove one of them)",
+                               names[i - 1]->d_name, names[i]->d_name);
+    return VXM_OK;
+}
+
 static vxm_status pair_folders(const char *folders[2], vx_pairs *out, vxm_error *error) {
     struct dirent **names[2] = {NULL, NULL};
     int counts[2] = {0, 0};
@@ -79,6 +90,8 @@ static vxm_status pair_folders(const char *folders[2], vx_pairs *out, vxm_error 
         if (counts[f] < 0) {
             counts[f] = 0;
             s = vx_api_fail(error, folders[f], VXM_ERR_INPUT, "cannot open: %s", strerror(errno));
+        } else {
+            s = refuse_twins(folders[f], names[f], counts[f], error);
         }
     }
     if (s == VXM_OK && !(out->pairs = vx_alloc_zero((size_t)counts[0] + 1, sizeof *out->pairs)))

@@ -335,6 +335,9 @@ typedef struct vxm_evaluate_options {
     double tolerance_mm; /* of the normalised surface Dice; default 1 */
     int overlap_only;    /* 1: no surface distances */
     vxm_callbacks callbacks;
+    /* Called for each pair of a folder that could not be scored, with its file and reason, in place
+     * of a warning through callbacks.log. May be NULL. */
+    void (*on_error)(void *user_data, size_t case_number, const vxm_error *pair_error);
 } vxm_evaluate_options;
 
 VXM_API void vxm_evaluate_options_init(vxm_evaluate_options *options, size_t size);

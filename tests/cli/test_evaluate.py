@@ -183,6 +183,14 @@ def test_a_bad_pair_among_good_ones(folders):
     (tmp_path / "pred" / "b.nii.gz").write_bytes(b"nothing")
     result = run("evaluate", tmp_path / "pred", tmp_path / "ref", "--json")
     assert result.code == 6 and "1 of 3" in result.err
+    assert f"{tmp_path / 'pred' / 'b.nii.gz'}: " in result.err
     data = json.loads(result.out)
     assert data["cases"][1]["error"]["code"] == 2 and data["summary"]["labels"][0]["cases"] == 2
     assert files(tmp_path / "pred") == ["a.nii.gz", "b.nii.gz", "c.nii.gz"]
+
+
+def test_two_files_of_one_case(folders):
+    tmp_path, _ = folders
+    (tmp_path / "ref" / "b.nii").write_bytes(b"which of them counts?")
+    line = run("evaluate", tmp_path / "pred", tmp_path / "ref").error_line(1)
+    assert "'b.nii' and 'b.nii.gz' are one case" in line
