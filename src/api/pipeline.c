@@ -143,8 +143,8 @@ static vxm_status close_probabilities(probability_files *files, vxm_status so_fa
 }
 
 /* outputs: NULL when nothing is written. */
-static vxm_status predict(vx_case_run *run, const vx_volume *image, vx_outputs *outputs,
-                          vx_mask **mask, vxm_error *error) {
+static vxm_status predict(vx_case_run *run, vx_volume *image, vx_outputs *outputs, vx_mask **mask,
+                          vxm_error *error) {
     vx_error err;
     vx_predict_times times = {0};
     probability_files files = {0};

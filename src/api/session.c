@@ -106,7 +106,7 @@ vxm_status vx_plan_volume(const vxm_session *session, const vx_geometry *geo, vx
     vx_predict_plan plan;
     *out = (vxm_plan){0};
     vx_status s = vx_geometry_check(geo, &err);
-    if (s == VX_OK) s = vx_session_plan(session->session, geo, &plan, &err);
+    if (s == VX_OK) s = vx_session_plan(session->session, geo, NULL, &plan, &err);
     if (s != VX_OK) return vx_api_error(error, NULL, s, &err);
     *out = (vxm_plan){
         .tiles = plan.tiles,

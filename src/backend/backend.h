@@ -21,6 +21,8 @@ typedef struct vx_compile_options {
     vx_precision precision;
     size_t memory_budget; /* bytes for arena + weights; 0: no limit */
     bool reference;       /* CPU: the scalar reference instead of the fast ops (tests) */
+    bool output_in_arena; /* place the graph's only output in the arena too, among buffers that are
+                             free by then, where the backend can: see vx_plan_info */
 } vx_compile_options;
 
 typedef struct vx_plan_info {
@@ -28,6 +30,9 @@ typedef struct vx_plan_info {
     size_t weight_bytes; /* packed weights held by the plan */
     double flops;        /* of one run */
     size_t steps;
+    bool output_in_arena; /* run writes the output at output_offset of the arena; its out is not
+                             read and may be NULL. The output lasts until the next run. */
+    size_t output_offset; /* bytes */
 } vx_plan_info;
 
 typedef struct vx_backend {

@@ -6,44 +6,12 @@
 #include "base/memory.h"
 #include "base/size.h"
 
-vx_status vx_logits_axis_create(size_t in, size_t out, int order, vx_logits_axis *map,
-                                vx_error *err) {
-    *map = (vx_logits_axis){.in = in, .out = out};
-    map->low = vx_alloc_zero(out, sizeof *map->low);
-    map->weight = vx_alloc_zero(out, sizeof *map->weight);
-    if (!map->low || !map->weight) {
-        vx_logits_axis_free(map);
-        return vx_fail(err, VX_ERR_RESOURCE, "out of memory");
-    }
-    double scale = (double)in / (double)out, last = (double)(in - 1);
-    for (size_t i = 0; i < out; i++) {
-        double at = ((double)i + 0.5) * scale - 0.5;
-        at = at < 0 ? 0 : at > last ? last : at;
-        double low = floor(order == 0 ? at + 0.5 : at);
-        map->low[i] = (size_t)low;
-        if (order == 0 || map->low[i] + 1 >= in) continue;
-        float weight = (float)(at - low);
-        if (weight < 1)
-            map->weight[i] = weight;
-        else
-            map->low[i]++; /* at was a rounding error below the next voxel */
-    }
-    return VX_OK;
-}
-
-void vx_logits_axis_free(vx_logits_axis *map) {
-    vx_free(map->low);
-    vx_free(map->weight);
-    map->low = NULL;
-    map->weight = NULL;
-}
-
 static size_t row_floats(size_t in_x, size_t classes) { return (in_x + 1) * classes; }
 
 size_t vx_finaliser_bytes(const size_t in[3], const size_t out[3], size_t classes,
                           unsigned workers) {
-    return (out[0] + out[1] + out[2]) * (sizeof(size_t) + sizeof(float)) +
-           workers * row_floats(in[2], classes) * sizeof(float);
+    return vx_logits_axis_bytes(out[0]) + vx_logits_axis_bytes(out[1]) +
+           vx_logits_axis_bytes(out[2]) + workers * row_floats(in[2], classes) * sizeof(float);
 }
 
 vx_status vx_finaliser_create(const size_t in[3], const size_t out[3], const int order[3],
@@ -73,17 +41,12 @@ void vx_finaliser_free(vx_finaliser *finaliser) {
     finaliser->rows = NULL;
 }
 
-bool vx_finaliser_ready(const vx_finaliser *finaliser, size_t finished) {
-    const vx_logits_axis *z = &finaliser->axis[0];
-    return finaliser->next < z->out && vx_logits_axis_high(z, finaliser->next) < finished;
-}
-
-typedef struct slice_job {
+typedef struct make_job {
     const vx_finaliser *finaliser;
-    const float *low, *high; /* slices of the slab */
-    float weight;            /* of high */
-    float *probabilities;
-} slice_job;
+    const vx_slab *slab;
+    const vx_rows *rows;
+    const vx_probability_slice *probabilities;
+} make_job;
 
 /* out = (1 - w) * a + w * b. */
 static void blend(const float *a, const float *b, float w, size_t n, float *out) {
@@ -91,22 +54,24 @@ static void blend(const float *a, const float *b, float w, size_t n, float *out)
     for (size_t i = 0; i < n; i++) out[i] = v * a[i] + w * b[i];
 }
 
-/* The slab's row at output row y, interpolated along z and y: [x of the input][class]. */
-static const float *blend_row(const slice_job *job, size_t y, float *scratch) {
+/* Output row (z, y) before interpolation along x: [x of the input][class]. */
+static const float *blend_row(const make_job *job, size_t z, size_t y, float *scratch) {
     const vx_finaliser *f = job->finaliser;
-    const vx_logits_axis *axis = &f->axis[1];
+    const vx_logits_axis *az = &f->axis[0], *ay = &f->axis[1];
     size_t n = f->axis[2].in * f->classes;
-    size_t low = axis->low[y] * n, high = vx_logits_axis_high(axis, y) * n;
-    float wy = axis->weight[y], wz = job->weight;
-    if (wz == 0 && wy == 0) return job->low + low;
+    size_t z0 = az->low[z], z1 = vx_logits_axis_high(az, z);
+    size_t y0 = ay->low[y], y1 = vx_logits_axis_high(ay, y);
+    float wz = az->weight[z], wy = ay->weight[y];
+    const float *a = vx_slab_row(job->slab, z0, y0);
+    if (wz == 0 && wy == 0) return a;
     if (wz == 0) {
-        blend(job->low + low, job->low + high, wy, n, scratch);
+        blend(a, vx_slab_row(job->slab, z0, y1), wy, n, scratch);
     } else if (wy == 0) {
-        blend(job->low + low, job->high + low, wz, n, scratch);
+        blend(a, vx_slab_row(job->slab, z1, y0), wz, n, scratch);
     } else {
         float w00 = (1 - wz) * (1 - wy), w01 = (1 - wz) * wy, w10 = wz * (1 - wy), w11 = wz * wy;
-        const float *a = job->low + low, *b = job->low + high;
-        const float *c = job->high + low, *d = job->high + high;
+        const float *b = vx_slab_row(job->slab, z0, y1);
+        const float *c = vx_slab_row(job->slab, z1, y0), *d = vx_slab_row(job->slab, z1, y1);
         for (size_t i = 0; i < n; i++)
             scratch[i] = w00 * a[i] + w01 * b[i] + w10 * c[i] + w11 * d[i];
     }
@@ -136,17 +101,20 @@ static void to_probabilities(const float *logits, size_t classes, bool regions, 
     for (size_t c = 0; c < classes; c++) out[c * stride] /= sum;
 }
 
-static void finalise_row(void *ctx, size_t y, unsigned worker) {
-    const slice_job *job = ctx;
+static void make_row(void *ctx, size_t task, unsigned worker) {
+    const make_job *job = ctx;
     const vx_finaliser *f = job->finaliser;
     const vx_logits_axis *axis = &f->axis[2];
     const vx_label_target *target = &f->target;
-    size_t classes = f->classes, plane = f->axis[1].out * axis->out;
+    const vx_probability_slice *p = job->probabilities;
+    size_t classes = f->classes, ny = job->rows->end[1] - job->rows->from[1];
+    size_t z = job->rows->from[0] + task / ny, y = job->rows->from[1] + task % ny;
     float *scratch = f->rows + worker * f->row_floats;
-    const float *row = blend_row(job, y, scratch);
+    const float *row = blend_row(job, z, y, scratch);
     float *voxel = scratch + axis->in * classes;
+    float *to = p ? p->data + (p->across == 0 ? y : z) * axis->out : NULL;
     ptrdiff_t at =
-        target->origin + (ptrdiff_t)f->next * target->stride[0] + (ptrdiff_t)y * target->stride[1];
+        target->origin + (ptrdiff_t)z * target->stride[0] + (ptrdiff_t)y * target->stride[1];
     for (size_t x = 0; x < axis->out; x++, at += target->stride[2]) {
         const float *logits = row + axis->low[x] * classes;
         if (axis->weight[x] > 0) {
@@ -155,21 +123,13 @@ static void finalise_row(void *ctx, size_t y, unsigned worker) {
         }
         ptrdiff_t best = decide(logits, classes, f->regions);
         vx_mask_set(target->mask, (size_t)at, best < 0 ? 0 : f->values[best]);
-        if (job->probabilities)
-            to_probabilities(logits, classes, f->regions, job->probabilities + y * axis->out + x,
-                             plane);
+        if (to) to_probabilities(logits, classes, f->regions, to + x, p->rows * axis->out);
     }
 }
 
-void vx_finaliser_slice(vx_finaliser *finaliser, const vx_slab *slab, float *probabilities,
-                        vx_pool *pool) {
-    const vx_logits_axis *z = &finaliser->axis[0];
-    size_t i = finaliser->next;
-    slice_job job = {.finaliser = finaliser,
-                     .low = vx_slab_slice(slab, z->low[i]),
-                     .high = vx_slab_slice(slab, vx_logits_axis_high(z, i)),
-                     .weight = z->weight[i],
-                     .probabilities = probabilities};
-    vx_pool_run(pool, finaliser->axis[1].out, finalise_row, &job);
-    finaliser->next++;
+void vx_finaliser_make(vx_finaliser *finaliser, const vx_slab *slab, const vx_rows *rows,
+                       const vx_probability_slice *probabilities, vx_pool *pool) {
+    make_job job = {
+        .finaliser = finaliser, .slab = slab, .rows = rows, .probabilities = probabilities};
+    vx_pool_run(pool, vx_rows_count(rows), make_row, &job);
 }

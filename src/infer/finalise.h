@@ -1,12 +1,8 @@
-/* From finished logits to labels on the cropped original grid, one z slice at a time: resampling
- * and arg-max in one pass, so that no more than one slice of class probabilities ever exists, and
- * that only when somebody wants them.
+/* From finished logits to labels on the cropped original grid, a few rows at a time: resampling and
+ * arg-max in one pass, so that class probabilities exist for one slice at most, and only when
+ * somebody wants them.
  *
- * All triples are in tensor order z, y, x. Resampling equals nnU-Net v2's resample_data_or_seg on
- * logits with scikit-image's resize (mode "edge", no anti-aliasing): both grids share their outer
- * edges, output voxel i lies at (i + 0.5) * in / out - 0.5 of the input, clamped to its ends; order
- * 1 is linear along each axis, order 0 takes the nearest voxel. (Its clipping to the input's range
- * changes nothing at these orders.)
+ * All triples are in tensor order z, y, x.
  */
 #ifndef VX_INFER_FINALISE_H
 #define VX_INFER_FINALISE_H
@@ -17,23 +13,9 @@
 
 #include "base/status.h"
 #include "base/threads.h"
+#include "infer/logits_axis.h"
 #include "infer/slab.h"
 #include "volume/volume.h"
-
-/* One axis of a resampling: out[i] = (1 - weight[i]) * in[low[i]] + weight[i] * in[high(i)]. */
-typedef struct vx_logits_axis {
-    size_t in, out;
-    size_t *low;   /* out entries, ascending */
-    float *weight; /* out entries, 0 <= weight < 1 */
-} vx_logits_axis;
-
-/* order 0 or 1. Freed with vx_logits_axis_free. */
-vx_status vx_logits_axis_create(size_t in, size_t out, int order, vx_logits_axis *map,
-                                vx_error *err);
-void vx_logits_axis_free(vx_logits_axis *map);
-static inline size_t vx_logits_axis_high(const vx_logits_axis *map, size_t i) {
-    return map->weight[i] > 0 ? map->low[i] + 1 : map->low[i];
-}
 
 /* Where labels go: voxel (z, y, x) of the output grid is element origin + z * stride[0] + y *
  * stride[1] + x * stride[2] of the mask. Strides may be negative: a mask is written straight onto
@@ -49,7 +31,6 @@ typedef struct vx_finaliser {
     bool regions;           /* sigmoid > 0.5 of each class in order, later ones overwrite */
     const unsigned *values; /* label value of each class (borrowed); of class 0 too */
     vx_label_target target;
-    size_t next; /* output slice that comes next */
     size_t row_floats;
     unsigned workers;
     float *rows; /* [worker][x of the input][class], then [class] */
@@ -66,12 +47,18 @@ void vx_finaliser_free(vx_finaliser *finaliser);
 size_t vx_finaliser_bytes(const size_t in[3], const size_t out[3], size_t classes,
                           unsigned workers);
 
-/* True when slice finaliser->next exists and all that it reads is among the first `finished` slices
- * of the slab. */
-bool vx_finaliser_ready(const vx_finaliser *finaliser, size_t finished);
-/* Writes the labels of slice finaliser->next into the target and moves on. probabilities: NULL, or
- * [class][y][x] of the output grid, which gets the softmax over classes (regions: each sigmoid). */
-void vx_finaliser_slice(vx_finaliser *finaliser, const vx_slab *slab, float *probabilities,
-                        vx_pool *pool);
+/* Class probabilities of one slice of the output grid, z or y fixed: class c of voxel (z, y, x) is
+ * float (c * rows + row) * x of the output + x, where row is y or z. */
+typedef struct vx_probability_slice {
+    float *data; /* [class][row][x] */
+    size_t rows;
+    int across; /* the fixed axis: 0 z, 1 y */
+} vx_probability_slice;
+
+/* Writes the labels of rows of the output grid, everything around which is finished and still in
+ * the slab. probabilities: NULL, or what gets the softmax over classes (regions: each sigmoid);
+ * then rows are one slice. */
+void vx_finaliser_make(vx_finaliser *finaliser, const vx_slab *slab, const vx_rows *rows,
+                       const vx_probability_slice *probabilities, vx_pool *pool);
 
 #endif

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/memory.h"
 #include "base/size.h"
 #include "volume/resample.h"
 
@@ -117,16 +118,46 @@ static vx_status to_model_spacing(const vx_recipe *recipe, const vx_route *route
     return status;
 }
 
-vx_status vx_prepare(const vx_recipe *recipe, const vx_volume *volume, vx_pool *pool,
+/* Moves the box's voxels to the front of the volume's block, which the new volume takes over. */
+static vx_status crop_in_place(vx_volume *volume, vx_box box, vx_volume **out, vx_error *err) {
+    const size_t *n = volume->geo.dims;
+    vx_volume *image = vx_alloc_zero(1, sizeof *image);
+    *out = image;
+    if (!image) return vx_fail(err, VX_ERR_RESOURCE, "out of memory");
+    *image = (vx_volume){.geo = vx_crop_geometry(&volume->geo, box),
+                         .channels = volume->channels,
+                         .data = volume->data,
+                         .source = vx_source_ref(volume->source)};
+    volume->data = NULL;
+    float *to = image->data;
+    for (size_t c = 0; c < image->channels; c++)
+        for (size_t z = 0; z < box.size[2]; z++)
+            for (size_t y = 0; y < box.size[1]; y++, to += box.size[0])
+                memmove(to,
+                        image->data +
+                            ((c * n[2] + box.from[2] + z) * n[1] + box.from[1] + y) * n[0] +
+                            box.from[0],
+                        box.size[0] * sizeof *to);
+    return VX_OK;
+}
+
+static void drop_voxels(vx_volume *volume) {
+    vx_free(volume->data);
+    volume->data = NULL;
+}
+
+vx_status vx_prepare(const vx_recipe *recipe, vx_volume *volume, bool consume, vx_pool *pool,
                      vx_route *route, vx_volume **out, vx_error *err) {
     *out = NULL;
     vx_box box = {.size = {volume->geo.dims[0], volume->geo.dims[1], volume->geo.dims[2]}};
     if (recipe->crop_nonzero) box = vx_nonzero_box(volume);
     vx_status status = vx_route_plan(recipe, &volume->geo, &box, route, err);
-    if (status != VX_OK) return status;
 
-    vx_volume *image = NULL;
-    status = vx_crop_volume(volume, box, &image, err); /* the copy that may be changed */
+    vx_volume *image = NULL; /* the one that may be changed */
+    if (status == VX_OK)
+        status = consume ? crop_in_place(volume, box, &image, err)
+                         : vx_crop_volume(volume, box, &image, err);
+    if (consume && status != VX_OK) drop_voxels(volume);
     if (status != VX_OK) return status;
     if (!vx_reorient_is_identity(route->turn)) {
         vx_volume *turned = NULL;
@@ -169,19 +200,31 @@ static bool resampler_bytes(const vx_recipe *recipe, const vx_route *route, size
     return vx_mul_size(separate || b < a ? b : a, sizeof(float), bytes);
 }
 
-bool vx_prepare_bytes(const vx_recipe *recipe, const vx_route *route, size_t *peak,
-                      size_t *result) {
-    size_t crop, grid, pixel, between;
+static bool masks_foreground(const vx_recipe *recipe) {
+    for (size_t c = 0; c < recipe->channel_count; c++)
+        if (recipe->channels[c].normalisation.kind == VX_NORM_ZSCORE_NONZERO) return true;
+    return false;
+}
+
+bool vx_prepare_bytes(const vx_recipe *recipe, const vx_route *route, bool consume, size_t *peak,
+                      size_t *held) {
+    size_t voxels, crop, grid, pixel, between;
     if (!vx_mul_size(recipe->channel_count, sizeof(float), &pixel) ||
-        !vx_product(route->crop_zyx, 3, &crop) || !vx_mul_size(crop, pixel, &crop) ||
+        !vx_product(route->crop_zyx, 3, &voxels) || !vx_mul_size(voxels, pixel, &crop) ||
         !vx_product(route->grid_zyx, 3, &grid) || !vx_mul_size(grid, pixel, &grid) ||
         !resampler_bytes(recipe, route, &between))
         return false;
-    size_t turning = vx_reorient_is_identity(route->turn) ? 0 : crop, resampling = 0;
-    *result = crop;
+    /* Beside the image that is worked on, one after the other. */
+    size_t turning = vx_reorient_is_identity(route->turn) ? 0 : crop;
+    size_t normalising = masks_foreground(recipe) ? voxels : 0, resampling = 0;
+    *held = crop;
     if (!same_dims(route->crop_zyx, route->grid_zyx)) {
         if (!vx_add_size(grid, between, &resampling)) return false;
-        *result = grid;
+        *held = grid;
     }
-    return vx_add_size(crop, turning > resampling ? turning : resampling, peak);
+    size_t most = turning > normalising ? turning : normalising;
+    if (resampling > most) most = resampling;
+    size_t original = consume ? 0 : crop;
+    return vx_add_size(crop, most, peak) && vx_add_size(*peak, original, peak) &&
+           vx_add_size(*held, original, held);
 }

@@ -31,11 +31,14 @@ vx_label_target vx_route_target(const vx_route *route, vx_mask *mask);
 vx_status vx_check_field_of_view(const vx_recipe *recipe, const vx_geometry *geo, bool force,
                                  const vx_log *log, vx_error *err);
 
-/* The network's input [channel][z][y][x] on route's grid. volume is not changed. */
-vx_status vx_prepare(const vx_recipe *recipe, const vx_volume *volume, vx_pool *pool,
+/* The network's input [channel][z][y][x] on route's grid. volume is not changed, unless consume:
+ * then its voxels are worked on in place and freed as soon as they are not needed; volume->data is
+ * NULL afterwards, also after a failure, and geometry and source stay. */
+vx_status vx_prepare(const vx_recipe *recipe, vx_volume *volume, bool consume, vx_pool *pool,
                      vx_route *route, vx_volume **out, vx_error *err);
-/* *peak: the most bytes that vx_prepare holds at one time, without the volume given and a few rows
- * of scratch; *result: what the returned volume keeps. False on overflow. */
-bool vx_prepare_bytes(const vx_recipe *recipe, const vx_route *route, size_t *peak, size_t *result);
+/* For a route without a crop. *peak: the most bytes that are held during vx_prepare, *held: what is
+ * left after it; both with the volume given, without a few rows of scratch. False on overflow. */
+bool vx_prepare_bytes(const vx_recipe *recipe, const vx_route *route, bool consume, size_t *peak,
+                      size_t *held);
 
 #endif

@@ -26,6 +26,7 @@ struct vx_probabilities {
     size_t stored[3]; /* x, y, z */
     size_t box_from_z, box_size_z;
     size_t crop[3];      /* x, y, z of the turned crop */
+    int across;          /* the tensor axis (1 y, 2 z) that the buffer is a slice across */
     int along;           /* the tensor axis (0 x, 1 y, 2 z) that runs along the stored z */
     bool backwards;      /* ... in its descending direction */
     plane_axis a, b;     /* the other two, slower first */
@@ -33,27 +34,31 @@ struct vx_probabilities {
     ptrdiff_t origin;    /* of the crop in a stored slice */
     size_t next;         /* stored slice that the sink gets next */
     int fd;              /* -1: handed on at once */
-    float *buffer;       /* [class][y][x] of the crop */
+    float *buffer;       /* [class][row][x] of the crop, rows along the axis that is not across */
     float *record;       /* one stored slice's part of the file; NULL without a file */
     float *slice;        /* [class][y][x] as stored */
 };
 
-static bool direct(const vx_probabilities *p) { return p->along == 2 && !p->backwards; }
+static bool direct(const vx_probabilities *p) { return p->along == p->across && !p->backwards; }
+
+/* y or z, whichever the buffer is not across. */
+static int row_axis(const vx_probabilities *p) { return 3 - p->across; }
 
 /* Records: what the file holds for one stored slice, the other two tensor axes (a slower, b
- * faster) and the class, laid out so that a tensor slice's share is one piece:
- * along z: [class][a = y][b = x], the buffer itself; else [a = z][class][b]. */
+ * faster) and the class, laid out so that the buffer's share is one piece:
+ * along == across: [class][a = row][b = x], the buffer itself; else [a = across][class][b]. */
 static void lay_out(vx_probabilities *p, const vx_route *route) {
     const vx_reorient *turn = &route->turn;
     for (int i = 0; i < 3; i++)
         if (turn->axis[i] == 2) p->along = i;
     p->backwards = turn->flip[p->along];
-    int a = p->along == 2 ? 1 : 2, b = p->along == 0 ? 1 : 0;
+    bool alike = p->along == p->across;
+    int a = alike ? row_axis(p) : p->across, b = p->along == 0 ? row_axis(p) : 0;
     p->a.count = p->crop[a];
     p->b.count = p->crop[b];
     p->b.record = 1;
-    p->a.record = p->along == 2 ? p->b.count : p->classes * p->b.count;
-    p->record_class = p->along == 2 ? p->a.count * p->b.count : p->b.count;
+    p->a.record = alike ? p->b.count : p->classes * p->b.count;
+    p->record_class = alike ? p->a.count * p->b.count : p->b.count;
     const ptrdiff_t stride[2] = {1, (ptrdiff_t)p->stored[0]};
     const int axes[2] = {a, b};
     plane_axis *planes[2] = {&p->a, &p->b};
@@ -85,25 +90,25 @@ static vx_status open_temporary(int *fd, vx_error *err) {
                    strerror(errno));
 }
 
-bool vx_probabilities_bytes(const size_t stored[3], const vx_route *route, size_t classes,
-                            size_t *bytes) {
-    const size_t *crop = route->crop_zyx;
-    size_t record = route->box.size[0], buffer = crop[1], slice = stored[0], pixel;
-    if (!vx_mul_size(classes, sizeof(float), &pixel) || !vx_mul_size(buffer, crop[2], &buffer) ||
-        !vx_mul_size(slice, stored[1], &slice) || !vx_mul_size(record, route->box.size[1], &record))
-        return false;
-    bool at_once = route->turn.axis[2] == 2 && !route->turn.flip[2];
-    size_t floats = buffer;
-    return vx_add_size(floats, slice, &floats) &&
-           vx_add_size(floats, at_once ? 0 : record, &floats) && vx_mul_size(floats, pixel, bytes);
+bool vx_probabilities_bytes(const size_t stored[3], const vx_route *route, int across,
+                            size_t classes, size_t *bytes) {
+    const vx_reorient *turn = &route->turn;
+    size_t buffer = route->crop_zyx[1 - across], slice, record, pixel;
+    bool at_once = turn->axis[2 - across] == 2 && !turn->flip[2 - across];
+    return vx_mul_size(classes, sizeof(float), &pixel) &&
+           vx_mul_size(buffer, route->crop_zyx[2], &buffer) &&
+           vx_mul_size(stored[0], stored[1], &slice) &&
+           vx_mul_size(route->box.size[0], route->box.size[1], &record) &&
+           vx_add_size(buffer, slice, bytes) && vx_add_size(*bytes, at_once ? 0 : record, bytes) &&
+           vx_mul_size(*bytes, pixel, bytes);
 }
 
-vx_status vx_probabilities_create(const size_t stored[3], const vx_route *route, size_t classes,
-                                  bool regions, vx_slice_sink sink, void *sink_data,
+vx_status vx_probabilities_create(const size_t stored[3], const vx_route *route, int across,
+                                  size_t classes, bool regions, vx_slice_sink sink, void *sink_data,
                                   vx_probabilities **out, vx_error *err) {
     *out = NULL;
     size_t bytes;
-    if (!vx_probabilities_bytes(stored, route, classes, &bytes))
+    if (!vx_probabilities_bytes(stored, route, across, classes, &bytes))
         return vx_fail(err, VX_ERR_RESOURCE, "the volume is too large for %zu classes", classes);
     vx_probabilities *p = vx_alloc_zero(1, sizeof *p);
     if (!p) return vx_fail(err, VX_ERR_RESOURCE, "out of memory");
@@ -111,6 +116,7 @@ vx_status vx_probabilities_create(const size_t stored[3], const vx_route *route,
     p->sink_data = sink_data;
     p->classes = classes;
     p->regions = regions;
+    p->across = 2 - across;
     p->fd = -1;
     p->box_from_z = route->box.from[2];
     p->box_size_z = route->box.size[2];
@@ -120,7 +126,7 @@ vx_status vx_probabilities_create(const size_t stored[3], const vx_route *route,
     }
     lay_out(p, route);
     size_t pixel = classes * sizeof(float);
-    p->buffer = vx_alloc(p->crop[0] * p->crop[1] * pixel);
+    p->buffer = vx_alloc(p->crop[0] * p->crop[row_axis(p)] * pixel);
     p->slice = vx_alloc(stored[0] * stored[1] * pixel);
     if (!direct(p)) p->record = vx_alloc(p->a.count * p->b.count * pixel);
     vx_status status = VX_OK;
@@ -146,7 +152,10 @@ void vx_probabilities_free(vx_probabilities *p) {
     vx_free(p);
 }
 
-float *vx_probabilities_buffer(vx_probabilities *p) { return p->buffer; }
+vx_probability_slice vx_probabilities_buffer(vx_probabilities *p) {
+    return (vx_probability_slice){
+        .data = p->buffer, .rows = p->crop[row_axis(p)], .across = 2 - p->across};
+}
 
 /* Hands the next stored slice to the sink: record's voxels, or background alone when NULL. */
 static vx_status hand_out(vx_probabilities *p, const float *record, vx_error *err) {
@@ -190,26 +199,26 @@ static vx_status transfer(vx_probabilities *p, bool writing, float *data, size_t
     return VX_OK;
 }
 
-/* Slice z of the buffer -> its piece of each stored slice's record. */
-static vx_status store(vx_probabilities *p, size_t z, vx_error *err) {
+/* The buffer, slice number `slice` -> its piece of each stored slice's record. */
+static vx_status store(vx_probabilities *p, size_t slice, vx_error *err) {
     size_t record = p->classes * p->a.count * p->b.count;
-    if (p->along == 2)
-        return transfer(p, true, p->buffer, record, (p->box_size_z - 1 - z) * record, err);
-    size_t nx = p->crop[0], ny = p->crop[1], piece = p->classes * p->b.count;
-    size_t step = p->along == 1 ? 1 : nx, across = p->along == 1 ? nx : 1;
+    if (p->along == p->across) /* backwards, or there would be no file */
+        return transfer(p, true, p->buffer, record, (p->box_size_z - 1 - slice) * record, err);
+    size_t nx = p->crop[0], rows = p->crop[row_axis(p)], piece = p->classes * p->b.count;
+    size_t step = p->along == 0 ? nx : 1, next = p->along == 0 ? 1 : nx;
     vx_status status = VX_OK;
     for (size_t i = 0; i < p->box_size_z && status == VX_OK; i++) {
         for (size_t c = 0; c < p->classes; c++)
             for (size_t j = 0; j < p->b.count; j++)
-                p->record[c * p->b.count + j] = p->buffer[c * nx * ny + i * across + j * step];
+                p->record[c * p->b.count + j] = p->buffer[c * nx * rows + i * next + j * step];
         size_t s = p->backwards ? p->box_size_z - 1 - i : i;
-        status = transfer(p, true, p->record, piece, s * record + z * piece, err);
+        status = transfer(p, true, p->record, piece, s * record + slice * piece, err);
     }
     return status;
 }
 
-vx_status vx_probabilities_put(vx_probabilities *p, size_t z, vx_error *err) {
-    if (!direct(p)) return store(p, z, err);
+vx_status vx_probabilities_put(vx_probabilities *p, size_t slice, vx_error *err) {
+    if (!direct(p)) return store(p, slice, err);
     vx_status status = hand_out_background(p, p->box_from_z, err);
     return status == VX_OK ? hand_out(p, p->buffer, err) : status;
 }

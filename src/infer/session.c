@@ -6,6 +6,7 @@
 #include "base/memory.h"
 #include "base/size.h"
 #include "infer/finalise.h"
+#include "infer/frontier.h"
 #include "infer/prepare.h"
 #include "infer/probabilities.h"
 #include "infer/slab.h"
@@ -18,7 +19,6 @@ struct vx_session {
     vx_graph *graph;
     vx_plan *plan;
     vx_plan_info info;
-    vx_arena arena;
     size_t classes;
     unsigned *values; /* label value of each class */
     unsigned mask_bytes;
@@ -52,15 +52,16 @@ static vx_status list_values(vx_session *s, vx_error *err) {
 
 static vx_status compile(vx_session *s, vx_error *err) {
     const vx_session_options *o = &s->options;
-    vx_compile_options compile_options = {.precision = o->precision,
-                                          .memory_budget = o->memory_budget};
+    vx_compile_options compile_options = {
+        .precision = o->precision, .memory_budget = o->memory_budget, .output_in_arena = true};
     vx_status status = vx_model_graph(s->model, 1, s->model->recipe->patch, &s->graph, err);
     if (status == VX_OK) status = o->backend->open(o->ordinal, o->pool, &s->device, err);
     if (status == VX_OK)
         status = o->backend->compile(s->device, s->graph, &compile_options, &s->plan, err);
     if (status != VX_OK) return status;
     o->backend->plan_info(s->plan, &s->info);
-    return vx_arena_create(s->info.arena_bytes, &s->arena, err);
+    vx_model_file_release(s->model->file); /* the plan has packed what it needs */
+    return VX_OK;
 }
 
 vx_status vx_session_create(const vx_model *model, const vx_session_options *options,
@@ -86,7 +87,6 @@ vx_status vx_session_create(const vx_model *model, const vx_session_options *opt
 
 void vx_session_free(vx_session *session) {
     if (!session) return;
-    vx_arena_free(&session->arena);
     if (session->plan) session->options.backend->plan_free(session->plan);
     if (session->device) session->options.backend->close(session->device);
     vx_graph_free(session->graph);
@@ -98,66 +98,96 @@ void vx_session_describe(const vx_session *session, char *text, size_t bytes) {
     session->options.backend->describe(session->device, text, bytes);
 }
 
-/* Bytes of one tile in and out. */
+/* Bytes of one tile in and out; none for an output that lies in the arena. */
 static bool tile_bytes(const vx_session *s, size_t *in, size_t *out) {
     const size_t *patch = s->model->recipe->patch;
     size_t voxels;
-    return vx_product(patch, 3, &voxels) && vx_mul_size(voxels, sizeof(float), &voxels) &&
-           vx_mul_size(voxels, s->model->recipe->channel_count, in) &&
-           vx_mul_size(voxels, s->classes, out);
+    if (!vx_product(patch, 3, &voxels) || !vx_mul_size(voxels, sizeof(float), &voxels) ||
+        !vx_mul_size(voxels, s->model->recipe->channel_count, in) ||
+        !vx_mul_size(voxels, s->classes, out))
+        return false;
+    if (s->info.output_in_arena) *out = 0;
+    return true;
 }
 
-/* One case: what is allocated between preparation and the finished mask. */
-typedef struct run_state {
-    vx_session *session;
-    const vx_volume *image; /* prepared */
-    const vx_predict_options *options;
-    vx_predict_times *times;
-    vx_tiles tiles;
-    vx_slab slab;
-    vx_finaliser finaliser;
-    vx_probabilities *probabilities; /* NULL: not wanted */
-    float *in, *out;                 /* one tile */
-} run_state;
+/* ---- Planning ---- */
 
-/* Fills out; false on overflow. */
-static bool count_bytes(const vx_session *s, const vx_geometry *geo, const vx_route *route,
-                        const vx_tiles *tiles, vx_predict_plan *out) {
-    size_t in, to, slab, preparing, held, mask, predicting;
-    if (!tile_bytes(s, &in, &to) || !vx_slab_bytes(tiles, s->classes, &slab) ||
-        !vx_prepare_bytes(s->model->recipe, route, &preparing, &held) ||
-        !vx_mul_size(vx_voxels(geo), s->mask_bytes, &mask) || !vx_add_size(held, mask, &held) ||
-        !vx_add_size(slab, in, &slab) || !vx_add_size(slab, to, &slab))
+/* The most rows of the slab, and the axis (0 z, 1 y) that slices of probabilities lie across. */
+static vx_status plan_rows(const vx_route *route, const vx_tiles *tiles, bool whole, size_t *rows,
+                           int *across, vx_error *err) {
+    vx_logits_axis map[2] = {{0}, {0}};
+    vx_frontier frontier = {0};
+    vx_status status = VX_OK;
+    for (int a = 0; a < 2 && status == VX_OK; a++)
+        status = vx_logits_axis_create(route->grid_zyx[a], route->crop_zyx[a],
+                                       route->logits_order[a], &map[a], err);
+    if (status == VX_OK) status = vx_frontier_create(tiles, map, &frontier, err);
+    if (status == VX_OK) {
+        *rows = vx_frontier_rows(&frontier, whole);
+        *across = frontier.outer;
+    }
+    vx_frontier_free(&frontier);
+    for (int a = 0; a < 2; a++) vx_logits_axis_free(&map[a]);
+    return status;
+}
+
+static bool accumulator_bytes(const vx_session *s, const vx_geometry *geo, const vx_route *route,
+                              const vx_tiles *tiles, size_t rows, int across, bool probabilities,
+                              size_t *bytes) {
+    size_t in, to, slab, slices = 0;
+    if (!tile_bytes(s, &in, &to) || !vx_slab_bytes(tiles, s->classes, rows, &slab)) return false;
+    if (probabilities && !vx_probabilities_bytes(geo->dims, route, across, s->classes, &slices))
         return false;
-    size_t small =
-        vx_tiles_bytes(tiles) + vx_finaliser_bytes(route->grid_zyx, route->crop_zyx, s->classes,
-                                                   vx_pool_workers(s->options.pool));
+    size_t small = vx_tiles_bytes(tiles) + vx_frontier_bytes(tiles) +
+                   vx_finaliser_bytes(route->grid_zyx, route->crop_zyx, s->classes,
+                                      vx_pool_workers(s->options.pool));
+    return vx_add_size(slab, in, bytes) && vx_add_size(*bytes, to, bytes) &&
+           vx_add_size(*bytes, slices, bytes) && vx_add_size(*bytes, small, bytes);
+}
+
+/* The volume's share, and the peak; false on overflow. */
+static bool sum_bytes(const vx_session *s, const vx_geometry *geo, const vx_route *route,
+                      bool consume, vx_predict_plan *out) {
+    size_t preparing, held, mask, predicting;
+    if (!vx_prepare_bytes(s->model->recipe, route, consume, &preparing, &held) ||
+        !vx_mul_size(vx_voxels(geo), s->mask_bytes, &mask) || !vx_add_size(held, mask, &held))
+        return false;
+    out->weight_bytes = s->info.weight_bytes;
     out->network_bytes = s->info.arena_bytes + s->info.weight_bytes;
     out->volume_bytes = preparing > held ? preparing : held;
-    return vx_add_size(slab, small, &out->accumulator_bytes) &&
+    return vx_add_size(preparing, s->info.weight_bytes, &preparing) &&
            vx_add_size(held, out->accumulator_bytes, &predicting) &&
-           vx_add_size(preparing > predicting ? preparing : predicting, out->network_bytes,
-                       &out->peak_bytes);
+           vx_add_size(predicting, out->network_bytes, &predicting) &&
+           (out->peak_bytes = preparing > predicting ? preparing : predicting) > 0;
 }
 
-vx_status vx_session_plan(const vx_session *session, const vx_geometry *geo, vx_predict_plan *out,
-                          vx_error *err) {
+vx_status vx_session_plan(const vx_session *session, const vx_geometry *geo,
+                          const vx_predict_wants *wants, vx_predict_plan *out, vx_error *err) {
+    const vx_predict_wants mask_alone = {0};
     const vx_recipe *recipe = session->model->recipe;
     vx_route route;
     vx_tiles tiles;
+    size_t rows = 0;
+    int across = 0;
     memset(out, 0, sizeof *out);
+    if (!wants) wants = &mask_alone;
     vx_status status = vx_geometry_check(geo, err);
     if (status == VX_OK) status = vx_route_plan(recipe, geo, NULL, &route, err);
     if (status == VX_OK)
         status = vx_tiles_create(route.grid_zyx, recipe->patch, session->options.step, &tiles, err);
     if (status != VX_OK) return status;
+    status = plan_rows(&route, &tiles, wants->probabilities, &rows, &across, err);
     out->tiles = vx_tiles_total(&tiles);
     out->flops = session->info.flops * (double)out->tiles * (double)session->pass_count;
-    bool fits = count_bytes(session, geo, &route, &tiles, out);
+    bool fits = accumulator_bytes(session, geo, &route, &tiles, rows, across, wants->probabilities,
+                                  &out->accumulator_bytes) &&
+                sum_bytes(session, geo, &route, wants->consume, out);
     vx_tiles_free(&tiles);
-    if (fits) return VX_OK;
+    if (status != VX_OK || fits) return status;
     return vx_fail(err, VX_ERR_RESOURCE, "the volume is too large for this machine's memory");
 }
+
+/* ---- Checking ---- */
 
 /* Normalisation divides by no less than 1e-8: without contrast above that, what the network sees is
  * constant, and it would still answer with a mask. */
@@ -203,36 +233,68 @@ static vx_status check_input(const vx_session *s, const vx_volume *volume,
     return status == VX_OK ? check_contrast(recipe, volume, options->log, err) : status;
 }
 
+/* ---- Predicting ---- */
+
+/* One case: what is allocated between preparation and the finished mask. */
+typedef struct run_state {
+    vx_session *session;
+    const vx_volume *image; /* prepared */
+    const vx_predict_options *options;
+    vx_predict_times *times;
+    vx_tiles tiles;
+    vx_frontier frontier;
+    vx_slab slab;
+    vx_finaliser finaliser;
+    vx_probabilities *probabilities; /* NULL: not wanted */
+    vx_arena arena;
+    float *in, *out; /* one tile */
+    float *own_out;  /* its memory, unless that is the arena's */
+} run_state;
+
+static vx_status allocate_network(run_state *r, vx_error *err) {
+    const vx_plan_info *info = &r->session->info;
+    size_t in, out;
+    vx_status status = vx_arena_create(info->arena_bytes, &r->arena, err);
+    if (status != VX_OK) return status;
+    bool fits = tile_bytes(r->session, &in, &out);
+    if (fits) r->in = vx_alloc(in);
+    if (fits && !info->output_in_arena) r->own_out = vx_alloc(out);
+    r->out =
+        info->output_in_arena ? (float *)(void *)(r->arena.base + info->output_offset) : r->own_out;
+    return r->in && r->out ? VX_OK : vx_fail(err, VX_ERR_RESOURCE, "out of memory for one tile");
+}
+
 static vx_status allocate(run_state *r, const vx_route *route, vx_mask *mask, vx_error *err) {
     vx_session *s = r->session;
     const vx_recipe *recipe = s->model->recipe;
+    const vx_predict_options *o = r->options;
     vx_label_target target = vx_route_target(route, mask);
-    size_t in, out;
     vx_status status =
         vx_tiles_create(route->grid_zyx, recipe->patch, s->options.step, &r->tiles, err);
-    if (status == VX_OK) status = vx_slab_create(&r->tiles, s->classes, &r->slab, err);
     if (status == VX_OK)
         status = vx_finaliser_create(route->grid_zyx, route->crop_zyx, route->logits_order,
                                      s->classes, recipe->regions, s->values, &target,
                                      s->options.pool, &r->finaliser, err);
-    if (status == VX_OK && r->options->sink)
-        status = vx_probabilities_create(mask->geo.dims, route, s->classes, recipe->regions,
-                                         r->options->sink, r->options->sink_data, &r->probabilities,
-                                         err);
-    if (status != VX_OK) return status;
-    if (tile_bytes(s, &in, &out)) {
-        r->in = vx_alloc(in);
-        r->out = vx_alloc(out);
-    }
-    return r->in && r->out ? VX_OK : vx_fail(err, VX_ERR_RESOURCE, "out of memory for one tile");
+    if (status == VX_OK)
+        status = vx_frontier_create(&r->tiles, r->finaliser.axis, &r->frontier, err);
+    if (status == VX_OK)
+        status = vx_slab_create(&r->tiles, s->classes,
+                                vx_frontier_rows(&r->frontier, o->sink != NULL), &r->slab, err);
+    if (status == VX_OK && o->sink)
+        status =
+            vx_probabilities_create(mask->geo.dims, route, r->frontier.outer, s->classes,
+                                    recipe->regions, o->sink, o->sink_data, &r->probabilities, err);
+    return status == VX_OK ? allocate_network(r, err) : status;
 }
 
 static void release(run_state *r) {
     vx_free(r->in);
-    vx_free(r->out);
+    vx_free(r->own_out);
+    vx_arena_free(&r->arena);
     vx_probabilities_free(r->probabilities);
-    vx_finaliser_free(&r->finaliser);
     vx_slab_free(&r->slab);
+    vx_frontier_free(&r->frontier);
+    vx_finaliser_free(&r->finaliser);
     vx_tiles_free(&r->tiles);
 }
 
@@ -246,7 +308,7 @@ static vx_status predict_tile(run_state *r, const size_t tile[3], vx_error *err)
         vx_tile_read(&r->tiles, tile, r->image->data, r->image->channels, s->passes[p], r->in,
                      pool);
         double ready = seconds();
-        vx_status status = s->options.backend->run(s->plan, s->arena.base, r->in, &r->out, err);
+        vx_status status = s->options.backend->run(s->plan, r->arena.base, r->in, &r->out, err);
         if (status != VX_OK) return status;
         double done = seconds();
         vx_slab_add(&r->slab, tile, r->out, s->passes[p], scale, pool);
@@ -256,44 +318,60 @@ static vx_status predict_tile(run_state *r, const size_t tile[3], vx_error *err)
     return VX_OK;
 }
 
-/* Labels (and probabilities) of every slice whose logits are complete. */
-static vx_status finalise_ready(run_state *r, vx_error *err) {
+/* Labels and probabilities of whole slices across the outer axis. */
+static vx_status make_slices(run_state *r, const vx_rows *made, vx_error *err) {
+    int outer = r->frontier.outer;
+    vx_probability_slice buffer = vx_probabilities_buffer(r->probabilities);
     vx_status status = VX_OK;
-    while (status == VX_OK && vx_finaliser_ready(&r->finaliser, r->slab.finished)) {
-        size_t z = r->finaliser.next;
-        float *buffer = r->probabilities ? vx_probabilities_buffer(r->probabilities) : NULL;
-        vx_finaliser_slice(&r->finaliser, &r->slab, buffer, r->session->options.pool);
-        if (r->probabilities) status = vx_probabilities_put(r->probabilities, z, err);
+    if (!vx_rows_count(made)) return status;
+    for (size_t k = made->from[outer]; k < made->end[outer] && status == VX_OK; k++) {
+        vx_rows slice = *made;
+        slice.from[outer] = k;
+        slice.end[outer] = k + 1;
+        vx_finaliser_make(&r->finaliser, &r->slab, &slice, &buffer, r->session->options.pool);
+        status = vx_probabilities_put(r->probabilities, k, err);
     }
     return status;
 }
 
-/* All tiles of one z start, then what they complete. */
-static vx_status predict_row(run_state *r, size_t row, vx_error *err) {
+/* What the step's tiles complete. */
+static vx_status finalise(run_state *r, const vx_step *step, vx_error *err) {
     vx_pool *pool = r->session->options.pool;
-    const size_t *count = r->tiles.count;
-    size_t tile[3] = {row, 0, 0}, done = row * count[1] * count[2];
-    vx_slab_begin_row(&r->slab, row, pool);
-    for (tile[1] = 0; tile[1] < count[1]; tile[1]++) {
-        for (tile[2] = 0; tile[2] < count[2]; tile[2]++) {
-            vx_status status = predict_tile(r, tile, err);
-            if (status != VX_OK) return status;
-            double fraction = (double)++done / (double)vx_tiles_total(&r->tiles);
-            if (vx_log_progress(r->options->log, "network", fraction))
-                return vx_fail(err, VX_ERR_CANCELLED, "cancelled");
-        }
-    }
+    vx_status status = vx_slab_finish(&r->slab, &step->finished, pool, err);
+    if (status != VX_OK) return status;
+    if (r->probabilities)
+        status = make_slices(r, &step->made, err);
+    else
+        vx_finaliser_make(&r->finaliser, &r->slab, &step->made, NULL, pool);
+    vx_slab_drop(&r->slab, &step->dropped);
+    return status;
+}
+
+/* One line of tiles along x. */
+static vx_status predict_line(run_state *r, size_t number, vx_error *err) {
+    vx_step step;
+    vx_frontier_step(&r->frontier, number, r->probabilities != NULL, &step);
     double start = seconds();
-    vx_status status = vx_slab_end_row(&r->slab, row, pool, err);
-    if (status == VX_OK) status = finalise_ready(r, err);
+    vx_slab_start(&r->slab, &step.started, r->session->options.pool);
+    r->times->accumulate += seconds() - start;
+    size_t count = r->tiles.count[2], *x = &step.tile[2];
+    for (*x = 0; *x < count; ++*x) {
+        vx_status status = predict_tile(r, step.tile, err);
+        if (status != VX_OK) return status;
+        double done = (double)(number * count + *x + 1);
+        if (vx_log_progress(r->options->log, "network", done / (double)vx_tiles_total(&r->tiles)))
+            return vx_fail(err, VX_ERR_CANCELLED, "cancelled");
+    }
+    start = seconds();
+    vx_status status = finalise(r, &step, err);
     r->times->finalise += seconds() - start;
     return status;
 }
 
 static vx_status predict_image(run_state *r, const vx_route *route, vx_mask *mask, vx_error *err) {
     vx_status status = allocate(r, route, mask, err);
-    for (size_t row = 0; status == VX_OK && row < r->tiles.count[0]; row++)
-        status = predict_row(r, row, err);
+    size_t lines = status == VX_OK ? vx_frontier_steps(&r->frontier) : 0;
+    for (size_t i = 0; status == VX_OK && i < lines; i++) status = predict_line(r, i, err);
     if (status == VX_OK && r->probabilities) {
         double start = seconds();
         status = vx_probabilities_finish(r->probabilities, err);
@@ -303,7 +381,7 @@ static vx_status predict_image(run_state *r, const vx_route *route, vx_mask *mas
     return status;
 }
 
-vx_status vx_session_predict(vx_session *session, const vx_volume *volume,
+vx_status vx_session_predict(vx_session *session, vx_volume *volume,
                              const vx_predict_options *options, vx_mask **mask,
                              vx_predict_times *times, vx_error *err) {
     const vx_predict_options defaults = {0};
@@ -320,7 +398,8 @@ vx_status vx_session_predict(vx_session *session, const vx_volume *volume,
     double start = seconds();
     vx_route route;
     vx_volume *image = NULL;
-    status = vx_prepare(session->model->recipe, volume, session->options.pool, &route, &image, err);
+    status = vx_prepare(session->model->recipe, volume, options->consume, session->options.pool,
+                        &route, &image, err);
     times->preprocess = seconds() - start;
     vx_mask *result = NULL;
     if (status == VX_OK) status = vx_mask_create(&volume->geo, session->mask_bytes, &result, err);

@@ -29,15 +29,24 @@ void vx_session_free(vx_session *session);
 /* One line for people: the device. */
 void vx_session_describe(const vx_session *session, char *text, size_t bytes);
 
+/* What a prediction is asked for that changes its memory. */
+typedef struct vx_predict_wants {
+    bool probabilities;
+    bool consume; /* see vx_predict_options */
+} vx_predict_wants;
+
 typedef struct vx_predict_plan {
     size_t tiles;
+    size_t weight_bytes;      /* packed weights: held since the session was made */
     size_t network_bytes;     /* arena + packed weights */
-    size_t accumulator_bytes; /* one tile in and out, sliding slab of logits, resampling rows */
-    size_t volume_bytes;      /* the most that the image's copies (cropped, turned, at the model's
-                                 spacing, the resampler's between) or the last one and the mask take */
-    size_t peak_bytes; /* all that the session holds at its highest; the caller's volume, a few
-                          rows of scratch and a sink for probabilities are not counted */
-    double flops;      /* of all tiles and mirrored passes */
+    size_t accumulator_bytes; /* one tile in and out, logits that are not finished, resampling rows,
+                                 slices of probabilities */
+    size_t volume_bytes;      /* the most that the volume given and its copies (cropped, turned, at
+                                 the model's spacing, the resampler's between), or those that are left
+                                 and the mask, take */
+    size_t peak_bytes;        /* all that is held at the highest, the volume given and the weights
+                                 among it; about a slice a worker of scratch is not counted */
+    double flops;             /* of all tiles and mirrored passes */
 } vx_predict_plan;
 
 typedef struct vx_predict_times {
@@ -53,22 +62,26 @@ typedef vx_status (*vx_slice_sink)(void *user_data, size_t z, const float *data,
 typedef struct vx_predict_options {
     const vx_log *log;
     bool force;         /* ignore the field-of-view check (warn) */
+    bool consume;       /* the volume's voxels may be changed and freed: its data is NULL afterwards
+                           (also after a failure past the checks of the input) */
     vx_slice_sink sink; /* NULL: masks only */
     void *sink_data;
 } vx_predict_options;
 
 /* Bytes and work for a volume of this geometry, before anything is allocated. What cropping to
- * non-zero will save is not known yet: the numbers are those of the whole volume. */
-vx_status vx_session_plan(const vx_session *session, const vx_geometry *geo, vx_predict_plan *out,
-                          vx_error *err);
+ * non-zero will save is not known yet: the numbers are those of the whole volume. wants NULL: a
+ * mask alone, from a volume that stays. */
+vx_status vx_session_plan(const vx_session *session, const vx_geometry *geo,
+                          const vx_predict_wants *wants, vx_predict_plan *out, vx_error *err);
 
 /* The whole way: orient, crop, normalise, resample, tiles, sliding accumulation, resample + argmax,
  * undo. mask is on volume's grid with volume's source; values are the recipe's label values. The
- * recipe's postprocessing is the caller's to apply (infer/postprocess.h). volume is not changed.
+ * recipe's postprocessing is the caller's to apply (infer/postprocess.h). volume is not changed,
+ * unless options->consume.
  * VX_ERR_INPUT: channel count, NaN voxels, no contrast in any channel (one of several: a warning);
  * VX_ERR_MODEL: field of view, NaN or infinity in the logits; VX_ERR_CANCELLED. times may be NULL;
  * options too. */
-vx_status vx_session_predict(vx_session *session, const vx_volume *volume,
+vx_status vx_session_predict(vx_session *session, vx_volume *volume,
                              const vx_predict_options *options, vx_mask **mask,
                              vx_predict_times *times, vx_error *err);
 

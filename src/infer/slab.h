@@ -1,9 +1,8 @@
-/* Float32 accumulation of weighted logits in a slab that slides along z.
+/* Float32 accumulation of weighted logits, in the rows that the frontier (infer/frontier.h) needs
+ * at a time. A row is all x and all classes of one (z, y) of the volume; padding has no rows.
  *
- * Tiles come in rows of equal z start. Once the row at z start s is added, no later tile touches a
- * slice before the next row's start: those slices are finished, and the slab's memory moves on. It
- * holds patch z + 1 slices of the volume (never its padding): the patch, and the last finished
- * slice, because linear resampling reads two neighbours.
+ * Rows live in one block of as many slots as are ever needed; a started row takes a free slot, a
+ * dropped one gives it back.
  *
  * Every voxel gets its tiles in the order in which they are added, on whichever thread: the bits do
  * not depend on the number of workers.
@@ -11,38 +10,44 @@
 #ifndef VX_INFER_SLAB_H
 #define VX_INFER_SLAB_H
 
+#include <stdint.h>
+
+#include "infer/frontier.h"
 #include "infer/tiles.h"
 
 typedef struct vx_slab {
     const vx_tiles *tiles; /* borrowed */
     size_t classes;
-    size_t depth;    /* slices in memory; slice z lies in slot z % depth */
-    size_t covered;  /* slices below were started (set to zero, being added to) */
-    size_t finished; /* slices below are divided by their weights */
-    float *data;     /* [slot][y][x][class] */
+    size_t row_floats; /* x * classes */
+    uint32_t *slot;    /* [z][y]: where a row lives, from its start to its drop */
+    uint32_t *unused;  /* slots that are free: the last of unused_count is taken next */
+    size_t unused_count;
+    float *data; /* [slot][x][class] */
 } vx_slab;
 
-/* Bytes of the slab; false on overflow. */
-bool vx_slab_bytes(const vx_tiles *tiles, size_t classes, size_t *bytes);
-/* VX_ERR_RESOURCE with the bytes when memory is short. */
-vx_status vx_slab_create(const vx_tiles *tiles, size_t classes, vx_slab *out, vx_error *err);
+/* Bytes of a slab of so many rows; false on overflow. */
+bool vx_slab_bytes(const vx_tiles *tiles, size_t classes, size_t rows, size_t *bytes);
+/* rows: vx_frontier_rows. VX_ERR_RESOURCE with the bytes when memory is short. */
+vx_status vx_slab_create(const vx_tiles *tiles, size_t classes, size_t rows, vx_slab *out,
+                         vx_error *err);
 void vx_slab_free(vx_slab *slab);
 
-/* Starts the z row (0 .. count[0] - 1, ascending). Slices that this needs the memory of - all but
- * the last finished one - must have been read. */
-void vx_slab_begin_row(vx_slab *slab, size_t row, vx_pool *pool);
-/* Adds logits [z][y][x][class] of one tile of that row, times its Gaussian, times scale (1 / number
- * of mirrored passes; the passes are added one by one, each flipped back by flips). */
+/* Gives the rows slots and sets them to zero. */
+void vx_slab_start(vx_slab *slab, const vx_rows *rows, vx_pool *pool);
+/* Adds logits [z][y][x][class] of one tile, all of whose rows are started, times its Gaussian,
+ * times scale (1 / number of mirrored passes; the passes are added one by one, each flipped back by
+ * flips). */
 void vx_slab_add(vx_slab *slab, const size_t tile[3], const float *logits, unsigned flips,
                  float scale, vx_pool *pool);
-/* Divides the slices that no later row touches by their weights: slab->finished moves on.
- * VX_ERR_MODEL when a logit is NaN or infinite. */
-vx_status vx_slab_end_row(vx_slab *slab, size_t row, vx_pool *pool, vx_error *err);
+/* Divides the rows, which no later tile touches, by their weights. VX_ERR_MODEL when a logit is NaN
+ * or infinite. */
+vx_status vx_slab_finish(vx_slab *slab, const vx_rows *rows, vx_pool *pool, vx_error *err);
+/* Frees the rows' slots. */
+void vx_slab_drop(vx_slab *slab, const vx_rows *rows);
 
-/* [y][x][class] of a finished slice that is still in memory. */
-static inline const float *vx_slab_slice(const vx_slab *slab, size_t z) {
-    return slab->data +
-           z % slab->depth * slab->tiles->dims[1] * slab->tiles->dims[2] * slab->classes;
+/* [x][class] of a row that was started and not dropped. */
+static inline float *vx_slab_row(const vx_slab *slab, size_t z, size_t y) {
+    return slab->data + slab->slot[z * slab->tiles->dims[1] + y] * slab->row_floats;
 }
 
 #endif

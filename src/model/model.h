@@ -32,6 +32,10 @@ const char *vx_model_file_metadata(const vx_model_file *file, const char *key, s
 /* SHA-256 over the whole file, lower-case hex. */
 void vx_model_file_sha256(const vx_model_file *file, char hex[65]);
 
+/* Lets go of the mapping's pages: they no longer count as this process's memory. They come back
+ * when they are read again. */
+void vx_model_file_release(const vx_model_file *file);
+
 /* One tensor that a network reads. */
 typedef struct vx_tensor_spec {
     char name[128]; /* state-dict name */

@@ -369,6 +369,11 @@ const char *vx_model_file_metadata(const vx_model_file *file, const char *key, s
     return found->value;
 }
 
+void vx_model_file_release(const vx_model_file *file) {
+    /* A private mapping that nobody writes to: its pages are the file's. A hint may fail. */
+    (void)madvise(file->map, file->map_bytes, MADV_DONTNEED);
+}
+
 void vx_model_file_sha256(const vx_model_file *file, char hex[65]) {
     SHA2_CTX context;
     SHA256Init(&context);

@@ -233,6 +233,52 @@ static void input_as_output(void **state) {
     vx_graph_free(g);
 }
 
+/* An output in the arena: the same bits, and the memory of what was alive before it is used again.
+ */
+static void output_in_the_arena(void **state) {
+    (void)state;
+    ops_weights w = {.seed = 9};
+    vx_graph *g;
+    vx_error err = {0};
+    vx_pool *pool;
+    vx_device *device;
+    float *result[2] = {NULL, NULL}, *all[2];
+    vx_plan_info info[2];
+    const size_t n = 8 * 9 * 10 * 30;
+    assert_int_equal(vx_graph_create(&g, &err), VX_OK);
+    int x = vx_graph_input(g, (vx_shape){1, 8, 9, 10, 1});
+    for (int i = 0; i < 3; i++)
+        x = vx_graph_conv(g, x, ops_weight(&w, 16 * (i ? 16 : 1) * 27, 0.2f, 0),
+                          ops_weight(&w, 16, 1, 0), 16, three, one, one);
+    vx_graph_output(
+        g, vx_graph_linear(g, x, ops_weight(&w, 30 * 16, 0.3f, 0), ops_weight(&w, 30, 1, 0), 30));
+    assert_int_equal(vx_graph_finish(g, &err), VX_OK);
+    float *in = ops_input(g, 5);
+    assert_int_equal(vx_pool_create(2, &pool, &err), VX_OK);
+    assert_int_equal(vx_backend_cpu.open(0, pool, &device, &err), VX_OK);
+    for (int k = 0; k < 2; k++) {
+        const vx_compile_options options = {.output_in_arena = k == 1};
+        vx_plan *plan;
+        assert_int_equal(vx_backend_cpu.compile(device, g, &options, &plan, &err), VX_OK);
+        vx_backend_cpu.plan_info(plan, &info[k]);
+        assert_int_equal(info[k].output_in_arena, k);
+        unsigned char *arena = all[k] = vx_alloc(info[k].arena_bytes);
+        if (k == 0) result[k] = vx_alloc(n * sizeof(float));
+        assert_int_equal(vx_backend_cpu.run(plan, arena, in, k ? NULL : &result[0], &err), VX_OK);
+        if (k == 1) result[k] = (float *)(void *)(arena + info[k].output_offset);
+        vx_backend_cpu.plan_free(plan);
+    }
+    assert_memory_equal(result[0], result[1], n * sizeof(float));
+    assert_true(info[1].arena_bytes < info[0].arena_bytes + n * sizeof(float));
+    vx_free(result[0]);
+    for (int k = 0; k < 2; k++) vx_free(all[k]);
+    vx_free(in);
+    vx_backend_cpu.close(device);
+    vx_pool_free(pool);
+    vx_graph_free(g);
+    ops_weights_free(&w);
+}
+
 #ifdef VX_HAVE_ONEDNN
 /* A caller's OpenMP thread count is what it was. */
 static void openmp_is_left_alone(void **state) {
@@ -262,6 +308,7 @@ int main(void) {
         cmocka_unit_test(budget_and_errors),
         cmocka_unit_test(arena_is_reused),
         cmocka_unit_test(input_as_output),
+        cmocka_unit_test(output_in_the_arena),
 #ifdef VX_HAVE_ONEDNN
         cmocka_unit_test(openmp_is_left_alone),
 #endif

@@ -29,6 +29,8 @@ struct vx_plan {
     unsigned char *weights; /* one block for all steps */
     size_t weight_bytes, arena_bytes, worker_stride;
     float **value; /* of the current run */
+    bool output_in_arena;
+    size_t output; /* value, when in the arena */
     double flops;
 };
 
@@ -57,21 +59,23 @@ static vx_status prepare_steps(vx_plan *plan, bool reference, vx_error *err) {
     return VX_OK;
 }
 
-/* Lifetimes: a value lives from the step that writes it to the last one that reads it. Input and
- * outputs are the caller's memory. */
+/* Lifetimes: a value lives from the step that writes it to the last one that reads it, an output in
+ * the arena to the end. The input and other outputs are the caller's memory. */
 static vx_status place_values(vx_plan *plan, vx_error *err) {
     const vx_graph *g = plan->graph;
     for (size_t i = 0; i < g->op_count; i++) {
         vx_buffer *b = &plan->buffers[i];
         b->first = b->last = i;
         plan->home[i] = i;
-        if (g->ops[i].kind == VX_OP_INPUT || g->values[i].output) continue;
+        if (g->ops[i].kind == VX_OP_INPUT) continue;
+        if (g->values[i].output && !plan->output_in_arena) continue;
         if (!vx_mul_size(vx_shape_elements(g->values[i].shape), sizeof(float), &b->bytes))
             return vx_cpu_overflow(err);
     }
     for (size_t i = 0; i < g->op_count; i++)
         for (int k = 0; k < 2; k++)
             if (g->ops[i].in[k] >= 0) plan->buffers[g->ops[i].in[k]].last = i;
+    if (plan->output_in_arena) plan->buffers[plan->output].last = g->op_count - 1;
     return VX_OK;
 }
 
@@ -90,6 +94,17 @@ static void share_buffers(vx_plan *plan) {
     }
     /* Later sharers prolong a root: its last use is known only now, which is fine, because a value
      * is shared at its own last use only. */
+}
+
+/* Whether the graph has one output, and that not its input. */
+static bool find_output(vx_plan *plan) {
+    size_t count = 0;
+    for (size_t i = 0; i < plan->graph->op_count; i++) {
+        if (!plan->graph->values[i].output) continue;
+        plan->output = i;
+        count++;
+    }
+    return count == 1 && plan->output > 0;
 }
 
 static vx_status lay_out(vx_plan *plan, vx_error *err) {
@@ -163,6 +178,7 @@ static vx_status fill_plan(vx_plan *plan, const vx_graph *graph, const vx_compil
     if (!plan->steps || !plan->buffers || !plan->home || !plan->value)
         return vx_fail(err, VX_ERR_RESOURCE, "out of memory");
     if ((status = prepare_steps(plan, options->reference, err)) != VX_OK) return status;
+    plan->output_in_arena = options->output_in_arena && find_output(plan);
     if ((status = lay_out(plan, err)) != VX_OK) return status;
     if ((status = sum_weights(plan, err)) != VX_OK) return status;
     if ((status = check_budget(plan, options->memory_budget, err)) != VX_OK) return status;
@@ -206,7 +222,9 @@ void vx_cpu_plan_info(const vx_plan *plan, vx_plan_info *out) {
     *out = (vx_plan_info){.arena_bytes = plan->arena_bytes,
                           .weight_bytes = plan->weight_bytes,
                           .flops = plan->flops,
-                          .steps = plan->graph->op_count - 1};
+                          .steps = plan->graph->op_count - 1,
+                          .output_in_arena = plan->output_in_arena};
+    if (plan->output_in_arena) out->output_offset = plan->buffers[plan->home[plan->output]].offset;
 }
 
 /* --- run -------------------------------------------------------------------------------------- */
@@ -244,7 +262,7 @@ vx_status vx_cpu_run_plan(vx_plan *plan, void *arena, const float *in, float *co
     unsigned char *base = arena;
     size_t outputs = 0;
     for (size_t i = 0; i < g->op_count; i++) {
-        if (g->values[i].output)
+        if (g->values[i].output && !plan->output_in_arena)
             plan->value[i] = out[outputs++];
         else if (g->ops[i].kind == VX_OP_INPUT)
             plan->value[i] = (float *)(uintptr_t)in; /* no step writes its input */

@@ -223,12 +223,15 @@ static void probabilities_come_in_stored_order(void **state) {
     static const char *const codes[] = {NULL, "RAS"};
     for (size_t i = 0; i < 2; i++) {
         bench b = open_bench(&(fake_settings){.orientation = codes[i]}, 2, false);
-        for (int k = 0; k < 48; k++) {
+        for (int k = 0; k < 96; k++) {
+            /* The second: y is the frontier's outer axis wherever 33 runs along it. */
             vx_geometry geo = {.dims = {9, 8, 11}};
-            set_axes(&geo, k, 1);
+            if (k >= 48) geo = (vx_geometry){.dims = {7, 33, 9}};
+            set_axes(&geo, k % 48, 1);
             vx_volume *volume = labelled_volume(&geo, 1);
-            collector c = {.plane = 72, .classes = 4, .stop_at = SIZE_MAX};
-            c.data = malloc(11 * 72 * 4 * sizeof(float));
+            size_t plane = geo.dims[0] * geo.dims[1];
+            collector c = {.plane = plane, .classes = 4, .stop_at = SIZE_MAX};
+            c.data = malloc(geo.dims[2] * plane * 4 * sizeof(float));
             vx_predict_options options = {.sink = collect, .sink_data = &c};
             vx_mask *mask = NULL;
             assert_int_equal(vx_session_predict(b.session, volume, &options, &mask, NULL, NULL),
@@ -237,6 +240,17 @@ static void probabilities_come_in_stored_order(void **state) {
             check_probabilities(&c, volume);
             vx_mask_free(mask);
             mask = NULL;
+            options.consume = true;
+            options.sink = NULL;
+            vx_volume *used = labelled_volume(&geo, 1);
+            assert_int_equal(vx_session_predict(b.session, used, &options, &mask, NULL, NULL),
+                             VX_OK);
+            assert_null(used->data);
+            assert_mask_is_volume(mask, volume);
+            vx_mask_free(mask);
+            vx_volume_free(used);
+            mask = NULL;
+            options = (vx_predict_options){.sink = collect, .sink_data = &c};
             c.next = 0;
             c.stop_at = 4;
             assert_int_equal(vx_session_predict(b.session, volume, &options, &mask, NULL, NULL),
@@ -251,8 +265,8 @@ static void probabilities_come_in_stored_order(void **state) {
 
 /* ---- Refusals ---- */
 
-static void expect(bench *b, const vx_volume *volume, const vx_predict_options *options,
-                   vx_status want, const char *words) {
+static void expect(bench *b, vx_volume *volume, const vx_predict_options *options, vx_status want,
+                   const char *words) {
     vx_error err = {0};
     vx_mask *mask = NULL;
     assert_int_equal(vx_session_predict(b->session, volume, options, &mask, NULL, &err), want);
@@ -412,23 +426,40 @@ static void plan_counts_tiles_and_bytes(void **state) {
     vx_geometry geo = {.dims = {9, 8, 11}};
     set_axes(&geo, 40, 1);
     vx_predict_plan plan;
-    assert_int_equal(vx_session_plan(b.session, &geo, &plan, NULL), VX_OK);
+    assert_int_equal(vx_session_plan(b.session, &geo, NULL, &plan, NULL), VX_OK);
     vx_volume *volume = labelled_volume(&geo, 1);
     expect(&b, volume, NULL, VX_OK, "");
     assert_int_equal(plan.tiles * 8, fake_backend_runs);
     assert_true(plan.flops == 7.0 * (double)fake_backend_runs);
     assert_int_equal(plan.network_bytes, 123);
-    /* Axes 40: x runs along S, y along A, z along R. On RAS the tensor is 9 slices of 8 x 11; the
-     * slab has 4 + 1 of them, 4 classes. */
-    size_t slab = 5 * 8 * 11 * 4 * sizeof(float), tile = 96 * (1 + 4) * sizeof(float);
+    /* Axes 40: x runs along S, y along A, z along R. On RAS the tensor is 9 slices of 8 x 11. Tiles
+     * of 4 x 6 x 4 start at z 0, 2, 3, 5 and y 0, 2: the most rows are in memory, 30, when the
+     * second line of the second z row begins: z 2 of 6 y, z 3 to 5 of all 8. Four classes. */
+    size_t slab = 30 * 11 * 4 * sizeof(float) + (9 * 8 + 30) * sizeof(uint32_t);
+    size_t tile = 96 * (1 + 4) * sizeof(float), frontier = (4 + 2) * 4 * sizeof(size_t);
     size_t rows = 3 * (11 + 1) * 4 * sizeof(float), maps = (9 + 8 + 11) * 12;
     size_t starts = (4 + 2 + 5) * 8 + (4 + 6 + 4 + 9 + 8 + 11) * 4;
-    assert_int_equal(plan.accumulator_bytes, slab + tile + rows + maps + starts);
-    /* Two copies of the image while it is turned. */
-    assert_int_equal(plan.volume_bytes, 2 * 792 * sizeof(float));
+    assert_int_equal(plan.accumulator_bytes, slab + tile + rows + maps + starts + frontier);
+    /* The image and two copies while it is turned; one less when it may be used up. */
+    size_t image = 792 * sizeof(float);
+    assert_int_equal(plan.volume_bytes, 3 * image);
+    assert_int_equal(plan.weight_bytes, 23);
+    assert_int_equal(plan.peak_bytes, 123 + plan.accumulator_bytes + 2 * image + 792);
+    const vx_predict_wants consume = {.consume = true}, probabilities = {.probabilities = true};
+    vx_predict_plan other;
+    assert_int_equal(vx_session_plan(b.session, &geo, &consume, &other, NULL), VX_OK);
+    assert_int_equal(other.volume_bytes, 2 * image);
+    assert_int_equal(other.peak_bytes, plan.peak_bytes - image);
+    /* Whole slices: z 2 to 5, of 8 y. A slice across z for the network, one as stored, and what of
+     * the file makes one stored slice: 8 x 11, 9 x 8, 9 x 8 voxels of 4 classes. */
+    assert_int_equal(vx_session_plan(b.session, &geo, &probabilities, &other, NULL), VX_OK);
+    assert_int_equal(other.accumulator_bytes,
+                     plan.accumulator_bytes +
+                         (32 - 30) * (11 * 4 * sizeof(float) + sizeof(uint32_t)) +
+                         (8 * 11 + 2 * 9 * 8) * 4 * sizeof(float));
     vx_volume_free(volume);
     geo.dims[0] = (size_t)1 << 62;
-    assert_int_not_equal(vx_session_plan(b.session, &geo, &plan, NULL), VX_OK);
+    assert_int_not_equal(vx_session_plan(b.session, &geo, NULL, &plan, NULL), VX_OK);
     close_bench(&b);
 }
 
