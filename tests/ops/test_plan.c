@@ -242,7 +242,8 @@ static void output_in_the_arena(void **state) {
     vx_error err = {0};
     vx_pool *pool;
     vx_device *device;
-    float *result[2] = {NULL, NULL}, *all[2];
+    float *result[2] = {NULL, NULL};
+    unsigned char *all[2];
     vx_plan_info info[2];
     const size_t n = 8 * 9 * 10 * 30;
     assert_int_equal(vx_graph_create(&g, &err), VX_OK);
