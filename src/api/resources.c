@@ -46,10 +46,16 @@ static vx_status hash_fd(int fd, const vx_log *log, SHA2_CTX *sha, vx_error *err
 }
 
 vx_status vx_sha256_file(const char *path, const vx_log *log, char hex[65], vx_error *err) {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return vx_fail(err, VX_ERR_INPUT, "cannot open: %s", strerror(errno));
     SHA2_CTX sha;
     uint8_t digest[SHA256_DIGEST_LENGTH];
+    struct stat st;
+    /* O_NONBLOCK: a pipe without a writer must not hang us before we can refuse it. */
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0) return vx_fail(err, VX_ERR_INPUT, "cannot open: %s", strerror(errno));
+    if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) { /* a device may never end */
+        close(fd);
+        return vx_fail(err, VX_ERR_INPUT, "is not a regular file");
+    }
     SHA256Init(&sha);
     vx_status s = hash_fd(fd, log, &sha, err);
     close(fd);

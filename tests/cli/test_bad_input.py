@@ -50,6 +50,14 @@ def test_missing_file(model, tmp_path):
     assert "o such file" in refuse(tmp_path / "gone.nii.gz", model, tmp_path, 2)
 
 
+def test_pipe_and_device(model, tmp_path):
+    """Neither waits for a writer that never comes nor reads without end."""
+    os.mkfifo(tmp_path / "pipe.nii.gz")
+    os.symlink("/dev/zero", tmp_path / "zero.nii")
+    for name in ("pipe.nii.gz", "zero.nii"):
+        assert "not a regular file" in refuse(tmp_path / name, model, tmp_path, 2)
+
+
 def test_truncated_gzip(model, tmp_path):
     data = save(tmp_path / "s.nii.gz").read_bytes()
     for n in (20, 300, len(data) // 2, len(data) - 20):
