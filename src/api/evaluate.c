@@ -268,7 +268,7 @@ static cJSON *evaluation_json(const evaluation *e) {
         if (result->error) {
             cJSON *error = cJSON_AddObjectToObject(object, "error");
             vx_json_size(error, "code", (uint64_t)result->error->code);
-            cJSON_AddStringToObject(error, "message", result->error->text);
+            vx_json_text(error, "message", result->error->text);
             continue;
         }
         cJSON *labels = cJSON_AddArrayToObject(object, "labels");

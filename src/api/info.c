@@ -64,18 +64,18 @@ static vxm_status series_json(const vx_series *series, const vxm_info_options *o
                               cJSON *array, vxm_error *error) {
     cJSON *object = cJSON_CreateObject();
     cJSON_AddItemToArray(array, object);
-    cJSON_AddStringToObject(object, "uid", series->uid);
+    vx_json_text(object, "uid", series->uid);
     vx_json_size(object, "number", 0);
     cJSON_SetNumberValue(cJSON_GetObjectItem(object, "number"), series->number);
     if (!options->anonymous) vx_json_text(object, "description", series->description);
-    cJSON_AddStringToObject(object, "modality", series->modality);
+    vx_json_text(object, "modality", series->modality);
     vx_json_size(object, "files", series->files);
     add_image(object, &series->info);
     cJSON *problems = cJSON_AddArrayToObject(object, "problems");
     for (size_t i = 0; i < series->problem_count && i < 8; i++) {
         cJSON *problem = cJSON_CreateObject();
         cJSON_AddStringToObject(problem, "code", series->problems[i].code);
-        cJSON_AddStringToObject(problem, "message", series->problems[i].message);
+        vx_json_text(problem, "message", series->problems[i].message);
         cJSON_AddItemToArray(problems, problem);
     }
     bool usable = !series->problem_count && vx_geometry_check(&series->info.geo, NULL) == VX_OK;
