@@ -106,10 +106,19 @@ static void statistics_by_hand(void **state) {
         image->data[10 + i] = values[i];
         vx_mask_set(mask, 10 + i, 300);
     }
-    vx_label both[2] = {{.value = 300, .name = "a"}, {.value = 7, .name = "b"}};
-    vx_label_table labels = {2, both};
-    vx_label_stats stats[2];
+    /* A second label between the first one's voxels, and a value that no label has. */
+    image->data[200] = 5;
+    vx_mask_set(mask, 200, 65535);
+    vx_mask_set(mask, 201, 12);
+    image->data[201] = 1000;
+    vx_label three[3] = {
+        {.value = 300, .name = "a"}, {.value = 7, .name = "b"}, {.value = 65535, .name = "c"}};
+    vx_label_table labels = {3, three};
+    vx_label_stats stats[3];
     vx_label_statistics(image, mask, &labels, stats);
+    assert_int_equal(stats[2].label, 65535);
+    assert_int_equal(stats[2].voxels, 1);
+    assert_true(stats[2].mean == 5 && stats[2].sd == 0);
     assert_int_equal(stats[0].voxels, 4);
     assert_true(fabs(stats[0].ml - 4 * 2 / 1000.0) < 1e-15);
     assert_true(fabs(stats[0].mean - 4) < 1e-12);
