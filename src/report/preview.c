@@ -68,8 +68,8 @@ static void find_centre(const vx_mask *mask, size_t centre[3]) {
     for (int k = 0; k < 3; k++) centre[k] = count > 0 ? (size_t)lround(sum[k] / count) : n[k] / 2;
 }
 
-/* Pixels of equal size in mm; the longest edge of any plane is PANEL_MAX, or a whole number of
- * pixels a voxel below it. */
+/* Pixels of equal size in mm; the longest edge of any plane is PANEL_MAX pixels, and none is
+ * shorter than PANEL_MIN (the only case of another aspect). */
 static void size_planes(const vx_geometry *geo, plane planes[3]) {
     double spacing[3], extent[3], longest = 0;
     vx_spacing(geo, spacing);
@@ -118,7 +118,7 @@ static void draw_plane(const vx_volume *image, const vx_mask *mask, const vx_lab
             at[p->down] = p->flip_down ? n[p->down] - 1 - down : down;
             size_t i = (at[2] * n[1] + at[1]) * n[0] + at[0];
             float grey = (image->data[i] - window.low) / (window.high - window.low) * 255;
-            grey = grey < 0 ? 0 : grey > 255 ? 255 : grey;
+            grey = !(grey > 0) ? 0 : grey > 255 ? 255 : grey; /* a NaN of a flat image is 0 */
             unsigned label = vx_mask_get(mask, i);
             const vx_label *known = label ? vx_label_find(labels, label) : NULL;
             float share = !label ? 0.0F : on_outline(mask, p, at, label) ? 0.9F : 0.35F;
