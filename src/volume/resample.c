@@ -221,14 +221,16 @@ static vx_status plan_copies(plan *p, vx_error *err) {
 
 static vx_status plan_scratch(plan *p, unsigned workers, vx_error *err) {
     int a = p->axis == 0 ? 1 : 0, b = 3 - p->axis - a;
-    size_t slice = p->maps[a].out * p->maps[b].in, other = p->maps[a].in * p->maps[b].out, bytes;
-    if (other < slice) slice = other;
+    size_t slice, other, bytes;
+    if (!vx_mul_size(p->maps[a].out, p->maps[b].in, &slice) ||
+        !vx_mul_size(p->maps[a].in, p->maps[b].out, &other) ||
+        !vx_mul_size(other < slice ? other : slice, sizeof(float), &slice))
+        return vx_fail(err, VX_ERR_RESOURCE, "out of memory");
     for (int i = 0; i < 3; i++)
         if (vx_lines_scratch(&p->maps[i]) > p->line_doubles)
             p->line_doubles = vx_lines_scratch(&p->maps[i]);
     if (!vx_mul_size(p->line_doubles, sizeof(double), &bytes) ||
-        !vx_add_size(bytes, slice * sizeof(float), &bytes) ||
-        !vx_align_size(bytes, VX_ALIGN, &p->scratch_bytes) ||
+        !vx_add_size(bytes, slice, &bytes) || !vx_align_size(bytes, VX_ALIGN, &p->scratch_bytes) ||
         !vx_mul_size(p->scratch_bytes, workers, &bytes) || !(p->scratch = vx_alloc(bytes)))
         return vx_fail(err, VX_ERR_RESOURCE, "out of memory");
     return VX_OK;
