@@ -118,7 +118,7 @@ static vx_status read_gzip(vx_byte_stream *s, unsigned char *data, size_t bytes,
                            vx_error *err) {
     while (*got < bytes) {
         if (s->member_done) {
-            bool end;
+            bool end = false;
             vx_status status = next_member(s, &end, err);
             if (status != VX_OK || end) return status;
         }

@@ -147,7 +147,7 @@ static int decode(vx_builder *b, const int skips[VX_MAX_STAGES]) {
 }
 
 int vx_unet(vx_builder *b, int x) {
-    int skips[VX_MAX_STAGES];
+    int skips[VX_MAX_STAGES] = {0};
     encode(b, x, skips);
     return decode(b, skips);
 }

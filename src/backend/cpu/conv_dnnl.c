@@ -184,7 +184,7 @@ static bool is_addressable(const vx_cpu_step *step, const slab_shape *shape) {
     const vx_shape in = step->in, out = step->out;
     const size_t x[] = {shape->in_planes, in.h, in.w, in.c, sizeof(float)};
     const size_t y[] = {shape->out_planes, out.h, out.w, out.c, sizeof(float)};
-    size_t x_bytes, y_bytes;
+    size_t x_bytes = 0, y_bytes = 0;
     return vx_product(x, 5, &x_bytes) && vx_product(y, 5, &y_bytes) && x_bytes <= INT32_MAX &&
            y_bytes <= INT32_MAX;
 }
