@@ -126,8 +126,6 @@ vx_status vx_out_write(vx_out_file *file, const void *data, size_t bytes, vx_err
     return VX_OK;
 }
 
-int vx_out_fd(vx_out_file *file) { return file->fd; }
-
 void vx_out_discard(vx_out_file *file) {
     if (!file) return;
     close(file->fd);

@@ -17,8 +17,6 @@ typedef struct vx_out_file vx_out_file;
 /* All errors are VX_ERR_OUTPUT with errno's text. The final name is not touched before commit. */
 vx_status vx_out_open(const char *path, vx_out_file **out, vx_error *err);
 vx_status vx_out_write(vx_out_file *file, const void *data, size_t bytes, vx_error *err);
-/* Random access for formats whose header comes last. */
-int vx_out_fd(vx_out_file *file);
 /* fsync and rename. replace false: an existing file at the final name is an error. Frees the
  * handle. */
 vx_status vx_out_commit(vx_out_file *file, bool replace, vx_error *err);
