@@ -3,11 +3,14 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
 
 #include <cjson/cJSON.h>
+
+#include "text.h"
 
 #define SEEN 64 /* more cases than run at once */
 
@@ -36,18 +39,7 @@ bool cli_paths(void) { return out.paths; }
 
 /* ---- Messages ---- */
 
-/* File names may hold newlines and escape sequences; a message is one harmless line. */
-static void put_safe(FILE *to, const char *text) {
-    for (; *text; text++) {
-        unsigned char c = (unsigned char)*text;
-        if (c < 32 || c == 127)
-            fprintf(to, "\\x%02x", c);
-        else
-            fputc(c, to);
-    }
-}
-
-void cli_print_safe(const char *text) { put_safe(stdout, text); }
+void cli_print_safe(const char *text) { cli_put_safe(stdout, text); }
 
 void cli_progress_end(void) {
     if (out.bar_shown) fputs("\r\033[K", stderr);
@@ -60,12 +52,14 @@ static void put_json(const char *level, int code, size_t case_number, const char
     cJSON_AddStringToObject(line, "level", level);
     if (code) cJSON_AddNumberToObject(line, "code", code);
     if (case_number) cJSON_AddNumberToObject(line, "case", (double)case_number);
-    if (file && *file && out.paths) cJSON_AddStringToObject(line, "file", file);
-    char message[1024];
-    snprintf(message, sizeof message, "%s", text);
+    char *name = file && *file && out.paths ? cli_clean_utf8(file) : NULL;
+    if (name) cJSON_AddStringToObject(line, "file", name);
+    free(name);
+    char *message = cli_clean_utf8(text);
     /* What was typed as an option may be repeated; what was read from a file may not. */
-    if (!out.paths && code != VXM_ERR_USAGE) vxm_redact(message);
-    cJSON_AddStringToObject(line, "message", message);
+    if (message && !out.paths && code != VXM_ERR_USAGE) vxm_redact(message);
+    if (message) cJSON_AddStringToObject(line, "message", message);
+    free(message);
     char *json = cJSON_PrintUnformatted(line);
     if (json) fprintf(stderr, "%s\n", json);
     cJSON_free(json);
@@ -76,11 +70,11 @@ static void put_text(const char *mark, const char *file, const char *text) {
     cli_progress_end();
     fputs("voxmamba: ", stderr);
     if (file && *file) {
-        put_safe(stderr, file);
+        cli_put_safe(stderr, file);
         fputs(": ", stderr);
     }
     fputs(mark, stderr);
-    put_safe(stderr, text);
+    cli_put_safe(stderr, text);
     fputc('\n', stderr);
 }
 

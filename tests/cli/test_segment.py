@@ -2,13 +2,14 @@
 import hashlib
 import json
 import os
+import subprocess
 
 import jsonschema
 import nibabel
 import numpy as np
 import pytest
 import scipy.ndimage
-from conftest import ROOT, files, load, run, save, volume
+from conftest import PROGRAM, ROOT, environment, files, load, run, save, volume
 
 import tiny_model
 
@@ -340,6 +341,37 @@ def test_json_log(scan, model, tmp_path):
     assert bad.code == 2
     last = json.loads(bad.err.splitlines()[-1])
     assert last["level"] == "error" and last["code"] == 2 and "gone" not in bad.err
+
+
+def raw_run(*args):
+    done = subprocess.run([os.fsencode(PROGRAM), *[os.fsencode(a) for a in args]], capture_output=True,
+                          env=environment())
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("name, shown", [(b"\xff.nii", "\ufffd.nii"), (b"caf\xc3\xa9 \xed\xa0\x80.nii", None)])
+def test_json_log_is_utf8(model, tmp_path, name, shown):
+    path = os.fsencode(tmp_path) + b"/" + name
+    code, err = raw_run("segment", path, "-m", model, "-o", tmp_path / "o", "--log-format", "json", "--log-paths")
+    assert code == 2
+    last = json.loads(err.decode("utf-8").splitlines()[-1])
+    assert last["file"].endswith(shown or "/caf\u00e9 \ufffd\ufffd\ufffd.nii")
+
+
+def test_json_log_cuts_no_character(tmp_path):
+    """What is too long for a message ends somewhere in a character: still UTF-8."""
+    for shift in range(2):
+        code, err = raw_run("segment", "x.nii", "-o", "o", "--log-format", "json", "--shard",
+                            b"a" * shift + b"\xc3\xa9" * 2000)
+        assert code == 1 and json.loads(err.decode("utf-8"))["level"] == "error"
+
+
+@pytest.mark.parametrize("raw, shown", [(b"a\xc2\x9b31mb", b"a\\xc2\\x9b31mb"), (b"\xc2\x80", b"\\xc2\\x80"),
+                                        (b"\x9b2J", b"\\x9b2J"), (b"\x1b[2J\x7f\n", b"\\x1b[2J\\x7f\\x0a"),
+                                        (b"\xc2\xa0\xc3\xa9\xe2\x82\xac", b"\xc2\xa0\xc3\xa9\xe2\x82\xac")])
+def test_messages_hold_no_control_characters(model, tmp_path, raw, shown):
+    code, err = raw_run("segment", os.fsencode(tmp_path) + b"/" + raw + b".nii", "-m", model, "-o", tmp_path / "o")
+    assert code == 2 and b"/" + shown + b".nii: " in err.splitlines()[-1]
 
 
 def test_memory_is_flat_in_volume_header(model, tmp_path):
