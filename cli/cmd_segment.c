@@ -249,7 +249,8 @@ const cli_verb cli_segment = {
         "A case's files are named after it: its file name without _NNNN and ending. Beside each\n"
         "mask lies CASE.json with the hashes of input, model and output.\n"
         "Exit codes: 0 all done, 1 usage, 2 input, 3 model, 4 output, 5 device or memory,\n"
-        "6 cases of a batch failed and the rest are written, 130 SIGINT, 143 SIGTERM.",
+        "6 cases of a batch failed and the rest are written, 129 SIGHUP, 130 SIGINT,\n"
+        "143 SIGTERM.",
     .options = options,
     .option_count = sizeof options / sizeof *options,
     .run = main_segment,

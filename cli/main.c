@@ -19,7 +19,7 @@ static void print_usage(void) {
     puts("\n  voxmamba VERB --help shows a verb's options; --version the version.\n\n"
          "Exit codes: 0 all done, 1 usage, 2 input unreadable or invalid, 3 model unreadable or\n"
          "does not fit, 4 output could not be written, 5 device or memory, 6 cases of a batch\n"
-         "failed, 130 SIGINT, 143 SIGTERM.");
+         "failed, 129 SIGHUP, 130 SIGINT, 143 SIGTERM.");
 }
 
 static int print_version(void) {

@@ -22,7 +22,8 @@ int cli_progress(void *user_data, const vxm_progress *progress);
 /* Ends a progress bar that is on the screen. */
 void cli_progress_end(void);
 
-/* Catches SIGINT and SIGTERM: the progress callback then stops the work. A second one kills. */
+/* Catches SIGHUP (unless it is ignored, as under nohup), SIGINT and SIGTERM: the progress callback
+ * then stops the work. A second one kills. */
 void cli_catch_signals(void);
 /* The signal that came, or 0. */
 int cli_signal(void);

@@ -243,7 +243,8 @@ def wait_for_masks(out, count, process):
         time.sleep(0.002)
 
 
-@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129),
+                                          (signal.SIGKILL, -9)])
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_signals_leave_nothing_half_written(model, tmp_path, number, code, jobs):
     scans, out = big_batch(tmp_path), tmp_path / "out"
@@ -271,6 +272,17 @@ def test_signals_leave_nothing_half_written(model, tmp_path, number, code, jobs)
     after = stamps(out)
     for name in written:
         assert after[name] == before[name]
+
+
+def test_nohup_is_heard(model, tmp_path):
+    scans, out = big_batch(tmp_path, 6), tmp_path / "out"
+    process = subprocess.Popen(["nohup", *command("segment", scans, "-m", model, "-o", out)], env=environment(),
+                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_for_masks(out, 1, process)
+    process.send_signal(signal.SIGHUP)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert files(out) == both([f"c{i:03d}" for i in range(6)])
 
 
 def test_disk_full(model, tmp_path):
