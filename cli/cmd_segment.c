@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "api/voxmamba.h"
 #include "device.h"
@@ -130,6 +131,23 @@ static bool parse_shard(const char *text, unsigned *shard, unsigned *shards) {
     return true;
 }
 
+/* Not "-", as masks are files of their own; and an ending alone would be a hidden file. */
+static bool check_output(const char *output) {
+    static const char *const endings[] = {".nii.gz", ".nii", ".nrrd", ".seg.nrrd", ".mha"};
+    const char *slash = strrchr(output, '/'), *base = slash ? slash + 1 : output;
+    if (strcmp(output, "-") == 0) {
+        cli_usage_error("-o -: masks are not written to standard output (give a file or a folder)");
+        return false;
+    }
+    for (size_t i = 0; i < sizeof endings / sizeof *endings; i++)
+        if (strcasecmp(base, endings[i]) == 0) {
+            cli_usage_error("-o %s: an ending without a name (give one: mask%s)", output,
+                            endings[i]);
+            return false;
+        }
+    return true;
+}
+
 static bool check_args(const segment_args *args) {
     if (!args->common.operands.count && !args->channels.count) {
         cli_usage_error("segment: no input was given (see voxmamba segment --help)");
@@ -139,11 +157,11 @@ static bool check_args(const segment_args *args) {
         cli_usage_error("segment: no output was given (use -o OUT)");
         return false;
     }
-    if (args->remove_small < 0 && args->remove_small != -1) {
+    if (args->remove_small < 0) { /* NaN: not given */
         cli_usage_error("--remove-small: a volume in mm3 is not negative");
         return false;
     }
-    return true;
+    return check_output(args->output);
 }
 
 static void segment_options(const segment_args *args, vxm_segment_options *out) {
@@ -151,7 +169,7 @@ static void segment_options(const segment_args *args, vxm_segment_options *out) 
     out->format = args->format;
     out->labels = args->labels;
     out->keep_largest = args->keep_largest;
-    out->remove_small_mm3 = args->remove_small;
+    if (!isnan(args->remove_small)) out->remove_small_mm3 = args->remove_small;
     out->split = args->split;
     out->probabilities = args->probabilities;
     out->preview = args->preview;
@@ -228,7 +246,7 @@ static vxm_status run_segment(const segment_args *args) {
 }
 
 static int main_segment(int argc, char **argv) {
-    segment_args args = {.device = CLI_DEVICE_DEFAULTS, .remove_small = -1, .jobs = 1};
+    segment_args args = {.device = CLI_DEVICE_DEFAULTS, .remove_small = NAN, .jobs = 1};
     int code = VXM_ERR_USAGE;
     if (!cli_parse(&cli_segment, argc, argv, &args))
         ;

@@ -231,6 +231,13 @@ def test_output_folder_missing_or_not_writable(scan, model, tmp_path):
     assert files(tmp_path) == sorted(["file", "scan.nii.gz"] + ["locked"] * (os.geteuid() != 0))
 
 
+@pytest.mark.parametrize("name", ["-", ".nii.gz", ".NII", "sub/.nrrd", ".seg.nrrd", "./.mha"])
+def test_outputs_without_a_name(scan, model, tmp_path, name):
+    line = run("segment", scan, "-m", model, "-o", name, cwd=tmp_path).error_line(1)
+    assert f"-o {name}: " in line
+    assert files(tmp_path) == ["scan.nii.gz"]
+
+
 def test_unknown_formats(scan, model, tmp_path):
     run("segment", scan, "-m", model, "-o", tmp_path / "m.png").error_line(1)
     run("segment", scan, "-m", model, "-o", tmp_path / "o", "--format", "png").error_line(1)
@@ -360,7 +367,8 @@ def test_devices_and_precisions(scan, model, tmp_path):
 
 @pytest.mark.parametrize("args", [("--step", "0"), ("--step", "1.5"), ("--step", "nan"), ("--step", "x"),
                                   ("--threads", "0"), ("--threads", "-1"), ("--threads", "two"), ("--jobs", "0"),
-                                  ("--remove-small", "-3"), ("--threads", "99999")])
+                                  ("--remove-small", "-3"), ("--remove-small", "-1"), ("--remove-small=-0.5",),
+                                  ("--remove-small", "nan"), ("--remove-small", "-inf"), ("--threads", "99999")])
 def test_numbers(scan, model, tmp_path, args):
     run("segment", scan, "-m", model, "-o", tmp_path / "m.nii.gz", *args).error_line(1)
     assert files(tmp_path) == ["scan.nii.gz"]
