@@ -23,7 +23,7 @@ static const cli_option options[] = {
     {0, "plan", CLI_FLAG, offsetof(info_args, plan), NULL,
      "add peak memory and FLOPs of segmenting it (a model: one patch)"},
     {0, "anonymous", CLI_FLAG, offsetof(info_args, anonymous), NULL,
-     "leave out series descriptions"},
+     "leave out paths, series UIDs, descriptions and file names"},
     {0, "series", CLI_TEXT, offsetof(info_args, series), "UID|NUMBER", "this DICOM series only"},
     {'m', "model", CLI_TEXT, offsetof(info_args, model), "NAME|FILE", "the model of --plan"},
     CLI_DEVICE_OPTIONS(info_args, device),

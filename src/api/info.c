@@ -49,7 +49,7 @@ static vxm_status volume_json(const char *path, const vxm_info_options *options,
     vx_read_options read = {.series = options->series, .tolerate_geometry = true};
     vx_status s = vx_io_info(path, &read, &info, &err);
     if (s != VX_OK) return vx_api_error(error, path, s, &err);
-    vx_json_text(root, "path", path);
+    if (!options->anonymous) vx_json_text(root, "path", path);
     add_image(root, &info);
     return add_plan(root, options->session, &info.geo, error);
 }
@@ -60,11 +60,25 @@ static bool series_wanted(const vx_series *series, const char *wanted) {
     return !wanted || strcmp(wanted, series->uid) == 0 || strcmp(wanted, number) == 0;
 }
 
+/* A damaged file is told by its name, which may be a patient's. */
+static void add_problem(cJSON *problems, const vx_series_problem *problem, bool anonymous) {
+    char text[sizeof problem->message];
+    snprintf(text, sizeof text, "%s", problem->message);
+    if (anonymous && strcmp(problem->code, "damaged-files") == 0)
+        snprintf(text, sizeof text, "files cannot be read");
+    else if (anonymous)
+        vxm_redact(text);
+    cJSON *object = cJSON_CreateObject();
+    cJSON_AddStringToObject(object, "code", problem->code);
+    vx_json_text(object, "message", text);
+    cJSON_AddItemToArray(problems, object);
+}
+
 static vxm_status series_json(const vx_series *series, const vxm_info_options *options,
                               cJSON *array, vxm_error *error) {
     cJSON *object = cJSON_CreateObject();
     cJSON_AddItemToArray(array, object);
-    vx_json_text(object, "uid", series->uid);
+    if (!options->anonymous) vx_json_text(object, "uid", series->uid);
     vx_json_size(object, "number", 0);
     cJSON_SetNumberValue(cJSON_GetObjectItem(object, "number"), series->number);
     if (!options->anonymous) vx_json_text(object, "description", series->description);
@@ -72,12 +86,8 @@ static vxm_status series_json(const vx_series *series, const vxm_info_options *o
     vx_json_size(object, "files", series->files);
     add_image(object, &series->info);
     cJSON *problems = cJSON_AddArrayToObject(object, "problems");
-    for (size_t i = 0; i < series->problem_count && i < 8; i++) {
-        cJSON *problem = cJSON_CreateObject();
-        cJSON_AddStringToObject(problem, "code", series->problems[i].code);
-        vx_json_text(problem, "message", series->problems[i].message);
-        cJSON_AddItemToArray(problems, problem);
-    }
+    for (size_t i = 0; i < series->problem_count && i < 8; i++)
+        add_problem(problems, &series->problems[i], options->anonymous != 0);
     bool usable = !series->problem_count && vx_geometry_check(&series->info.geo, NULL) == VX_OK;
     return !usable ? VXM_OK : add_plan(object, options->session, &series->info.geo, error);
 }
@@ -90,7 +100,7 @@ static vxm_status folder_json(const char *path, const vxm_info_options *options,
     vx_read_options read = {0};
     vx_status s = vx_io_series(path, &read, &series, &count, &err);
     if (s != VX_OK) return vx_api_error(error, path, s, &err);
-    vx_json_text(root, "path", path);
+    if (!options->anonymous) vx_json_text(root, "path", path);
     cJSON *array = cJSON_AddArrayToObject(root, "series");
     vxm_status status = VXM_OK;
     for (size_t i = 0; i < count && status == VXM_OK; i++) {

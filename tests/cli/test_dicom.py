@@ -74,9 +74,25 @@ def test_info_lists_series(tmp_path):
     assert listed[b]["problems"] and {"code", "message"} == set(listed[b]["problems"][0])
     anonymous = run("info", tmp_path / "in", "--json", "--anonymous")
     assert "Doe" not in anonymous.out and len(json.loads(anonymous.out)["series"]) == 2
+    for secret in (a, b, "Doe", "uid", "path", str(tmp_path)):
+        assert secret not in anonymous.out
     one = json.loads(run("info", tmp_path / "in", "--json", "--series", "5").out)["series"]
     assert [s["uid"] for s in one] == [b]
     run("info", tmp_path / "in", "--series", "77").error_line(2)
+
+
+def test_anonymous_info_names_no_file(tmp_path):
+    uid = write_series(tmp_path / "Doe")
+    for name in sorted(os.listdir(tmp_path / "Doe"))[:1]:
+        data = (tmp_path / "Doe" / name).read_bytes()
+        (tmp_path / "Doe" / "Jane Roe 4711: a.dcm").write_bytes(data[:400])
+    plain = run("info", tmp_path / "Doe", "--json").out
+    assert "Roe 4711" in plain and uid in plain and str(tmp_path) in plain
+    for args in (("--json",), ()):
+        result = run("info", tmp_path / "Doe", "--anonymous", *args)
+        assert result.code == 0 and "cannot be read" in result.out
+        for secret in ("Doe", "Jane", "Roe", "4711", "a.dcm", uid, str(tmp_path)):
+            assert secret not in result.out + result.err, secret
 
 
 def test_several_series_need_a_choice(model, tmp_path):
