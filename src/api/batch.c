@@ -351,8 +351,9 @@ static vxm_status summarise(const vxm_batch *batch, bool cancelled, vxm_error *e
         if (error) *error = *own;
         return own->code;
     }
-    return vx_api_fail(error, NULL, VXM_ERR_BATCH,
-                       "%zu of %zu cases failed (the others are written)", failed, batch->count);
+    return vx_api_fail(
+        error, NULL, VXM_ERR_BATCH, "%zu of %zu cases failed (%s)", failed, batch->count,
+        batch->options.dry_run ? "a dry run: nothing is written" : "the others are written");
 }
 
 static vxm_status write_reports(const vxm_batch *batch, vxm_error *error) {

@@ -221,6 +221,13 @@ def test_dry_run_of_a_batch(scans, model, tmp_path):
     assert result.out.count("MB peak") == 5 and not (tmp_path / "out").exists()
 
 
+def test_dry_run_with_a_bad_case(scans, model, tmp_path):
+    result = run("segment", scans / "a.nii.gz", scans / "gone.nii.gz", "-m", model, "-o", tmp_path / "out", "--dry-run")
+    assert result.code == 6 and result.out.count("MB peak") == 1
+    assert "1 of 2 cases failed" in result.err and "nothing is written" in result.err
+    assert "are written" not in result.err and files(tmp_path) == []
+
+
 def big_batch(tmp_path, count=24):
     folder = tmp_path / "in"
     folder.mkdir()
