@@ -320,15 +320,14 @@ static vxm_status check_own_names(const vxm_batch *batch, vxm_error *error) {
 static vxm_status check_outputs(const vxm_batch *batch, const vx_choices *choices,
                                 vxm_error *error) {
     vxm_status s = check_own_names(batch, error);
+    if (s == VXM_OK) s = vx_outputs_check_batch(&batch->rule, &batch->list, choices, error);
     if (s == VXM_OK) s = check_new_file(batch, batch->options.report_path, error);
     if (s == VXM_OK) s = check_new_file(batch, batch->options.stats_path, error);
     for (size_t i = 0; i < batch->count && s == VXM_OK; i++) {
         vx_outputs outputs;
-        const vx_case_files *files = &batch->list.cases[batch->index[i]];
         s = vx_outputs_make(&batch->targets[i], choices, &outputs, error);
         if (s != VXM_OK) return s;
-        s = vx_outputs_check_inputs(&outputs, files->files, files->channel_count, error);
-        if (s == VXM_OK && !batch->segment.overwrite && !batch->options.resume)
+        if (!batch->segment.overwrite && !batch->options.resume)
             s = vx_outputs_check_absent(&outputs, error);
         vx_outputs_free(&outputs);
     }

@@ -177,6 +177,127 @@ vxm_status vx_outputs_check_inputs(const vx_outputs *outputs, char *const *files
     return VXM_OK;
 }
 
+/* ---- Collisions between cases ---- */
+
+/* A file that a run makes, or an input that exists. */
+typedef struct batch_file {
+    const char *owner; /* the case's name; borrowed */
+    char *path;        /* outputs own theirs */
+    dev_t device;      /* of inputs */
+    ino_t inode;
+} batch_file;
+
+typedef struct batch_files {
+    size_t count, room;
+    batch_file *items;
+} batch_files;
+
+static bool files_add(batch_files *files, batch_file file) {
+    if (files->count == files->room) {
+        size_t room = files->room ? 2 * files->room : 64;
+        batch_file *items = vx_alloc_zero(room, sizeof *items);
+        if (!items) return false;
+        if (files->count) memcpy(items, files->items, files->count * sizeof *items);
+        vx_free(files->items);
+        files->items = items;
+        files->room = room;
+    }
+    files->items[files->count++] = file;
+    return true;
+}
+
+static bool add_output(batch_files *files, const char *owner, const char *path) {
+    batch_file file = {.owner = owner, .path = vx_strdup(path)};
+    bool added = file.path && files_add(files, file);
+    if (!added) vx_free(file.path);
+    return added;
+}
+
+static vxm_status add_outputs_of(batch_files *files, const vx_output_rule *rule,
+                                 const vx_choices *choices, const char *name, vxm_error *error) {
+    vx_target target;
+    vx_outputs outputs;
+    vxm_status s = vx_target_make(rule, name, &target, error);
+    if (s != VXM_OK) return s;
+    s = vx_outputs_make(&target, choices, &outputs, error);
+    if (s == VXM_OK) {
+        bool memory = add_output(files, name, target.sidecar);
+        for (size_t i = 0; i < outputs.count && memory; i++)
+            memory = add_output(files, name, outputs.items[i].path);
+        if (!memory) s = vx_api_no_memory(error);
+        vx_outputs_free(&outputs);
+    }
+    vx_target_free(&target);
+    return s;
+}
+
+static int compare_paths(const void *a, const void *b) {
+    return strcmp(((const batch_file *)a)->path, ((const batch_file *)b)->path);
+}
+
+static int compare_inodes(const void *a, const void *b) {
+    const batch_file *f = a, *g = b;
+    if (f->device != g->device) return f->device < g->device ? -1 : 1;
+    return f->inode < g->inode ? -1 : f->inode > g->inode;
+}
+
+/* A case's name between the quotes that vxm_redact takes out, so it may hold none itself. */
+static const char *quotable(const char *name, char out[80]) {
+    snprintf(out, 80, "%s", name);
+    for (char *p = out; *p; p++)
+        if (*p == '\'') *p = '?';
+    return out;
+}
+
+static vxm_status find_collision(const batch_files *outputs, const batch_files *inputs,
+                                 vxm_error *error) {
+    char a[80], b[80];
+    for (size_t i = 0; i < outputs->count; i++) {
+        const batch_file *file = &outputs->items[i];
+        if (i && strcmp(file[-1].path, file->path) == 0)
+            return vx_api_fail(error, file->path, VXM_ERR_USAGE,
+                               "cases '%s' and '%s' would both write this file (run them into "
+                               "different folders)",
+                               quotable(file[-1].owner, a), quotable(file->owner, b));
+        struct stat st;
+        if (!inputs->count || stat(file->path, &st) != 0) continue;
+        batch_file key = {.device = st.st_dev, .inode = st.st_ino};
+        const batch_file *input =
+            bsearch(&key, inputs->items, inputs->count, sizeof key, compare_inodes);
+        if (input)
+            return vx_api_fail(error, file->path, VXM_ERR_USAGE,
+                               "an output of case '%s' would replace this input of case '%s' "
+                               "(choose another output)",
+                               quotable(file->owner, a), quotable(input->owner, b));
+    }
+    return VXM_OK;
+}
+
+vxm_status vx_outputs_check_batch(const vx_output_rule *rule, const vx_case_list *cases,
+                                  const vx_choices *choices, vxm_error *error) {
+    batch_files outputs = {0}, inputs = {0};
+    vxm_status s = VXM_OK;
+    for (size_t k = 0; k < cases->count && s == VXM_OK; k++) {
+        const vx_case_files *c = &cases->cases[k];
+        s = add_outputs_of(&outputs, rule, choices, c->name, error);
+        for (size_t i = 0; i < c->channel_count && s == VXM_OK; i++) {
+            struct stat st;
+            if (stat(c->files[i], &st) != 0) continue; /* said when it is read */
+            batch_file file = {.owner = c->name, .device = st.st_dev, .inode = st.st_ino};
+            if (!files_add(&inputs, file)) s = vx_api_no_memory(error);
+        }
+    }
+    if (s == VXM_OK) {
+        if (outputs.count) qsort(outputs.items, outputs.count, sizeof(batch_file), compare_paths);
+        if (inputs.count) qsort(inputs.items, inputs.count, sizeof(batch_file), compare_inodes);
+        s = find_collision(&outputs, &inputs, error);
+    }
+    for (size_t i = 0; i < outputs.count; i++) vx_free(outputs.items[i].path);
+    vx_free(outputs.items);
+    vx_free(inputs.items);
+    return s;
+}
+
 vxm_status vx_outputs_check_writable(const vx_outputs *outputs, vxm_error *error) {
     vx_error err;
     vx_out_file *file;

@@ -9,6 +9,7 @@
 #ifndef VX_API_OUTPUTS_H
 #define VX_API_OUTPUTS_H
 
+#include "api/cases.h"
 #include "api/internal.h"
 
 /* How all cases of a run are named. */
@@ -89,6 +90,10 @@ vxm_status vx_outputs_check_sidecar(const vx_outputs *outputs, vxm_error *error)
 /* VXM_ERR_USAGE when an output would overwrite one of the inputs. */
 vxm_status vx_outputs_check_inputs(const vx_outputs *outputs, char *const *files, size_t count,
                                    vxm_error *error);
+/* VXM_ERR_USAGE when two cases of a run (all shards) would write one file, or an output of one
+ * would overwrite an input of any. Touches nothing. */
+vxm_status vx_outputs_check_batch(const vx_output_rule *rule, const vx_case_list *cases,
+                                  const vx_choices *choices, vxm_error *error);
 /* VXM_ERR_OUTPUT unless a file can be made in the target's folder. */
 vxm_status vx_outputs_check_writable(const vx_outputs *outputs, vxm_error *error);
 /* The temporary name of item i, to be written by the caller. */

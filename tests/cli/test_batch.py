@@ -158,6 +158,34 @@ def test_two_cases_of_one_name(model, tmp_path):
     assert not (tmp_path / "o").exists()
 
 
+def test_outputs_of_two_cases_collide(tmp_path):
+    """Label b_c of case a and label c of case a_b are both a_b_c.nii.gz."""
+    import tiny_model
+    recipe = tiny_model.recipe()
+    recipe["labels"][0]["name"], recipe["labels"][1]["name"] = "b_c", "c"
+    model = tiny_model.write(str(tmp_path / "collide.safetensors"), recipe)
+    (tmp_path / "in").mkdir()
+    for name in ("a", "a_b"):
+        save(tmp_path / "in" / f"{name}.nii.gz")
+    before = files(tmp_path)
+    for more in ((), ("--overwrite",), ("--resume",), ("--dry-run",), ("--shard", "1/2")):
+        line = run("segment", tmp_path / "in", "-m", model, "-o", tmp_path / "o", "--split", *more).error_line(1)
+        assert "o/a_b_c.nii.gz: " in line and "'a'" in line and "'a_b'" in line
+    assert files(tmp_path) == before
+    segment(tmp_path / "in", model, tmp_path / "o", "--split", "--labels", "c")
+
+
+@pytest.mark.parametrize("shard", ["1/1", "1/2", "2/2"])
+def test_no_output_replaces_an_input_of_another_case(model, tmp_path, shard):
+    for name in ("a", "a_anterior"):
+        save(tmp_path / f"{name}.nii.gz")
+    before = {n: (tmp_path / n).read_bytes() for n in files(tmp_path)}
+    line = run("segment", tmp_path, "-m", model, "-o", tmp_path, "--split", "--overwrite", "--shard",
+               shard).error_line(1)
+    assert "a_anterior.nii.gz: " in line and "'a'" in line and "'a_anterior'" in line and "input" in line
+    assert {n: (tmp_path / n).read_bytes() for n in files(tmp_path)} == before
+
+
 def test_many_cases_into_one_file(scans, model, tmp_path):
     run("segment", scans, "-m", model, "-o", tmp_path / "o.nii.gz").error_line(1)
 
