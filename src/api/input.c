@@ -69,8 +69,15 @@ vxm_status vx_check_channels(const vx_case_files *files, const vx_recipe *recipe
     return s == VXM_OK ? check_count(files, recipe, channels, error) : s;
 }
 
+static vx_read_options read_options(const vxm_segment_options *options, const vx_log *log) {
+    return (vx_read_options){.series = options->series,
+                             .tolerate_geometry = options->tolerate_geometry != 0,
+                             .log = log};
+}
+
 vxm_status vx_hash_inputs(vx_case_run *run, vxm_error *error) {
     const vx_case_files *files = run->files;
+    vx_read_options options = read_options(&run->choices->options, &run->log);
     size_t n = files->channel_count;
     size_t *order = vx_alloc_zero(n, sizeof *order);
     run->hashes = vx_alloc_zero(n, sizeof *run->hashes);
@@ -80,19 +87,13 @@ vxm_status vx_hash_inputs(vx_case_run *run, vxm_error *error) {
     for (size_t k = 0; k < n && s == VXM_OK; k++) {
         vx_error err;
         const char *path = files->files[order[k]];
-        vx_status t = vx_sha256_input(path, &run->log, run->hashes[k], &err);
+        vx_status t = vx_sha256_input(path, &options, run->hashes[k], &err);
         if (t != VX_OK) s = vx_api_error(error, path, t, &err);
     }
     if (s == VXM_OK)
         vx_sha256_join((const char(*)[65])run->hashes, n, run->result->pub.input_sha256);
     vx_free(order);
     return s;
-}
-
-static vx_read_options read_options(const vxm_segment_options *options, const vx_log *log) {
-    return (vx_read_options){.series = options->series,
-                             .tolerate_geometry = options->tolerate_geometry != 0,
-                             .log = log};
 }
 
 static vxm_status check_grid(const vx_geometry *first, const vx_geometry *other, const char *path,

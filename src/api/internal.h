@@ -78,9 +78,11 @@ vxm_status vx_json_write(cJSON *root, const char *path, bool replace, vxm_error 
 
 /* SHA-256 of a file as 64 hex digits. cancel: asked now and then (may be NULL). */
 vx_status vx_sha256_file(const char *path, const vx_log *log, char hex[65], vx_error *err);
-/* One hash for everything that a reader takes from path: the file; header and data of a pair; all
- * files of a folder in the order of their names. */
-vx_status vx_sha256_input(const char *path, const vx_log *log, char hex[65], vx_error *err);
+/* One hash for everything that reading path with these options takes: of the files that vx_io_files
+ * lists, joined in its order. Errors are the reader's. options may be NULL; its log is asked for
+ * cancelling. */
+vx_status vx_sha256_input(const char *path, const vx_read_options *options, char hex[65],
+                          vx_error *err);
 /* One hash of several, in order: SHA-256 of their hex digits joined. One alone stays itself. */
 void vx_sha256_join(const char (*parts)[65], size_t count, char hex[65]);
 void vx_sha256_text(const char *text, char hex[65]);

@@ -1,11 +1,9 @@
 /* Hashes of files, and what the machine has. */
 #define _GNU_SOURCE
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <sha2.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -86,88 +84,22 @@ void vx_sha256_text(const char *text, char hex[65]) {
     to_hex(digest, hex);
 }
 
-/* The data file beside a header: X.img for X.hdr, the file that MetaImage and NRRD headers name.
- * Caller frees; NULL when the file stands alone. */
-static char *data_file_of(const char *path) {
-    static const char *const keys[] = {"ElementDataFile = ", "data file: ", "datafile: "};
-    size_t n = strlen(path);
-    const char *ending = n > 5 ? path + n - 4 : "";
-    if (strcmp(ending, ".hdr") == 0) {
-        char *data = vx_format_text("%.*s.img", (int)(n - 4), path);
-        if (data && access(data, F_OK) != 0) {
-            vx_free(data);
-            data = vx_format_text("%.*s.img.gz", (int)(n - 4), path);
-        }
-        return data;
-    }
-    if (strcmp(ending, ".img") == 0) return vx_format_text("%.*s.hdr", (int)(n - 4), path);
-    if (strcmp(ending, ".mhd") != 0 && strcmp(ending, "nhdr") != 0) return NULL;
-    FILE *f = fopen(path, "r");
-    char line[1024], *data = NULL;
-    while (f && !data && fgets(line, sizeof line, f)) {
-        line[strcspn(line, "\r\n")] = '\0';
-        for (size_t k = 0; k < sizeof keys / sizeof *keys; k++) {
-            const char *name = line + strlen(keys[k]);
-            if (strncmp(line, keys[k], strlen(keys[k])) == 0 && strcmp(name, "LOCAL") != 0)
-                data = name[0] == '/'
-                           ? vx_strdup(name)
-                           : vx_format_text("%.*s%s", (int)vx_folder_length(path), path, name);
-        }
-    }
-    if (f) fclose(f);
-    return data;
-}
-
-static int not_hidden(const struct dirent *entry) { return entry->d_name[0] != '.'; }
-
-/* Adds the hash of every regular file below folder, in the order of their names, to sha. */
-static vx_status hash_folder(const char *folder, int depth, const vx_log *log, SHA2_CTX *sha,
-                             vx_error *err) {
-    struct dirent **entries;
-    int n = scandir(folder, &entries, not_hidden, alphasort);
-    if (n < 0) return vx_fail(err, VX_ERR_INPUT, "cannot open: %s", strerror(errno));
-    vx_status s = VX_OK;
-    for (int i = 0; i < n; i++) {
-        char hex[65], *path = vx_format_text("%s/%s", folder, entries[i]->d_name);
-        struct stat st;
-        if (!path) s = vx_fail(err, VX_ERR_RESOURCE, "out of memory");
-        if (s == VX_OK && stat(path, &st) == 0) {
-            if (S_ISDIR(st.st_mode) && depth < 8) {
-                s = hash_folder(path, depth + 1, log, sha, err);
-            } else if (S_ISREG(st.st_mode)) {
-                s = vx_sha256_file(path, log, hex, err);
-                if (s == VX_OK) SHA256Update(sha, (const uint8_t *)hex, 64);
-            }
-        }
-        vx_free(path);
-        free(entries[i]);
-    }
-    free(entries);
-    return s;
-}
-
-vx_status vx_sha256_input(const char *path, const vx_log *log, char hex[65], vx_error *err) {
-    struct stat st;
+vx_status vx_sha256_input(const char *path, const vx_read_options *options, char hex[65],
+                          vx_error *err) {
+    vx_file_list files;
     hex[0] = '\0';
-    if (stat(path, &st) != 0) return vx_fail(err, VX_ERR_INPUT, "%s", strerror(errno));
-    if (S_ISDIR(st.st_mode)) {
-        SHA2_CTX sha;
-        uint8_t digest[SHA256_DIGEST_LENGTH];
-        SHA256Init(&sha);
-        vx_status s = hash_folder(path, 0, log, &sha, err);
-        SHA256Final(digest, &sha);
-        to_hex(digest, hex);
-        return s;
+    vx_status s = vx_io_files(path, options, &files, err);
+    if (s != VX_OK) return s;
+    char(*parts)[65] = vx_alloc_zero(files.count, sizeof *parts);
+    if (!parts) s = vx_fail(err, VX_ERR_RESOURCE, "out of memory");
+    for (size_t i = 0; i < files.count && s == VX_OK; i++) {
+        s = vx_sha256_file(files.paths[i], options ? options->log : NULL, parts[i], err);
+        if (s == VX_ERR_INPUT && strcmp(files.paths[i], path) != 0)
+            vx_fail_prefix(err, s, "one of its files");
     }
-    char parts[2][65];
-    vx_status s = vx_sha256_file(path, log, parts[0], err);
-    char *data = s == VX_OK ? data_file_of(path) : NULL;
-    size_t count = 1;
-    /* A missing data file is the reader's error, with the reader's words. */
-    if (data && access(data, R_OK) == 0 && vx_sha256_file(data, log, parts[1], NULL) == VX_OK)
-        count = 2;
-    vx_free(data);
-    if (s == VX_OK) vx_sha256_join((const char(*)[65])parts, count, hex);
+    if (s == VX_OK) vx_sha256_join((const char(*)[65])parts, files.count, hex);
+    vx_free(parts);
+    vx_file_list_clear(&files);
     return s;
 }
 

@@ -150,7 +150,17 @@ static vx_status dicom_read(const char *path, const vx_read_options *options, vx
     });
 }
 
-const vx_format_ops vx_dicom_ops = {dicom_info, dicom_read, nullptr, nullptr};
+static vx_status dicom_files(const char *path, const vx_read_options *options, vx_file_list *out,
+                             vx_error *err) {
+    return guarded(VX_ERR_INPUT, err, [&] {
+        const DicomSeries series = series_of(path, options);
+        refuse_problems(series);
+        vx_error e;
+        for (const DicomFile &f : series.files) check(vx_file_list_add(out, f.path.c_str(), &e), e);
+    });
+}
+
+const vx_format_ops vx_dicom_ops = {dicom_info, dicom_read, nullptr, nullptr, dicom_files};
 
 vx_status vx_dicom_series(const char *folder, const vx_read_options *options, vx_series **out,
                           size_t *count, vx_error *err) {

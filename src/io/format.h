@@ -10,6 +10,8 @@ typedef struct vx_format_ops {
     vx_status (*read_mask)(const char *path, const vx_read_options *, vx_mask **out, vx_error *err);
     vx_status (*write_mask)(const char *path, const vx_mask *, const vx_write_options *,
                             vx_error *err);
+    /* Adds to the empty list *out; io.c clears it after an error. */
+    vx_status (*files)(const char *path, const vx_read_options *, vx_file_list *out, vx_error *err);
 } vx_format_ops;
 
 extern const vx_format_ops vx_nifti_ops; /* nifti.c */

@@ -5,6 +5,7 @@
 #include <strings.h>
 #include <sys/stat.h>
 
+#include "base/memory.h"
 #include "io/byte_stream.h"
 #include "io/format.h"
 
@@ -191,6 +192,38 @@ vx_status vx_io_read_mask(const char *path, const vx_read_options *options, vx_m
     if (!row->ops->read_mask)
         return vx_fail(err, VX_ERR_INPUT, "label maps cannot be read from %s", row->name);
     return row->ops->read_mask(path, options, out, err);
+}
+
+vx_status vx_file_list_add(vx_file_list *list, const char *path, vx_error *err) {
+    if (list->count == list->room) {
+        size_t room = list->room ? 2 * list->room : 4;
+        char **paths = vx_alloc_zero(room, sizeof *paths);
+        if (!paths) return vx_fail(err, VX_ERR_RESOURCE, "out of memory");
+        if (list->count) memcpy(paths, list->paths, list->count * sizeof *paths);
+        vx_free(list->paths);
+        list->paths = paths;
+        list->room = room;
+    }
+    char *copy = vx_strdup(path);
+    if (!copy) return vx_fail(err, VX_ERR_RESOURCE, "out of memory");
+    list->paths[list->count++] = copy;
+    return VX_OK;
+}
+
+void vx_file_list_clear(vx_file_list *list) {
+    for (size_t i = 0; i < list->count; i++) vx_free(list->paths[i]);
+    vx_free(list->paths);
+    *list = (vx_file_list){0};
+}
+
+vx_status vx_io_files(const char *path, const vx_read_options *options, vx_file_list *out,
+                      vx_error *err) {
+    const format_row *row;
+    *out = (vx_file_list){0};
+    vx_status s = find_reader(path, &row, err);
+    if (s == VX_OK) s = row->ops->files(path, options, out, err);
+    if (s != VX_OK) vx_file_list_clear(out);
+    return s;
 }
 
 vx_status vx_io_series(const char *folder, const vx_read_options *options, vx_series **out,

@@ -72,6 +72,24 @@ vx_status vx_io_read(const char *path, const vx_read_options *options, vx_volume
 /* A label map: values must be whole numbers 0..65535. */
 vx_status vx_io_read_mask(const char *path, const vx_read_options *options, vx_mask **out,
                           vx_error *err);
+/* Paths of files; {0} is an empty list. */
+typedef struct vx_file_list {
+    char **paths; /* count of them, owned by the list */
+    size_t count, room;
+} vx_file_list;
+/* A copy of path goes to the list's end. VX_ERR_RESOURCE without memory; the list stays. */
+vx_status vx_file_list_add(vx_file_list *list, const char *path, vx_error *err);
+void vx_file_list_clear(vx_file_list *list); /* frees all paths; the list is empty then */
+
+/* The files whose bytes decide what vx_io_read(path, options) gives, as the reader itself finds
+ * them: one file; a pair's header, then its data; the slices of the DICOM series in their order
+ * along the volume. The same files in the same state give the same order. Paths are the caller's,
+ * or beside it. *out needs no initialisation; the caller clears it with vx_file_list_clear. Errors
+ * are those of vx_io_read as far as headers and sizes tell (VX_ERR_INPUT, VX_ERR_USAGE for a format
+ * that is not in this build, VX_ERR_CANCELLED, VX_ERR_RESOURCE); *out is empty then. No warnings:
+ * vx_io_read gives them. options->log is asked for cancelling only. */
+vx_status vx_io_files(const char *path, const vx_read_options *options, vx_file_list *out,
+                      vx_error *err);
 /* The series of a folder; caller frees *out with vx_free. */
 vx_status vx_io_series(const char *folder, const vx_read_options *options, vx_series **out,
                        size_t *count, vx_error *err);

@@ -231,5 +231,15 @@ static vx_status itk_write_mask(const char *path, const vx_mask *mask,
     return guarded(VX_ERR_OUTPUT, err, [&] { write_itk_mask(path, mask, options); });
 }
 
-const vx_format_ops vx_itk_ops = {itk_info, itk_read, itk_read_mask, itk_write_mask};
+static vx_status itk_files(const char *path, const vx_read_options *, vx_file_list *out,
+                           vx_error *err) {
+    return guarded(VX_ERR_INPUT, err, [&] {
+        const ImageHeader header = read_header(path, nullptr);
+        vx_error e;
+        check(vx_file_list_add(out, path, &e), e);
+        if (header.data_path != path) check(vx_file_list_add(out, header.data_path.c_str(), &e), e);
+    });
+}
+
+const vx_format_ops vx_itk_ops = {itk_info, itk_read, itk_read_mask, itk_write_mask, itk_files};
 }

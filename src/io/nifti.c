@@ -40,6 +40,20 @@ static char *partner(const char *path, const char *const endings[2]) {
     return name;
 }
 
+/* Of the file that holds path's header: path itself, or what belongs to an image file. NULL without
+ * memory. Free with vx_free. */
+static char *header_path(const char *path) {
+    static const char *const endings[2] = {".hdr", ".hdr.gz"};
+    bool image = ends_with(path, ".img") || ends_with(path, ".img.gz");
+    return image ? partner(path, endings) : vx_strdup(path);
+}
+
+/* The image file of a pair. NULL without memory. Free with vx_free. */
+static char *image_path(const char *path) {
+    static const char *const endings[2] = {".img", ".img.gz"};
+    return partner(path, endings);
+}
+
 /* An open file behind its header. */
 typedef struct nifti_file {
     vx_nifti_header header;
@@ -48,16 +62,12 @@ typedef struct nifti_file {
 
 static vx_status open_header(const char *path, nifti_file *f, vx_error *err) {
     unsigned char bytes[VX_NIFTI2_BYTES] = {0};
-    char *header_path = NULL;
+    char *header = header_path(path);
     f->stream = NULL;
-    if (ends_with(path, ".img") || ends_with(path, ".img.gz")) {
-        static const char *const endings[2] = {".hdr", ".hdr.gz"};
-        header_path = partner(path, endings);
-        if (!header_path) return vx_fail(err, VX_ERR_RESOURCE, "out of memory");
-    }
-    vx_status s = vx_stream_open(header_path ? header_path : path, &f->stream, err);
-    if (s != VX_OK && header_path) vx_fail_prefix(err, s, "its header file (.hdr)");
-    vx_free(header_path);
+    if (!header) return vx_fail(err, VX_ERR_RESOURCE, "out of memory");
+    vx_status s = vx_stream_open(header, &f->stream, err);
+    if (s != VX_OK && strcmp(header, path) != 0) vx_fail_prefix(err, s, "its header file (.hdr)");
+    vx_free(header);
     size_t got = 0, rest = 0;
     if (s == VX_OK) s = vx_stream_read(f->stream, bytes, VX_NIFTI1_BYTES, &got, err);
     if (s == VX_OK && got >= 4 && vx_nifti_version(bytes) == 2 && got == VX_NIFTI1_BYTES) {
@@ -86,8 +96,7 @@ static vx_status seek_voxels(const char *path, nifti_file *f, vx_error *err) {
     uint64_t behind = f->header.version == 2 ? VX_NIFTI2_BYTES : VX_NIFTI1_BYTES, got;
     vx_status s = VX_OK;
     if (f->header.pair) {
-        static const char *const endings[2] = {".img", ".img.gz"};
-        char *image = partner(path, endings);
+        char *image = image_path(path);
         if (!image) return vx_fail(err, VX_ERR_RESOURCE, "out of memory");
         vx_stream_close(f->stream);
         s = vx_stream_open(image, &f->stream, err);
@@ -321,6 +330,23 @@ static vx_status nifti_info(const char *path, const vx_read_options *options, vx
     return VX_OK;
 }
 
+static vx_status nifti_files(const char *path, const vx_read_options *options, vx_file_list *out,
+                             vx_error *err) {
+    (void)options;
+    nifti_file f;
+    vx_status s = open_header(path, &f, err);
+    if (s == VX_OK) s = seek_voxels(path, &f, err); /* a missing image file is said here */
+    vx_stream_close(f.stream);
+    if (s != VX_OK) return s;
+    char *header = header_path(path), *image = f.header.pair ? image_path(path) : NULL;
+    if (!header || (f.header.pair && !image)) s = vx_fail(err, VX_ERR_RESOURCE, "out of memory");
+    if (s == VX_OK) s = vx_file_list_add(out, header, err);
+    if (s == VX_OK && image) s = vx_file_list_add(out, image, err);
+    vx_free(header);
+    vx_free(image);
+    return s;
+}
+
 static vx_status nifti_write_mask(const char *path, const vx_mask *mask,
                                   const vx_write_options *options, vx_error *err) {
     unsigned char header[VX_NIFTI_MAX_BYTES];
@@ -340,4 +366,5 @@ static vx_status nifti_write_mask(const char *path, const vx_mask *mask,
     return s;
 }
 
-const vx_format_ops vx_nifti_ops = {nifti_info, nifti_read, nifti_read_mask, nifti_write_mask};
+const vx_format_ops vx_nifti_ops = {nifti_info, nifti_read, nifti_read_mask, nifti_write_mask,
+                                    nifti_files};

@@ -143,6 +143,25 @@ def test_resume_sees_other_options_and_models(scans, model, tmp_path):
     assert stamps(out)["a.nii.gz"] != second["a.nii.gz"]
 
 
+def test_resume_sees_the_data_file_of_a_header(model, tmp_path):
+    scan, out = tmp_path / "scan.mhd", tmp_path / "out"
+    values = np.random.default_rng(3).integers(0, 1000, (20, 24, 22)).astype("<i2")
+    scan.write_text("ObjectType = Image\nNDims = 3\nBinaryData = True\nBinaryDataByteOrderMSB = False\n"
+                    "DimSize = 22 24 20\nElementSpacing = 1 1 1\nOffset = 0 0 0\nElementType = MET_SHORT\n"
+                    "ElementDataFile=x.raw\n")
+    (tmp_path / "x.raw").write_bytes(values.tobytes())
+    options = ("--format", "nii.gz")
+    segment(scan, model, out, *options)
+    first = stamps(out)
+    segment(scan, model, out, *options, "--resume")
+    assert stamps(out) == first
+    (tmp_path / "x.raw").write_bytes(values[::-1].tobytes())  # the header stays as it was
+    segment(scan, model, out, *options, "--resume")
+    again = stamps(out)
+    assert sorted(again) == ["scan.json", "scan.nii.gz"]
+    assert all(again[name] != first[name] for name in first)
+
+
 def test_resume_and_overwrite_contradict(scans, model, tmp_path):
     run("segment", scans, "-m", model, "-o", tmp_path / "o", "--resume", "--overwrite").error_line(1)
 

@@ -105,9 +105,12 @@ static void test_hashes(void **state) {
     assert_true(fd >= 0);
     assert_int_equal(write(fd, "abc", 3), 3);
     close(fd);
-    assert_int_equal(vx_sha256_input(path, NULL, hex, &err), VX_OK);
+    assert_int_equal(vx_sha256_file(path, NULL, hex, &err), VX_OK);
     assert_string_equal(hex, abc);
+    assert_int_equal(vx_sha256_input(path, NULL, hex, &err), VX_ERR_INPUT); /* no volume */
+    assert_string_equal(hex, "");
     unlink(path);
+    assert_int_equal(vx_sha256_file(path, NULL, hex, &err), VX_ERR_INPUT);
     assert_int_equal(vx_sha256_input(path, NULL, hex, &err), VX_ERR_INPUT);
     memcpy(parts[0], abc, 65);
     memcpy(parts[1], abc, 65);

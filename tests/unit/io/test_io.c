@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -222,6 +223,64 @@ static void folders_are_dicom(void **state) {
     assert_null(v);
 }
 
+/* A 4 x 3 x 2 volume under the names header and image; both gzip-compressed where named so. */
+static void write_pair(const char *header, const char *image) {
+    nifti_bytes f;
+    unsigned char packed[NIFTI_FILE_MAX];
+    nifti1_file(&f);
+    memcpy(f.bytes + N1_MAGIC, "ni1", 4);
+    put_f32(f.bytes + N1_VOX_OFFSET, 0);
+    const char *names[2] = {header, image};
+    const unsigned char *parts[2] = {f.bytes, f.bytes + 352};
+    const size_t sizes[2] = {348, 48};
+    for (int i = 0; i < 2; i++) {
+        bool gz = strcasecmp(names[i] + strlen(names[i]) - 3, ".gz") == 0;
+        size_t n = gz ? gzip_bytes(parts[i], sizes[i], packed, sizeof packed) : sizes[i];
+        write_file(in_folder(names[i]), gz ? packed : parts[i], n);
+    }
+}
+
+static void files_of_a_volume(void **state) {
+    (void)state;
+    static const struct {
+        const char *header, *image;
+    } pairs[] = {{"p.hdr", "p.img"},
+                 {"Q.HDR", "Q.IMG"},
+                 {"r.hdr.gz", "r.img.gz"},
+                 {"S.HDR.GZ", "S.IMG.GZ"},
+                 {"t.hdr", "t.img.gz"}};
+    vx_file_list list;
+    vx_error err;
+    for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
+        write_pair(pairs[i].header, pairs[i].image);
+        for (int given = 0; given < 2; given++) {
+            const char *path = in_folder(given ? pairs[i].image : pairs[i].header);
+            if (vx_io_files(path, NULL, &list, &err) != VX_OK) fail_msg("%s: %s", path, err.text);
+            assert_int_equal(list.count, 2); /* the header first, whichever was named */
+            assert_string_equal(list.paths[0], in_folder(pairs[i].header));
+            assert_string_equal(list.paths[1], in_folder(pairs[i].image));
+            vx_file_list_clear(&list);
+        }
+        unlink(in_folder(pairs[i].image));
+        assert_int_equal(vx_io_files(in_folder(pairs[i].header), NULL, &list, &err), VX_ERR_INPUT);
+        assert_non_null(strstr(err.text, "its image file (.img)"));
+        assert_true(list.count == 0 && !list.paths);
+        unlink(in_folder(pairs[i].header));
+    }
+    nifti_bytes f;
+    nifti1_file(&f);
+    write_file(in_folder("one.nii"), f.bytes, f.size);
+    assert_int_equal(vx_io_files(in_folder("one.nii"), NULL, &list, &err), VX_OK);
+    assert_int_equal(list.count, 1);
+    assert_string_equal(list.paths[0], in_folder("one.nii"));
+    for (int i = 0; i < 99; i++) assert_int_equal(vx_file_list_add(&list, "x", &err), VX_OK);
+    assert_string_equal(list.paths[0], in_folder("one.nii"));
+    assert_string_equal(list.paths[99], "x");
+    vx_file_list_clear(&list);
+    vx_file_list_clear(&list);
+    unlink(in_folder("one.nii"));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(formats_by_name),
                                        cmocka_unit_test(masks_come_back),
@@ -229,6 +288,7 @@ int main(void) {
                                        cmocka_unit_test(long_axes_need_nifti2),
                                        cmocka_unit_test(slices_come_back),
                                        cmocka_unit_test(writers_that_fail_leave_nothing),
-                                       cmocka_unit_test(folders_are_dicom)};
+                                       cmocka_unit_test(folders_are_dicom),
+                                       cmocka_unit_test(files_of_a_volume)};
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

@@ -219,6 +219,32 @@ void one_file(void **) {
     must_refuse({"2 series", "7 (CT, 3 files)", "--series"});
 }
 
+/* All slices of the series and nothing of the other one, in their order along the volume. */
+void files_of_a_volume(void **) {
+    write_series(3, [](Slice &s) { s.name = "slice" + std::to_string(2 - s.k) + ".dcm"; });
+    write_series(3, [](Slice &s) {
+        s.series = "1.2.9";
+        s.name = "other" + std::to_string(s.k) + ".dcm";
+    });
+    vx_read_options options{};
+    for (const std::string &path : {folder, folder + "/slice1.dcm"}) {
+        vx_file_list list;
+        vx_error err{};
+        options.series = path == folder ? "1.2.3.4" : nullptr;
+        if (vx_io_files(path.c_str(), &options, &list, &err) != VX_OK) fail_msg("%s", err.text);
+        assert_int_equal(list.count, 3);
+        for (size_t k = 0; k < 3; k++)
+            assert_true(
+                fs::equivalent(list.paths[k], folder + "/slice" + std::to_string(2 - k) + ".dcm"));
+        vx_file_list_clear(&list);
+    }
+    vx_file_list list;
+    vx_error err{};
+    assert_int_equal(vx_io_files(folder.c_str(), nullptr, &list, &err), VX_ERR_INPUT);
+    assert_non_null(std::strstr(err.text, "2 series"));
+    assert_int_equal(list.count, 0);
+}
+
 /* Oblique: columns of the affine are the vectors times their spacing, negated in x and y. */
 void oblique(void **) {
     const double c = std::cos(0.3), s = std::sin(0.3);
@@ -525,6 +551,7 @@ int main() {
     const struct CMUnitTest tests[] = {
         TEST(regular),
         TEST(one_file),
+        TEST(files_of_a_volume),
         TEST(oblique),
         TEST(slopes_signs_and_syntaxes),
         TEST(gaps),

@@ -276,6 +276,46 @@ static void encodings(void **state) {
     }
 }
 
+/* The data file is listed however the header spells its key. */
+static void files_of_a_volume(void **state) {
+    (void)state;
+#define NRRD_FILE(key) NRRD_HEAD "spacings: 1 1 1\n" key
+#define MHA_FILE(key)  MHA_HEAD "ElementType = MET_UCHAR\n" key
+    static const struct {
+        const char *name, *header;
+        bool beside;
+    } cases[] = {{"f1.mhd", MHA_FILE("ElementDataFile = f.raw\n"), true},
+                 {"f2.mhd", MHA_FILE("ElementDataFile=f.raw\r\n"), true},
+                 {"f3.MHD", MHA_FILE("ElementDataFile : f.raw"), true},
+                 {"f4.mha", MHA_FILE("ElementDataFile=f.raw\n"), true},
+                 {"f5.mha", MHA_FILE("ElementDataFile = LOCAL\n"), false},
+                 {"f1.nhdr", NRRD_FILE("data file: f.raw\n"), true},
+                 {"f2.nhdr", NRRD_FILE("Data File: f.raw\r\n"), true},
+                 {"f3.nhdr", NRRD_FILE("datafile: f.raw\n"), true},
+                 {"f4.nrrd", NRRD_FILE("DataFile: f.raw\n"), true},
+                 {"f5.nrrd", NRRD_FILE("\n"), false}};
+    write_file(in_folder("f.raw"), ramp, 24);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const char *path = in_folder(cases[i].name);
+        const size_t count = cases[i].beside ? 2 : 1;
+        vx_file_list list;
+        vx_error err = {0};
+        write_image(path, cases[i].header, ramp, cases[i].beside ? 0 : 24);
+        vx_volume_free(must_read(path));
+        if (vx_io_files(path, NULL, &list, &err) != VX_OK) fail_msg("%s: %s", path, err.text);
+        if (list.count != count) fail_msg("%s: %zu files", path, list.count);
+        assert_string_equal(list.paths[0], path);
+        if (count == 2) assert_string_equal(list.paths[1], in_folder("f.raw"));
+        vx_file_list_clear(&list);
+    }
+    unlink(in_folder("f.raw"));
+    vx_file_list list;
+    vx_error err = {0};
+    assert_int_equal(vx_io_files(in_folder("f2.mhd"), NULL, &list, &err), VX_ERR_INPUT);
+    assert_non_null(strstr(err.text, "missing"));
+    assert_int_equal(list.count, 0);
+}
+
 /* Every refusal: VX_ERR_INPUT, one line with the words given here, nothing on stdout or stderr. */
 static void refuse(const char *path, const char *words) {
     vx_volume *volume = NULL;
@@ -547,7 +587,7 @@ int main(void) {
         cmocka_unit_test(encodings),        cmocka_unit_test(refused_nrrd),
         cmocka_unit_test(refused_meta),     cmocka_unit_test(damaged_streams),
         cmocka_unit_test(not_finite),       cmocka_unit_test(labels),
-        cmocka_unit_test(random_damage),
+        cmocka_unit_test(random_damage),    cmocka_unit_test(files_of_a_volume),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
