@@ -71,19 +71,24 @@ class Session:
         return self.run([sys.executable, str(HERE / "peers" / "cpu_torch.py"), *words,
                          "--threads", str(self.args.threads)], f"torch {' '.join(words)}")
 
-    def network(self, family, patch, variants, seconds=3.0, precision="fp32"):
-        """Ours, PyTorch's variants (layout, mode, scan), ours again. Returns PyTorch's rows."""
-        prefix = str(self.work / family)
+    def peer(self, family, patch, variant, seconds, precision="fp32", runs=5, warm_up_only=False):
+        """One variant (layout, mode, scan) of PyTorch, on what our last run of the family saved."""
+        layout, mode, scan = variant
+        return self.torch("network", str(self.work / family), "--patch", ",".join(map(str, patch)), "--layout", layout,
+                          "--mode", mode, "--scan", scan or "loop", "--precision", precision,
+                          "--seconds", str(seconds), "--runs", str(runs),
+                          *(["--warm-up-only"] if warm_up_only else []))
+
+    def network(self, family, patch, variants, seconds=3.0, precision="fp32", runs=5):
+        """Ours, PyTorch's variants, ours again. Returns PyTorch's rows."""
         options = ["--family", family, "--patch", ",".join(map(str, patch)), "--seconds", str(seconds),
-                   "--precision", precision]
-        # The peer compares itself with the logits of this very run.
-        if not self.ours("network", *options, "--save", prefix):
+                   "--runs", str(runs), "--precision", precision]
+        # The peer compares its logits with those of this very run.
+        if not self.ours("network", *options, "--save", str(self.work / family)):
             return []
         rows = []
-        for layout, mode, scan in variants:
-            rows += self.torch("network", prefix, "--patch", ",".join(map(str, patch)), "--layout", layout,
-                               "--mode", mode, "--scan", scan or "loop", "--precision", precision,
-                               "--seconds", str(seconds), "--runs", "5" if patch == SMALL else "3")
+        for way in variants:
+            rows += self.peer(family, patch, way, seconds, precision, runs)
         self.ours("network", *options)
         return rows
 
@@ -111,22 +116,36 @@ def measure(session, quick):
     skip = fastest(session.network("segmamba_skip", SMALL, [(eager, "eager", s) for s in scans], 3))
     best = skip[0]["scan"] if skip else "loop"
     if not quick and mode == "compile":
-        skip = fastest(skip + session.torch("network", str(session.work / "segmamba_skip"), "--layout", layout,
-                                            "--mode", mode, "--scan", best, "--seconds", "3"))
-    session.ours("split", "--seconds", "0.2", "--runs", "5")
+        skip = fastest(skip + session.peer("segmamba_skip", SMALL, (layout, mode, best), 3))
+    session.ours("split", "--patch", ",".join(map(str, SMALL)), "--seconds", "0.2", "--runs", "5")
     if quick:
-        quick_ops(session, ops)
         return
     best_skip = variant(skip[0]) if skip else (eager, "eager", "loop")
     best_twin = [variant(r) for r in twin[:1]] or [(eager, "eager", None)]
-    session.network("segmamba_skip", LARGE, [best_skip], 0)
-    session.network("none", LARGE, best_twin, 0)
+    session.network("segmamba_skip", LARGE, [best_skip], runs=2)
+    session.network("none", LARGE, best_twin, runs=2)
     for patch in CUBES:
-        session.network("segmamba_skip", patch, [best_skip], 1)
-        session.network("none", patch, best_twin, 1)
+        session.network("segmamba_skip", patch, [best_skip], 1, runs=3)
+        session.network("none", patch, best_twin, 1, runs=3)
     for family, variants in (("none", best_twin), ("segmamba_skip", [best_skip])):
         half_precision(session, family, variants)
-    quick_ops(session, ops)
+    peer_ops(session, ops)
+
+
+def prepare(session):
+    """Every compilation that measure() will ask for, so that it does not wait for compilers."""
+    loop = ("channels_last", "compile", "loop")
+    for patch in (SMALL, *CUBES, LARGE):
+        for family, ways in (("none", [("channels_last", "compile", None)]), ("segmamba_skip", [loop])):
+            if patch == SMALL and family == "none":
+                ways.append(("contiguous", "compile", None))
+            elif patch == SMALL:
+                ways += [("contiguous", "eager", "loop"), ("contiguous", "eager", "associative")]
+            session.ours("network", "--family", family, "--patch", ",".join(map(str, patch)), "--runs", "1",
+                         "--save", str(session.work / family))
+            for way in ways:
+                session.peer(family, patch, way, 0, runs=1, warm_up_only=True)
+    peer_ops(session, session.ours("ops", "--quick", "--runs", "1"), runs=1, seconds=0)
 
 
 def half_precision(session, family, variants):
@@ -136,12 +155,12 @@ def half_precision(session, family, variants):
         session.network(family, SMALL, variants, 2, "bf16")
 
 
-def quick_ops(session, ops):
+def peer_ops(session, ops, runs=5, seconds=0.5):
     """PyTorch on the ops that we measured at the start: last, as the least needed."""
     if ops:
         like = session.work / "ops.jsonl"
         like.write_text("".join(json.dumps(row) + "\n" for row in ops))
-        session.torch("ops", str(like), "--runs", "5", "--seconds", "0.5")
+        session.torch("ops", str(like), "--runs", str(runs), "--seconds", str(seconds))
 
 
 # ---------------------------------------------------------------------------------------------- the report
@@ -266,12 +285,18 @@ def main():
     parser.add_argument("--minutes", type=float, default=11.5, help="what has not begun by then is left out")
     parser.add_argument("--quick", action="store_true", help="the small patch and PyTorch's fastest scan only")
     parser.add_argument("--work", default=str(ROOT / "build" / "bench-work"), help="folder for temporary files")
+    parser.add_argument("--prepare", action="store_true", help="only compile PyTorch's variants; no results")
     parser.add_argument("--out", required=True, help="results: OUT.json and OUT.md")
     args = parser.parse_args()
     load = os.getloadavg()[0]
     if load > 0.5:
         print(f"compare_cpu.py: load {load:.1f}: the machine is not idle", file=sys.stderr)
     session = Session(args)
+    if args.prepare:
+        prepare(session)
+        for what in session.left_out:
+            print(f"compare_cpu.py: not prepared: {what}", file=sys.stderr)
+        return
     measure(session, args.quick)
     result = {"format": 1, "date": datetime.date.today().isoformat(), "commit": git("rev-parse", "--short", "HEAD"),
               "changed": bool(git("status", "--porcelain", "--untracked-files=no", "--", "src")),

@@ -1,7 +1,9 @@
 #!/bin/sh
 # The CPU benchmark on this machine, ours and PyTorch's in one go: bench/results/cpu-DATE.json and .md.
-# Takes under 12 minutes on 2 cores, with --quick under 4. Needs an idle machine and a Python with torch,
-# safetensors and a C++ compiler for torch.compile.
+# Takes under 12 minutes on 2 cores, with --quick under 4. Needs an idle machine, a C++ compiler for torch.compile
+# and a Python with torch and safetensors.
+#   --prepare        compile PyTorch's variants into build/bench-work and measure nothing: once beforehand, also on a
+#                    busy machine; without it the first run spends its time on that and leaves out what does not fit
 #   --quick          the 40x56x40 patch only, with the fastest PyTorch scan
 #   --threads N      default: all processors
 #   --python FILE    the Python that has torch (default: $VOXMAMBA_BENCH_PYTHON, else python3)
@@ -16,10 +18,11 @@ minutes=11
 while [ $# -gt 0 ]; do
     case $1 in
     --quick) quick=--quick minutes=3.5 ;;
+    --prepare) quick=--prepare minutes=60 ;;
     --threads) threads=${2:?} && shift ;;
     --python) python=${2:?} && shift ;;
     --out) out=${2:?} && shift ;;
-    *) die "unknown option $1 (--quick, --threads N, --python FILE, --out PREFIX)" ;;
+    *) die "unknown option $1 (--quick, --prepare, --threads N, --python FILE, --out PREFIX)" ;;
     esac
     shift
 done

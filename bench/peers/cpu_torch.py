@@ -101,6 +101,11 @@ def network_row(args, network, patch):
             "threads": torch.get_num_threads(), "capability": torch.backends.cpu.get_cpu_capability()}
 
 
+def agree(difference, precision):
+    if not difference < AGREEMENT[precision]:
+        sys.exit(f"cpu_torch.py: the logits differ by {difference:.1e}: not the same network")
+
+
 def run_network(args):
     nets.selective_scan = torch_scans.SCANS[args.scan]
     base = status_bytes("VmRSS")
@@ -121,6 +126,10 @@ def run_network(args):
         ours = read_f32(f"{args.prefix}.logits.f32", logits.shape)
         difference = float((logits - ours).norm() / ours.norm())
         del logits, ours
+        agree(difference, args.precision)
+        if args.warm_up_only:
+            print(f"torch {args.prefix} {args.layout}, {args.mode}, {args.scan}: ready after {warm:.1f} s", flush=True)
+            return
         whole_peak = status_bytes("VmHWM")
         forget_peak()
         times = timed(lambda k: net(inputs[(k + 1) % 2]), args.runs, args.seconds)
@@ -133,8 +142,6 @@ def run_network(args):
           f"peak {row['rss_peak_bytes'] / 1e6:.0f} MB ({row['rss_whole_peak_bytes'] / 1e6:.0f} with the warm-up), "
           f"warm-up {warm:.1f} s, logits differ by {difference:.1e}", flush=True)
     write(row, args.json)
-    if not difference < AGREEMENT[args.precision]:
-        sys.exit(f"cpu_torch.py: the logits differ by {difference:.1e}: not the same network")
 
 
 # ---------------------------------------------------------------------------------------------- single ops
@@ -207,6 +214,7 @@ def main():
     one.add_argument("--mode", choices=("eager", "compile"), default="eager")
     one.add_argument("--scan", choices=tuple(torch_scans.SCANS), default="loop")
     one.add_argument("--precision", choices=tuple(AGREEMENT), default="fp32")
+    one.add_argument("--warm-up-only", action="store_true", help="compile, check the logits, and stop")
     many = verbs.add_parser("ops", help="every op of a results file")
     many.add_argument("like", help="the lines that voxmamba_bench ops --json wrote")
     for p in (one, many):
