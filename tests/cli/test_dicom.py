@@ -10,7 +10,7 @@ pydicom = pytest.importorskip("pydicom")
 from pydicom.dataset import FileDataset, FileMetaDataset  # noqa: E402
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid  # noqa: E402
 
-NAME, PATIENT = "Doe^Jane", "PID-4711"
+NAME, PATIENT = "Doe^Jane", "PID-Q4711"
 
 
 def write_series(folder, seed=0, number=3, positions=None, description="T1 of Doe", study=None):
@@ -57,7 +57,7 @@ def test_a_folder_is_one_case(model, tmp_path):
     expected = np.array([[-1.5, 0, 0, 10], [0, -1.0, 0, 20], [0, 0, 2.0, 0], [0, 0, 0, 1]])
     assert np.abs(affine - expected).max() < 1e-4
     for text in (open(tmp_path / "r.json").read(), open(tmp_path / "m.json").read(), result.err):
-        for secret in ("Doe", "4711", "19700102", "20200304", uid, str(tmp_path)):
+        for secret in ("Doe", "Q4711", "19700102", "20200304", uid, str(tmp_path)):
             assert secret not in text, (secret, text)
 
 
@@ -85,13 +85,13 @@ def test_anonymous_info_names_no_file(tmp_path):
     uid = write_series(tmp_path / "Doe")
     for name in sorted(os.listdir(tmp_path / "Doe"))[:1]:
         data = (tmp_path / "Doe" / name).read_bytes()
-        (tmp_path / "Doe" / "Jane Roe 4711: a.dcm").write_bytes(data[:400])
+        (tmp_path / "Doe" / "Jane Roe Q4711: a.dcm").write_bytes(data[:400])
     plain = run("info", tmp_path / "Doe", "--json").out
-    assert "Roe 4711" in plain and uid in plain and str(tmp_path) in plain
+    assert "Roe Q4711" in plain and uid in plain and str(tmp_path) in plain
     for args in (("--json",), ()):
         result = run("info", tmp_path / "Doe", "--anonymous", *args)
         assert result.code == 0 and "cannot be read" in result.out
-        for secret in ("Doe", "Jane", "Roe", "4711", "a.dcm", uid, str(tmp_path)):
+        for secret in ("Doe", "Jane", "Roe", "Q4711", "a.dcm", uid, str(tmp_path)):
             assert secret not in result.out + result.err, secret
 
 
@@ -135,11 +135,11 @@ def test_studies_in_subfolders_are_a_batch(model, tmp_path):
 
 def test_errors_of_dicom_hold_no_names_in_reports(model, tmp_path):
     write_series(tmp_path / "in" / "Doe" , positions=[0, 2, 4, 7])
-    two = tmp_path / "in" / "PID-4711"
+    two = tmp_path / "in" / "PID-Q4711"
     uids = [write_series(two, 1, 4), write_series(two, 2, 5)]
     result = run("segment", tmp_path / "in", "-m", model, "-o", tmp_path / "out", "--report", tmp_path / "r.json",
                  "--log-format", "json")
     assert result.code == 6, result.err
     for text in (open(tmp_path / "r.json").read(), result.err):
-        for secret in ["Doe", "4711", str(tmp_path)] + uids:
+        for secret in ["Doe", "Q4711", str(tmp_path)] + uids:
             assert secret not in text, secret
