@@ -12,8 +12,8 @@ cmake -S . -B build/demo -G Ninja -DCMAKE_BUILD_TYPE=Release -DVOXMAMBA_TESTS=OF
     ninja -C build/demo >>build/demo.log 2>&1 || { tail -n 30 build/demo.log >&2; die "the build failed (build/demo.log)"; }
 
 voxmamba=build/demo/cli/voxmamba
-scan=sample-data/hippocampus_014.nii.gz
-truth=sample-data/hippocampus_014_labels.nii.gz
+scan=sample-data/hippocampus_380.nii.gz
+truth=sample-data/hippocampus_380_labels.nii.gz
 out=demo-output
 rm -rf "$out"
 mkdir "$out"

@@ -1,7 +1,8 @@
 """Random training patches on the GPU, in the style of nnU-Net's default augmentation.
 
-Every draw comes from a NumPy generator seeded with (seed, step): two networks trained with one seed see the
-same patches, and a resumed run goes on with the batches that it would have seen.
+Every draw comes from a NumPy generator seeded with (seed, step, place in the batch): two networks trained with one
+seed see the same patches, a resumed run goes on with the batches that it would have seen, and processes that share
+a batch draw the patches that one process would have drawn.
 """
 
 import math
@@ -15,20 +16,29 @@ JITTER = 4           # voxels that a patch may slide even where it covers the wh
 ELASTIC_VOXELS = 2.0  # sd of the displacement at the control points, one every ~8 voxels
 
 
-def random_patches(canvas, patch, batch, classes, rng):
-    """-> image (batch, channels, *patch) float32 and label (batch, *patch) int64 on the canvas's device."""
-    index = rng.integers(0, len(canvas.data), batch)
-    grid = torch.stack([_sampling_grid(canvas, i, patch, rng) for i in index])
+def random_patches(canvas, patch, mirror_axes, draws):
+    """One patch for each generator of `draws`: image (n, channels, *patch), label (n, *patch) int64 and, where the
+    canvas holds soft targets, these (n, classes, *patch), else None; on the canvas's device. Axes are z, y, x.
+    """
+    index = [int(rng.integers(0, len(canvas.data))) for rng in draws]
+    grid = torch.stack([_sampling_grid(canvas, i, patch, rng) for i, rng in zip(index, draws)])
     sampled = F.grid_sample(canvas.data[torch.as_tensor(index, device=canvas.device)], grid,
                             mode="bilinear", padding_mode="zeros", align_corners=True)
-    image, onehot = sampled[:, :canvas.channels], sampled[:, canvas.channels:]
-    label = torch.cat((1 - onehot.sum(1, keepdim=True), onehot), 1).argmax(1)
-    image = torch.stack([_intensity(x, rng) for x in image])
-    for axis in (1, 2, 3):
-        flip = torch.as_tensor(rng.random(batch) < 0.5, device=canvas.device)
-        image = torch.where(flip[:, None, None, None, None], image.flip(axis + 1), image)
-        label = torch.where(flip[:, None, None, None], label.flip(axis), label)
-    return image, label
+    image, maps = sampled[:, :canvas.channels], sampled[:, canvas.channels:].split(canvas.foreground, 1)
+    image = torch.stack([_intensity(x, rng) for x, rng in zip(image, draws)])
+    label = _with_background(maps[0]).argmax(1)
+    soft = _with_background(maps[1]) if len(maps) > 1 else None
+    for axis in mirror_axes:
+        flip = torch.as_tensor([rng.random() < 0.5 for rng in draws], device=canvas.device)
+        image = torch.where(flip[:, None, None, None, None], image.flip(axis + 2), image)
+        label = torch.where(flip[:, None, None, None], label.flip(axis + 1), label)
+        if soft is not None:
+            soft = torch.where(flip[:, None, None, None, None], soft.flip(axis + 2), soft)
+    return image, label, soft
+
+
+def _with_background(maps):
+    return torch.cat((1 - maps.sum(1, keepdim=True), maps), 1)
 
 
 def _sampling_grid(canvas, case, patch, rng):

@@ -109,20 +109,39 @@ def load_cases(folder, folds, recipe):
 
 
 class Canvas:
-    """All cases centred in one zero tensor on the device: (cases, channels + classes - 1, Z, Y, X) float32.
+    """All cases centred in one zero tensor on the device: (cases, channels + maps, Z, Y, X) float32.
 
-    The labels are stored one-hot without background, so that one trilinear sampling serves image and labels.
+    The maps are the labels one-hot without background (`foreground` of them) and, with `soft` (a list of
+    (foreground, z, y, x) probabilities, one for each case), these behind them: one trilinear sampling serves all.
     """
 
-    def __init__(self, cases, classes, patch, device):
-        self.channels, self.device = cases[0].image.shape[0], device
+    def __init__(self, cases, classes, patch, device, soft=None):
+        self.channels, self.foreground, self.device = cases[0].image.shape[0], classes - 1, device
         self.shapes = np.array([c.label.shape for c in cases])
         # Same parity in every axis as the patch keeps an unrotated sample on whole voxels.
         size = np.maximum(self.shapes.max(0), patch) + 8
         size += (size - np.array(patch)) % 2
-        self.data = torch.zeros(len(cases), self.channels + classes - 1, *size.tolist(), device=device)
+        maps = self.foreground * (1 if soft is None else 2)
+        self.data = torch.zeros(len(cases), self.channels + maps, *size.tolist(), device=device)
         for i, case in enumerate(cases):
             start = (size - case.label.shape) // 2
             box = tuple(slice(a, a + n) for a, n in zip(start, case.label.shape))
-            onehot = np.stack([case.label == k for k in range(1, classes)]).astype(np.float32)
-            self.data[(i, slice(None), *box)] = torch.from_numpy(np.concatenate((case.image, onehot))).to(device)
+            layers = [case.image, np.stack([case.label == k for k in range(1, classes)])]
+            if soft is not None:
+                layers.append(soft[i])
+            self.data[(i, slice(None), *box)] = torch.from_numpy(np.concatenate(layers).astype(np.float32)).to(device)
+
+
+def save_probabilities(folder, name, logits):
+    """logits (classes, z, y, x) of one case -> FOLDER/NAME.npz: softmax without background in steps of 1/255."""
+    probabilities = logits.float().softmax(0)[1:].cpu().numpy()
+    np.savez_compressed(Path(folder) / f"{name}.npz", probabilities=np.round(probabilities * 255).astype(np.uint8))
+
+
+def load_probabilities(folder, cases):
+    """The maps that save_probabilities wrote for these cases, float32 in [0, 1]."""
+    maps = [np.load(Path(folder) / f"{c.name}.npz")["probabilities"].astype(np.float32) / 255 for c in cases]
+    for case, m in zip(cases, maps):
+        if m.shape[1:] != case.label.shape:
+            raise ValueError(f"{folder}/{case.name}.npz: {m.shape[1:]} does not fit the case's {case.label.shape}")
+    return maps

@@ -50,13 +50,15 @@ def predict_logits(net, image, patch, mirror_axes):
     return (total / norm)[(slice(None), *inner)]
 
 
-def dice_table(net, cases, recipe, mirror, device):
-    """(cases, labels) array of Dice on the preprocessed grid."""
-    rows = []
+def predict_cases(net, cases, recipe, mirror, device):
+    """Yields each case with its logits (classes, z, y, x) on the preprocessed grid."""
     for case in cases:
         axes = recipe["mirror_axes"] if mirror else []
-        logits = predict_logits(net, torch.from_numpy(case.image).to(device), recipe["patch_zyx"], axes)
-        mask = logits.argmax(0).cpu().numpy()
-        rows.append([2 * np.sum((mask == k) & (case.label == k)) / (np.sum(mask == k) + np.sum(case.label == k))
-                     for k in range(1, recipe["network"]["classes"])])
-    return np.array(rows)
+        yield case, predict_logits(net, torch.from_numpy(case.image).to(device), recipe["patch_zyx"], axes)
+
+
+def dice_scores(case, logits):
+    """Dice of each label but the background."""
+    mask = logits.argmax(0).cpu().numpy()
+    return [2 * np.sum((mask == k) & (case.label == k)) / (np.sum(mask == k) + np.sum(case.label == k))
+            for k in range(1, logits.shape[0])]

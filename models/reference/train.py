@@ -1,10 +1,14 @@
 """Trains a recipe's network: Dice + cross-entropy with deep supervision, AdamW, cosine to zero, weight EMA.
 
     python train.py --recipe recipes/hippocampus.json --data DATA --out RUN --steps 6000 [--twin]
+    torchrun --nproc-per-node 3 train.py ...        # the same batch shared by three GPUs
 
 The number of steps, the seed and the EMA's decay are fixed beforehand; the last step's EMA weights are the
 result. Nothing is picked on the validation folds: their Dice is printed at the end for information. Run again
 with the same arguments to resume from RUN/checkpoint.pt.
+
+Soft targets against noisy labels (crossfit.sh): for each training fold, train on the others with --save-probabilities,
+which writes what that network says of the fold it has not seen; then train on all with --soft FOLDER.
 """
 
 import argparse
@@ -17,11 +21,12 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import distributed
 
 from augment import random_patches
-from data import Canvas, load_cases
+from data import Canvas, load_cases, load_probabilities, save_probabilities
 from nets import build, parameter_groups
-from predict import dice_table
+from predict import dice_scores, predict_cases
 from scan import backend_name
 
 
@@ -40,8 +45,12 @@ def arguments():
     p.add_argument("--weight-decay", type=float, default=0.03)
     p.add_argument("--ema", type=float, default=0.999)
     p.add_argument("--seed", type=int, default=1)
+    p.add_argument("--soft", type=Path, help="folder of soft targets, CASE.npz for every training case")
+    p.add_argument("--soft-weight", type=float, default=0.5, help="their share of the target; the labels have the rest")
+    p.add_argument("--save-probabilities", type=Path, help="folder for the validation cases' mirrored probabilities")
     p.add_argument("--save-every", type=float, default=60.0, help="seconds between checkpoints")
     p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    p.add_argument("--mirror-axes", type=int, nargs="*", help="override the recipe's mirror_axes (z, y, x = 0, 1, 2)")
     p.add_argument("--features", type=int, nargs="+", help="override the recipe's widths (tests)")
     p.add_argument("--patch", type=int, nargs=3, help="override the recipe's patch (tests)")
     p.add_argument("--max-cases", type=int, help="use only so many cases of each part (tests)")
@@ -56,25 +65,63 @@ def learning_rate(step, steps, peak):
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
 
 
-def dice_ce(logits, label):
-    """Cross-entropy minus soft Dice over the batch, background left out (nnU-Net's loss)."""
-    logits = logits.float()
-    prob = logits.softmax(1)[:, 1:]
-    onehot = F.one_hot(label, logits.shape[1]).movedim(-1, 1)[:, 1:].to(prob.dtype)
+class _SumOverProcesses(torch.autograd.Function):
+    """Its gradient is summed too: every process goes on to the same loss."""
+
+    @staticmethod
+    def forward(ctx, tensor):
+        total = tensor.clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx, gradient):
+        total = gradient.clone()
+        distributed.all_reduce(total)
+        return total
+
+
+def share(tensor):
+    """The sum over the processes of a distributed run; the tensor itself in a run of one."""
+    return _SumOverProcesses.apply(tensor) if distributed.is_initialized() else tensor
+
+
+def dice_ce(logits, target):
+    """Cross-entropy minus soft Dice over the whole batch, background left out (nnU-Net's loss).
+
+    target (n, classes, z, y, x): probabilities, one-hot where the labels are hard.
+    """
+    log_prob = logits.float().log_softmax(1)
+    prob, truth = log_prob[:, 1:].exp(), target[:, 1:]
     axes = (0, 2, 3, 4)
-    overlap = (prob * onehot).sum(axes)
-    dice = (2 * overlap + 1e-5) / (prob.sum(axes) + onehot.sum(axes) + 1e-5).clamp(min=1e-8)
-    return F.cross_entropy(logits, label) - dice.mean()
+    overlap, size = share(torch.stack(((prob * truth).sum(axes), (prob + truth).sum(axes))))
+    dice = (2 * overlap + 1e-5) / (size + 1e-5).clamp(min=1e-8)
+    return -(target * log_prob).sum(1).mean() - dice.mean()
 
 
-def deep_loss(outputs, label):
-    """Weights 1, 1/2, 1/4, ... from the finest head on, normalised; labels taken to each head's grid by nearest."""
+def deep_loss(outputs, target):
+    """Weights 1, 1/2, 1/4, ... from the finest head on, normalised; targets taken to each head's grid by nearest."""
     weights = [0.5 ** i for i in range(len(outputs))]
     loss = 0
     for weight, logits in zip(weights, outputs):
-        small = F.interpolate(label[:, None].float(), logits.shape[2:], mode="nearest-exact")[:, 0].long()
+        small = F.interpolate(target, logits.shape[2:], mode="nearest-exact")
         loss = loss + weight / sum(weights) * dice_ce(logits, small)
     return loss
+
+
+def training_target(label, soft, soft_weight, classes):
+    """One-hot labels, mixed with the soft targets where there are any."""
+    hard = F.one_hot(label, classes).movedim(-1, 1).float()
+    return hard if soft is None else torch.lerp(hard, soft, soft_weight)
+
+
+def average_gradients(parameters):
+    """The mean over the processes of a distributed run, in one message."""
+    flat = torch.cat([p.grad.reshape(-1) for p in parameters])
+    distributed.all_reduce(flat)
+    flat /= distributed.get_world_size()
+    for p, grad in zip(parameters, flat.split([p.numel() for p in parameters])):
+        p.grad.copy_(grad.view_as(p))
 
 
 def save(path, state):
@@ -90,18 +137,29 @@ def main():
         recipe["network"]["features"] = args.features
     if args.patch:
         recipe["patch_zyx"] = args.patch
+    if args.mirror_axes is not None:
+        recipe["mirror_axes"] = args.mirror_axes
     if args.twin:
         recipe["name"] += "_twin"
         recipe["network"]["mamba"] = {"family": "none"}
     classes, patch = recipe["network"]["classes"], recipe["patch_zyx"]
+    rank, processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    if args.batch % processes:
+        raise SystemExit(f"a batch of {args.batch} cannot be shared by {processes} processes")
     device = torch.device(args.device)
+    if processes > 1:
+        if device.type == "cuda":
+            device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+            torch.cuda.set_device(device)
+        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
     args.out.mkdir(parents=True, exist_ok=True)
 
     training = load_cases(args.data, set(args.train_folds), recipe)[:args.max_cases]
     validation = load_cases(args.data, set(args.validation_folds), recipe)[:args.max_cases]
-    canvas = Canvas(training, classes, patch, device)
+    soft = load_probabilities(args.soft, training) if args.soft else None
+    canvas = Canvas(training, classes, patch, device, soft)
 
     torch.manual_seed(args.seed)
     net = build(recipe["network"]).to(device)
@@ -115,25 +173,29 @@ def main():
         optimiser.load_state_dict(state["optimiser"])
         average, step, seconds = state["average"], state["step"], state["seconds"]
         print(f"resumed at step {step}", flush=True)
-    print(f"{recipe['name']}: {sum(p.numel() for p in weights):,} parameters, {len(training)} training cases, "
-          f"{args.steps} steps of {args.batch}, {device}, scan: {backend_name()}", flush=True)
+    if rank == 0:
+        print(f"{recipe['name']}: {sum(p.numel() for p in weights):,} parameters, {len(training)} training cases, "
+              f"{args.steps} steps of {args.batch} on {processes} x {device.type}, scan: {backend_name()}", flush=True)
 
     def checkpoint_now():
-        save(checkpoint, {"net": net.state_dict(), "optimiser": optimiser.state_dict(), "average": average,
-                          "step": step, "seconds": seconds + time.time() - begun, "recipe": recipe})
+        if rank == 0:
+            save(checkpoint, {"net": net.state_dict(), "optimiser": optimiser.state_dict(), "average": average,
+                              "step": step, "seconds": seconds + time.time() - begun, "recipe": recipe})
 
     begun = saved = time.time()
     logged, logged_at, running = step, begun, torch.zeros((), device=device)
     warm = step + 10
     last = min(args.steps, args.stop_at or args.steps)
     while step < last:
-        rng = np.random.default_rng([args.seed, step])
-        image, label = random_patches(canvas, patch, args.batch, classes, rng)
+        draws = [np.random.default_rng([args.seed, step, i]) for i in range(rank, args.batch, processes)]
+        image, label, maps = random_patches(canvas, patch, recipe["mirror_axes"], draws)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             outputs = net(image, deep=True)
-        loss = deep_loss(outputs, label)
+        loss = deep_loss(outputs, training_target(label, maps, args.soft_weight, classes))
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
+        if processes > 1:
+            average_gradients(weights)
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(step, args.steps, args.lr)
@@ -146,28 +208,40 @@ def main():
             mean, now = running.item() / (step - logged), time.time()
             if not math.isfinite(mean):
                 raise SystemExit(f"loss is {mean} at step {step}")
-            print(f"step {step} loss {mean:.4f} {(step - logged) / (now - logged_at):.2f} steps/s "
-                  f"{seconds + now - begun:.0f} s", flush=True)
+            if rank == 0:
+                print(f"step {step} loss {mean:.4f} {(step - logged) / (now - logged_at):.2f} steps/s "
+                      f"{seconds + now - begun:.0f} s", flush=True)
             logged, logged_at = step, now
             running.zero_()
         if time.time() - saved > args.save_every:
             checkpoint_now()
             saved = time.time()
     checkpoint_now()
-    if step < args.steps:
-        return
+    if processes > 1:
+        distributed.destroy_process_group()
+    if step == args.steps and rank == 0:
+        validate(net, average, validation, recipe, args, device,
+                 {"name": recipe["name"], "steps": step, "batch": args.batch, "seconds": seconds + time.time() - begun})
 
+
+def validate(net, average, cases, recipe, args, device, report):
+    """Scores the averaged weights on the validation cases, with and without mirroring -> OUT/validation.json."""
     with torch.no_grad():
-        for p, a in zip(weights, average):
+        for p, a in zip(net.parameters(), average):
             p.copy_(a)
     net.eval()
-    report = {"name": recipe["name"], "steps": step, "batch": args.batch, "seconds": seconds + time.time() - begun,
-              "cases": [c.name for c in validation]}
+    report["cases"] = [c.name for c in cases]
     for mirror in (False, True):
-        table = dice_table(net, validation, recipe, mirror, device)
-        report["dice_mirrored" if mirror else "dice"] = table.tolist()
+        rows = []
+        for case, logits in predict_cases(net, cases, recipe, mirror, device):
+            rows.append(dice_scores(case, logits))
+            if mirror and args.save_probabilities:
+                args.save_probabilities.mkdir(parents=True, exist_ok=True)
+                save_probabilities(args.save_probabilities, case.name, logits)
+        report["dice_mirrored" if mirror else "dice"] = rows
+        table = np.array(rows)
         print(f"validation Dice {'with' if mirror else 'without'} mirroring: labels {table.mean(0).round(4)}, "
-              f"mean {table.mean():.4f} over {len(validation)} cases", flush=True)
+              f"mean {table.mean():.4f} over {len(cases)} cases", flush=True)
     (args.out / "validation.json").write_text(json.dumps(report, indent=1))
 
 

@@ -29,7 +29,7 @@ fresh_root() {
     mount --bind /dev "$root/dev"
     mkdir -p "$root/data" "$root/out"
     cp "$source"/sample-data/*.nii.gz "$root/data/"
-    [ -z "$python" ] || "$python" "$source/tests/install/dicom_series.py" "$root/data/hippocampus_014.nii.gz" "$root/data/dicom"
+    [ -z "$python" ] || "$python" "$source/tests/install/dicom_series.py" "$root/data/hippocampus_380.nii.gz" "$root/data/dicom"
     chmod -R a+rX "$root/data"
     chmod 777 "$root/out"
     if inside bash -c 'exec 3<>/dev/tcp/1.1.1.1/53' 2>/dev/null; then fail "the root has a network"; fi
@@ -42,11 +42,11 @@ try() {
     rm -rf "$root"/out/*
     user_inside "$@" "$program" --version
     user_inside "$@" "$program" models | grep -q '^hippocampus ' || fail "$program finds no model"
-    user_inside "$@" "$program" segment -q /data/hippocampus_014.nii.gz -m hippocampus -o /out/mask.nii.gz \
+    user_inside "$@" "$program" segment -q /data/hippocampus_380.nii.gz -m hippocampus -o /out/mask.nii.gz \
         --preview --stats /out/stats.json --report /out/report.json
-    user_inside "$@" "$program" evaluate /out/mask.nii.gz /data/hippocampus_014_labels.nii.gz
+    user_inside "$@" "$program" evaluate /out/mask.nii.gz /data/hippocampus_380_labels.nii.gz
     for ending in seg.nrrd mha; do
-        user_inside "$@" "$program" segment -q /data/hippocampus_014.nii.gz -m hippocampus -o /out/mask.$ending
+        user_inside "$@" "$program" segment -q /data/hippocampus_380.nii.gz -m hippocampus -o /out/mask.$ending
         user_inside "$@" "$program" info /out/mask.$ending >/dev/null
     done
     for file in mask.nii.gz mask.png stats.json report.json mask.seg.nrrd mask.mha; do

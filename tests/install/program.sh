@@ -10,5 +10,5 @@ mkdir "$out"
 grep -qF "$(basename "$prefix")" "$out/models.json" || { cat "$out/models.json"; echo "the model is not the prefix's" >&2; exit 1; }
 # Sanitizers make the network minutes long, and change nothing about where files lie.
 [ -z "$(sanitizer_flags)" ] || exit 0
-"$prefix/bin/voxmamba" segment "$source/sample-data/hippocampus_014.nii.gz" -m hippocampus -o "$out/mask.nii.gz"
-"$prefix/bin/voxmamba" evaluate "$out/mask.nii.gz" "$source/sample-data/hippocampus_014_labels.nii.gz"
+"$prefix/bin/voxmamba" segment "$source/sample-data/hippocampus_380.nii.gz" -m hippocampus -o "$out/mask.nii.gz"
+"$prefix/bin/voxmamba" evaluate "$out/mask.nii.gz" "$source/sample-data/hippocampus_380_labels.nii.gz"
