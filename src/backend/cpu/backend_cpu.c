@@ -5,13 +5,14 @@
 
 vx_status vx_cpu_open_isa(vx_isa isa, vx_pool *pool, vx_device **out, vx_error *err) {
     *out = NULL;
-    const vx_kernels *kernels = vx_kernels_for(isa);
+    const vx_kernels *kernels = vx_kernels_for(isa, VX_F32);
     if (!kernels)
         return vx_fail(err, VX_ERR_RESOURCE, "this processor lacks the instruction set asked for");
     vx_device *device = vx_alloc_zero(1, sizeof *device);
     if (!device) return vx_fail(err, VX_ERR_RESOURCE, "out of memory");
     device->pool = pool;
     device->kernels = kernels;
+    device->bf16_kernels = vx_kernels_for(isa, VX_BF16);
     *out = device;
     return VX_OK;
 }

@@ -1,8 +1,12 @@
-/* Inner loops that are compiled once for each instruction set; the device picks a table at run
- * time.
+/* Inner loops that are compiled once for each instruction set and storage type; the device picks a
+ * table at run time.
  *
  * All of them are plain functions of their arguments: no threads, no allocation. Sums are taken in
  * an order that depends on the sizes only.
+ *
+ * Activations ("stored" below, void pointers) are float or bfloat16, as the table says. Sums,
+ * statistics, exponentials and the scan's state are float in both; only products of a bfloat16
+ * matrix take their factors rounded to bfloat16.
  */
 #ifndef VX_BACKEND_CPU_KERNELS_H
 #define VX_BACKEND_CPU_KERNELS_H
@@ -24,9 +28,10 @@ enum { VX_SCAN_GROUP = 16 };
  * which rows or columns are computed together. */
 typedef struct vx_gemm {
     size_t rows, taps, depth;
-    const float *const *x;           /* x[t * rows + row] points at depth numbers */
-    float *const *y;                 /* y[row] points at column 0 of the row */
-    const float *w;                  /* packed by vx_pack_gemm */
+    const void *const *x;            /* stored; x[t * rows + row] points at depth numbers */
+    void *const *y;                  /* y[row] points at column 0 of the row */
+    bool y_float;                    /* y is float, whatever is stored elsewhere */
+    const void *w;                   /* packed by vx_pack_gemm */
     const float *bias;               /* one a column, or NULL */
     size_t columns;                  /* of the packed matrix */
     size_t first_column, end_column; /* those to compute; first is a multiple of gemm_width */
@@ -46,6 +51,7 @@ typedef struct vx_scan {
 
 typedef struct vx_kernels {
     vx_isa isa;
+    vx_dtype stored; /* VX_F32 or VX_BF16 */
     const char *name;
     size_t gemm_lanes; /* columns of the packed matrix are padded to a multiple of this */
     size_t gemm_width; /* columns of one packed block: 2 * gemm_lanes */
@@ -57,29 +63,39 @@ typedef struct vx_kernels {
     void (*exp)(const float *x, size_t n, float *y);
     void (*exp2)(const float *x, size_t n, float *y);
     void (*softplus)(const float *x, size_t n, float *y); /* the identity above 20 */
-    void (*activate)(const float *x, size_t n, vx_activation act, float slope, float *y);
-    void (*add)(const float *a, const float *b, size_t n, float scale, float *y);
+    /* Stored; y may be x, a or b. */
+    void (*activate)(const void *x, size_t n, vx_activation act, float slope, void *y);
+    void (*add)(const void *a, const void *b, size_t n, float scale, void *y);
 
-    /* For each of c channels over tokens: mean and sum of squares about that mean. scratch: 2 c
-     * floats. */
-    void (*moments)(const float *x, size_t tokens, size_t c, float *scratch, double *mean,
+    /* Between float and stored; copies where stored is float. */
+    void (*narrow)(const float *x, size_t n, void *y);
+    void (*widen)(const void *x, size_t n, float *y);
+
+    /* y[k] = mean over a window of window[0] * window[1] * window[2] voxels of c stored numbers,
+     * whose first is at x; `row` and `plane` are numbers from one row or plane to the next. */
+    void (*pool)(const void *x, const size_t window[3], size_t row, size_t plane, size_t c,
+                 void *y);
+
+    /* For each of c channels over tokens (stored): mean and sum of squares about that mean.
+     * scratch: 2 c floats. */
+    void (*moments)(const void *x, size_t tokens, size_t c, float *scratch, double *mean,
                     double *m2);
-    /* y = act((x - mean) * scale + shift + residual); residual may be NULL; y may be x or
-     * residual. */
-    void (*normalise)(const float *x, size_t tokens, size_t c, const float *mean,
-                      const float *scale, const float *shift, const float *residual,
-                      vx_activation act, float slope, float *y);
-    /* y may be x. */
-    void (*layer_norm)(const float *x, size_t tokens, size_t c, const float *gamma,
-                       const float *beta, float eps, float *y);
+    /* y = act((x - mean) * scale + shift + residual); x, y and residual stored; residual may be
+     * NULL; y may be x or residual. */
+    void (*normalise)(const void *x, size_t tokens, size_t c, const float *mean, const float *scale,
+                      const float *shift, const void *residual, vx_activation act, float slope,
+                      void *y);
+    /* Stored; y may be x. */
+    void (*layer_norm)(const void *x, size_t tokens, size_t c, const float *gamma,
+                       const float *beta, float eps, void *y);
 
     /* u[t] = SiLU(bias + sum_k w[k] * x[t + k]), k < taps; rows of d numbers, a multiple of
-     * VX_SCAN_GROUP. x has tokens + taps - 1 rows, w is [taps][d]. */
+     * VX_SCAN_GROUP; u stored. x has tokens + taps - 1 rows, w is [taps][d]. */
     void (*causal_conv)(const float *x, size_t tokens, size_t d, size_t taps, const float *w,
-                        const float *bias, float *u);
-    /* For one group of VX_SCAN_GROUP channels at raw, u, skip (rows of ld floats):
+                        const float *bias, void *u);
+    /* For one group of VX_SCAN_GROUP channels at raw, u (stored), skip (rows of ld numbers):
      * delta = softplus(raw), du = delta * u, y = skip * u, in rows of VX_SCAN_GROUP. */
-    void (*scan_inputs)(const float *raw, const float *u, size_t ld, size_t tokens,
+    void (*scan_inputs)(const float *raw, const void *u, size_t ld, size_t tokens,
                         const float *skip, float *delta, float *du, float *y);
     void (*scan)(const vx_scan *s);
     /* elapsed[i] = sum of delta over the stretch, for each channel. */
@@ -91,20 +107,30 @@ typedef struct vx_kernels {
     /* y += C . (decay since the stretch's begin * h): what an incoming state h adds to a stretch
      * that was scanned from zero. du is not read, h not written. */
     void (*scan_carry)(const vx_scan *s);
-    /* out[i] = y[i] * SiLU(z[i]) for one group: y rows of VX_SCAN_GROUP; z and out rows of ld. */
-    void (*gate)(const float *y, const float *z, size_t ld, size_t tokens, float *out);
+    /* out[i] = y[i] * SiLU(z[i]) for one group: y rows of VX_SCAN_GROUP; z and out (stored) rows of
+     * ld. */
+    void (*gate)(const float *y, const void *z, size_t ld, size_t tokens, void *out);
 } vx_kernels;
 
-/* The table for isa (VX_ISA_BEST: the best that this processor runs); NULL when the processor or
- * the build lacks it. */
-const vx_kernels *vx_kernels_for(vx_isa isa);
+/* The table for isa (VX_ISA_BEST: the best that this processor runs) and a storage type; NULL when
+ * the processor or the build lacks it. bfloat16 wants a processor that multiplies it. */
+const vx_kernels *vx_kernels_for(vx_isa isa, vx_dtype stored);
 
-/* Floats of a packed matrix; false on overflow. */
+/* Address of number i of a stored array. */
+static inline void *vx_stored_at(const vx_kernels *k, void *base, size_t i) {
+    return (unsigned char *)base + i * vx_dtype_size(k->stored);
+}
+static inline const void *vx_stored_from(const vx_kernels *k, const void *base, size_t i) {
+    return (const unsigned char *)base + i * vx_dtype_size(k->stored);
+}
+
+/* Size of a packed matrix in units of a float; false on overflow. */
 bool vx_gemm_packed(const vx_kernels *k, size_t columns, size_t depth, size_t taps, size_t *floats);
 
 /* Packs w, whose element (tap, k, column) lies at w[tap * tap_step + k * depth_step + column *
- * column_step]. Padding columns are zero. */
+ * column_step]. Padding columns are zero. bfloat16 matrices hold pairs of neighbouring k, an odd
+ * last one beside a zero. */
 void vx_pack_gemm(const vx_kernels *k, const float *w, size_t columns, size_t depth, size_t taps,
-                  size_t column_step, size_t depth_step, size_t tap_step, float *out);
+                  size_t column_step, size_t depth_step, size_t tap_step, void *out);
 
 #endif

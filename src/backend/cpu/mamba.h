@@ -15,9 +15,9 @@ typedef struct vx_walk {
 } vx_walk;
 
 vx_walk vx_walk_of(const vx_scan_order *order, vx_shape shape);
-/* rows[i] = x + c * token at position t + i. */
-void vx_walk_rows(const vx_walk *walk, size_t t, size_t count, const float *x, size_t c,
-                  const float **rows);
+/* rows[i] = where the token at position t + i lies in x, whose tokens have token_bytes. */
+void vx_walk_rows(const vx_walk *walk, size_t t, size_t count, const void *x, size_t token_bytes,
+                  const void **rows);
 
 /* Offsets in floats into the step's packed weights. */
 typedef struct vx_mamba_weights {
@@ -33,7 +33,7 @@ typedef struct vx_mamba_weights {
 /* The sequence is worked off in waves; what a wave holds (in floats, offsets into the step's shared
  * scratch): */
 typedef struct vx_mamba_wave {
-    size_t z;            /* [token][padded D] */
+    size_t z;            /* [token][padded D], stored */
     size_t delta, du, y; /* [group][token][VX_SCAN_GROUP] */
     size_t dbc;          /* [token][R + 2N]: dt, B, C */
     size_t state;        /* [group][N][VX_SCAN_GROUP]: before the wave */
@@ -46,7 +46,7 @@ typedef struct vx_mamba_wave {
 typedef struct vx_mamba_local {
     size_t x_rows, y_rows; /* pointers, VX_MAMBA_BLOCK + d_conv - 1 */
     size_t raw;            /* [VX_MAMBA_BLOCK + d_conv - 1][padded D] */
-    size_t u;              /* [VX_MAMBA_BLOCK][padded D] */
+    size_t u, dt;          /* stored: [VX_MAMBA_BLOCK][padded D], [VX_MAMBA_BLOCK][R] */
     size_t h;              /* [N][VX_SCAN_GROUP] */
     size_t bytes;
 } vx_mamba_local;

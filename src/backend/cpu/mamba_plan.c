@@ -28,15 +28,15 @@ vx_walk vx_walk_of(const vx_scan_order *order, vx_shape shape) {
     return walk;
 }
 
-void vx_walk_rows(const vx_walk *walk, size_t t, size_t count, const float *x, size_t c,
-                  const float **rows) {
+void vx_walk_rows(const vx_walk *walk, size_t t, size_t count, const void *x, size_t token_bytes,
+                  const void **rows) {
     size_t fast = t % walk->dims[2], middle = t / walk->dims[2] % walk->dims[1];
     size_t slow = t / walk->dims[2] / walk->dims[1];
     for (size_t i = 0; i < count; i++) {
         const ptrdiff_t token = walk->base + (ptrdiff_t)slow * walk->stride[0] +
                                 (ptrdiff_t)middle * walk->stride[1] +
                                 (ptrdiff_t)fast * walk->stride[2];
-        rows[i] = x + token * (ptrdiff_t)c;
+        rows[i] = (const unsigned char *)x + (size_t)token * token_bytes;
         if (++fast < walk->dims[2]) continue;
         fast = 0;
         if (++middle < walk->dims[1]) continue;
@@ -97,10 +97,11 @@ static bool plan_wave(const vx_mamba *m, const vx_mamba_step *s, vx_mamba_wave *
 static bool plan_local(const vx_mamba *m, const vx_mamba_step *s, vx_mamba_local *l) {
     const size_t rows = VX_MAMBA_BLOCK + m->d_conv - 1;
     size_t *end = &l->bytes;
-    return reserve(end, rows, sizeof(float *), 1, VX_ALIGN, &l->x_rows) &&
-           reserve(end, rows, sizeof(float *), 1, VX_ALIGN, &l->y_rows) &&
+    return reserve(end, rows, sizeof(void *), 1, VX_ALIGN, &l->x_rows) &&
+           reserve(end, rows, sizeof(void *), 1, VX_ALIGN, &l->y_rows) &&
            reserve(end, rows, s->padded, sizeof(float), VX_ALIGN, &l->raw) &&
            reserve(end, VX_MAMBA_BLOCK, s->padded, sizeof(float), VX_ALIGN, &l->u) &&
+           reserve(end, VX_MAMBA_BLOCK, m->dt_rank, sizeof(float), VX_ALIGN, &l->dt) &&
            reserve(end, VX_SCAN_GROUP, m->d_state, sizeof(float), VX_ALIGN, &l->h);
 }
 

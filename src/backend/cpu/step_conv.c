@@ -16,8 +16,8 @@ typedef struct conv_step {
 typedef struct conv_job {
     const vx_cpu_step *step;
     const vx_cpu_run *run;
-    const float *x;
-    float *y;
+    const void *x;
+    void *y;
     atomic_bool failed;
 } conv_job;
 
@@ -48,7 +48,7 @@ static vx_status run_conv(const vx_cpu_step *step, const vx_cpu_run *run, vx_err
     if (!state->normed) return VX_OK;
     const float *gamma =
         (const float *)(void *)((unsigned char *)step->weights + state->conv_bytes);
-    const float *residual = op->kind == VX_OP_NORM_ACT_ADD ? run->value[op->in[1]] : NULL;
+    const void *residual = op->kind == VX_OP_NORM_ACT_ADD ? run->value[op->in[1]] : NULL;
     vx_norm_apply(&state->norm, run, gamma, gamma + step->out.c, state->conv.pieces ? job.y : job.x,
                   residual, job.y);
     return VX_OK;
@@ -131,6 +131,7 @@ vx_status vx_cpu_prepare_conv(vx_cpu_step *step, vx_error *err) {
     state->normed = kind != VX_OP_CONV && kind != VX_OP_LINEAR;
     step->in_place = kind == VX_OP_INSTANCE_NORM;
     vx_status status = VX_OK;
+    if (state->normed) step->out_float = false;
     if (kind != VX_OP_INSTANCE_NORM) status = prepare_conv(step, state, err);
     if (status != VX_OK) return status;
     step->worker_bytes = state->conv.worker_bytes;

@@ -26,8 +26,10 @@ typedef struct mamba_job {
     const vx_mamba_step *s;
     const vx_mamba *m;
     const vx_kernels *kernels;
-    const float *weights, *x; /* x, y: of one n */
-    float *wave, *y;
+    const float *weights;
+    const void *x; /* x, y: of one n */
+    void *y;
+    float *wave;
     unsigned char *locals;
     size_t local_stride;
     size_t first, tokens; /* the wave's positions in the sequence */
@@ -35,39 +37,55 @@ typedef struct mamba_job {
 
 /* A worker's scratch. */
 typedef struct local_view {
-    const float **x_rows;
-    float **y_rows;
-    float *raw, *u, *h;
+    const void **x_rows;
+    void **y_rows;
+    float *raw, *h;
+    void *u, *dt; /* stored */
 } local_view;
 
 static local_view local_of(const mamba_job *job, unsigned worker) {
     unsigned char *base = job->locals + worker * job->local_stride;
     const vx_mamba_local *at = &job->s->local;
-    return (local_view){.x_rows = (const float **)(void *)(base + at->x_rows),
-                        .y_rows = (float **)(void *)(base + at->y_rows),
+    return (local_view){.x_rows = (const void **)(void *)(base + at->x_rows),
+                        .y_rows = (void **)(void *)(base + at->y_rows),
                         .raw = (float *)(void *)(base + at->raw),
-                        .u = (float *)(void *)(base + at->u),
+                        .u = base + at->u,
+                        .dt = base + at->dt,
                         .h = (float *)(void *)(base + at->h)};
 }
 
-/* Rows of a plain matrix. */
-static void rows_of(float *y, size_t ld, size_t count, float **rows) {
+/* Rows of a plain matrix of float, and of a stored one. */
+static void rows_of(float *y, size_t ld, size_t count, void **rows) {
     for (size_t i = 0; i < count; i++) rows[i] = y + i * ld;
+}
+
+static void stored_rows(const mamba_job *job, void *y, size_t ld, size_t count, void **rows) {
+    for (size_t i = 0; i < count; i++) rows[i] = vx_stored_at(job->kernels, y, i * ld);
 }
 
 /* y = x * matrix + bias for the rows in l->x_rows and l->y_rows. */
 static void project(const mamba_job *job, const local_view *l, size_t rows, size_t depth,
-                    size_t columns, size_t matrix, const float *bias) {
+                    size_t columns, size_t matrix, const float *bias, bool y_float) {
     const vx_gemm gemm = {.rows = rows,
                           .taps = 1,
                           .depth = depth,
                           .x = l->x_rows,
                           .y = l->y_rows,
+                          .y_float = y_float,
                           .w = job->weights + matrix,
                           .bias = bias,
                           .columns = columns,
                           .end_column = columns};
     job->kernels->gemm(&gemm);
+}
+
+static size_t token_bytes(const mamba_job *job) {
+    return job->step->in.c * vx_dtype_size(job->kernels->stored);
+}
+
+/* z (stored) of the wave's token number `begin`. */
+static void *z_of(const mamba_job *job, size_t begin) {
+    return vx_stored_at(job->kernels, job->wave + job->s->wave.z, begin * job->s->padded);
 }
 
 /* in_proj of a block and of the d_conv - 1 tokens before it: raw (u before its convolution) in the
@@ -78,12 +96,13 @@ static void project_in(const mamba_job *job, const local_view *l, size_t begin, 
     /* Before the sequence's start there are zeros. */
     const size_t missing = position < halo ? halo - position : 0;
     memset(l->raw, 0, missing * s->padded * sizeof *l->raw);
-    vx_walk_rows(&s->walk, position + missing - halo, count + halo - missing, job->x, c, l->x_rows);
+    vx_walk_rows(&s->walk, position + missing - halo, count + halo - missing, job->x,
+                 token_bytes(job), l->x_rows);
     rows_of(l->raw + missing * s->padded, s->padded, count + halo - missing, l->y_rows);
-    project(job, l, count + halo - missing, c, s->padded, s->at.in_u, NULL);
+    project(job, l, count + halo - missing, c, s->padded, s->at.in_u, NULL, true);
     memmove(l->x_rows, l->x_rows + halo - missing, count * sizeof *l->x_rows);
-    rows_of(job->wave + s->wave.z + begin * s->padded, s->padded, count, l->y_rows);
-    project(job, l, count, c, s->padded, s->at.in_z, NULL);
+    stored_rows(job, z_of(job, begin), s->padded, count, l->y_rows);
+    project(job, l, count, c, s->padded, s->at.in_z, NULL, false);
 }
 
 /* dt, B and C (into the wave) from u, then delta's projection (into raw). */
@@ -92,12 +111,17 @@ static void project_selective(const mamba_job *job, const local_view *l, size_t 
     const vx_mamba_step *s = job->s;
     const vx_mamba *m = job->m;
     float *dbc = job->wave + s->wave.dbc + begin * s->row;
-    for (size_t i = 0; i < count; i++) l->x_rows[i] = l->u + i * s->padded;
+    for (size_t i = 0; i < count; i++)
+        l->x_rows[i] = vx_stored_from(job->kernels, l->u, i * s->padded);
     rows_of(dbc, s->row, count, l->y_rows);
-    project(job, l, count, m->d_inner, s->row, s->at.x_proj, NULL);
-    for (size_t i = 0; i < count; i++) l->x_rows[i] = dbc + i * s->row;
+    project(job, l, count, m->d_inner, s->row, s->at.x_proj, NULL, true);
+    for (size_t i = 0; i < count; i++) {
+        void *dt = vx_stored_at(job->kernels, l->dt, i * m->dt_rank);
+        job->kernels->narrow(dbc + i * s->row, m->dt_rank, dt);
+        l->x_rows[i] = dt;
+    }
     rows_of(l->raw, s->padded, count, l->y_rows);
-    project(job, l, count, m->dt_rank, s->padded, s->at.dt, job->weights + s->at.dt_b);
+    project(job, l, count, m->dt_rank, s->padded, s->at.dt, job->weights + s->at.dt_b, true);
 }
 
 static size_t block_of(const mamba_job *job, size_t task, size_t *begin) {
@@ -118,8 +142,8 @@ static void project_task(void *ctx, size_t task, unsigned worker) {
     for (size_t g = 0; g < s->groups; g++) {
         const size_t channel = g * VX_SCAN_GROUP;
         const size_t at = (g * s->wave_tokens + begin) * VX_SCAN_GROUP;
-        job->kernels->scan_inputs(l.raw + channel, l.u + channel, s->padded, count,
-                                  job->weights + s->at.skip + channel,
+        job->kernels->scan_inputs(l.raw + channel, vx_stored_from(job->kernels, l.u, channel),
+                                  s->padded, count, job->weights + s->at.skip + channel,
                                   job->wave + s->wave.delta + at, job->wave + s->wave.du + at,
                                   job->wave + s->wave.y + at);
     }
@@ -202,15 +226,16 @@ static void finish_task(void *ctx, size_t task, unsigned worker) {
     const size_t count = block_of(job, task, &begin);
     for (size_t g = 0; g < s->groups; g++)
         job->kernels->gate(job->wave + s->wave.y + (g * s->wave_tokens + begin) * VX_SCAN_GROUP,
-                           job->wave + s->wave.z + begin * s->padded + g * VX_SCAN_GROUP, s->padded,
-                           count, l.u + g * VX_SCAN_GROUP);
+                           vx_stored_from(job->kernels, z_of(job, begin), g * VX_SCAN_GROUP),
+                           s->padded, count, vx_stored_at(job->kernels, l.u, g * VX_SCAN_GROUP));
     /* The same walk as for reading, over the output. */
-    vx_walk_rows(&s->walk, job->first + begin, count, job->y, c, l.x_rows);
+    vx_walk_rows(&s->walk, job->first + begin, count, job->y, token_bytes(job), l.x_rows);
     for (size_t i = 0; i < count; i++) {
-        l.y_rows[i] = job->y + (l.x_rows[i] - job->y);
-        l.x_rows[i] = l.u + i * s->padded;
+        l.y_rows[i] = (unsigned char *)job->y +
+                      ((const unsigned char *)l.x_rows[i] - (unsigned char *)job->y);
+        l.x_rows[i] = vx_stored_from(job->kernels, l.u, i * s->padded);
     }
-    project(job, &l, count, job->m->d_inner, c, s->at.out, NULL);
+    project(job, &l, count, job->m->d_inner, c, s->at.out, NULL, false);
 }
 
 static vx_status run_mamba(const vx_cpu_step *step, const vx_cpu_run *run, vx_error *err) {
@@ -227,8 +252,8 @@ static vx_status run_mamba(const vx_cpu_step *step, const vx_cpu_run *run, vx_er
                      .locals = run->worker_scratch,
                      .local_stride = run->worker_stride};
     for (size_t n = 0; n < step->in.n; n++) {
-        job.x = run->value[step->op->in[0]] + n * elements;
-        job.y = run->value[step->op->out] + n * elements;
+        job.x = vx_stored_from(step->kernels, run->value[step->op->in[0]], n * elements);
+        job.y = vx_stored_at(step->kernels, run->value[step->op->out], n * elements);
         memset(job.wave + s->wave.state, 0, s->padded * m->d_state * sizeof(float));
         for (job.first = 0; job.first < s->tokens; job.first += job.tokens) {
             const size_t left = s->tokens - job.first;
@@ -252,5 +277,6 @@ vx_status vx_cpu_prepare_mamba(vx_cpu_step *step, vx_error *err) {
     step->worker_bytes = s->local.bytes;
     step->pack = vx_mamba_pack;
     step->run = run_mamba;
+    step->out_float = false;
     return VX_OK;
 }
