@@ -202,7 +202,7 @@ static void bf16_needs_its_processor(void **state) {
     assert_int_equal(vx_backend_cpu.compile(device, g, &options, &plan, &err), VX_ERR_RESOURCE);
     assert_null(plan);
     assert_string_equal(err.text, "precision bf16 is not available on this processor, which lacks "
-                                  "AVX512_BF16 (use fp32)");
+                                  "AVX512_BF16 (use --precision fp32)");
     vx_backend_cpu.close(device);
     vx_pool_free(pool);
     vx_graph_free(g);

@@ -26,8 +26,9 @@ static vx_status open_device(int ordinal, vx_pool *pool, vx_device **out, vx_err
 static void close_device(vx_device *device) { vx_free(device); }
 
 static void describe(const vx_device *device, char *text, size_t bytes) {
+    const vx_kernels *best = device->bf16_kernels ? device->bf16_kernels : device->kernels;
     snprintf(text, bytes, "CPU, %u thread%s, %s%s", vx_pool_workers(device->pool),
-             vx_pool_workers(device->pool) == 1 ? "" : "s", device->kernels->name,
+             vx_pool_workers(device->pool) == 1 ? "" : "s", best->name,
 #ifdef VX_HAVE_ONEDNN
              ", oneDNN"
 #else

@@ -217,11 +217,12 @@ static vx_status choose_kernels(const vx_device *device, const vx_compile_option
         if (*out) return VX_OK;
         return vx_fail(err, VX_ERR_RESOURCE,
                        "precision bf16 is not available on this processor, which lacks "
-                       "AVX512_BF16 (use fp32)");
+                       "AVX512_BF16 (use --precision fp32)");
     case VX_PRECISION_FP16:
         break;
     }
-    return vx_fail(err, VX_ERR_RESOURCE, "precision fp16 is not available on the CPU (use fp32)");
+    return vx_fail(err, VX_ERR_RESOURCE,
+                   "precision fp16 is not available on the CPU (use --precision fp32)");
 }
 
 vx_status vx_cpu_compile(vx_device *device, const vx_graph *graph,
