@@ -116,6 +116,7 @@ size_t ops_run_all(const vx_graph *g, const float *in, ops_how how, float *resul
     assert_non_null(device->kernels);
     device->bf16_kernels = ops_bf16_kernels(how.isa);
     device->own_only = how.own_only;
+    device->direct_only = how.direct_only;
     if (vx_backend_cpu.compile(device, g, &options, &plan, &err) != VX_OK) fail_msg("%s", err.text);
     vx_backend_cpu.plan_info(plan, &info);
     unsigned char *arena = guarded(info.arena_bytes);
@@ -218,11 +219,13 @@ static double check_ways(const vx_graph *g, const ops_how *ways, size_t count, c
 }
 
 double ops_check(const vx_graph *g, const char *what, double tolerance) {
-    /* With the baseline's kernels every convolution that oneDNN can do goes there. */
+    /* With the baseline's kernels every convolution that oneDNN can do goes there, but for those
+     * that Winograd's algorithm takes. */
     static const ops_how all[] = {{.isa = VX_ISA_BASELINE, .own_only = true},
                                   {.isa = VX_ISA_AVX2, .own_only = true},
                                   {.isa = VX_ISA_AVX512, .own_only = true},
-                                  {.isa = VX_ISA_BASELINE},
+                                  {.isa = VX_ISA_AVX512, .own_only = true, .direct_only = true},
+                                  {.isa = VX_ISA_BASELINE, .direct_only = true},
                                   {.isa = VX_ISA_BEST}};
     ops_how ways[sizeof all / sizeof *all];
     size_t count = 0;
@@ -234,6 +237,7 @@ double ops_check(const vx_graph *g, const char *what, double tolerance) {
 double ops_check_bf16(const vx_graph *g, const char *what, double tolerance) {
     static const ops_how all[] = {{.isa = VX_ISA_BASELINE, .own_only = true, .bf16 = true},
                                   {.isa = VX_ISA_AVX512, .own_only = true, .bf16 = true},
+                                  {.isa = VX_ISA_AVX512, .bf16 = true, .direct_only = true},
                                   {.isa = VX_ISA_BEST, .bf16 = true}};
     ops_how ways[sizeof all / sizeof *all];
     size_t count = 0;

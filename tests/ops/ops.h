@@ -47,10 +47,11 @@ typedef struct ops_how {
     vx_isa isa;
     bool own_only; /* convolutions not through oneDNN */
     bool bf16;
+    bool direct_only; /* nor by Winograd's algorithm */
 } ops_how;
 
-static const ops_how ops_reference = {1, true, VX_ISA_BASELINE, true, false};
-static const ops_how ops_fast = {1, false, VX_ISA_BEST, false, false};
+static const ops_how ops_reference = {.workers = 1, .reference = true, .isa = VX_ISA_BASELINE};
+static const ops_how ops_fast = {.workers = 1, .isa = VX_ISA_BEST};
 
 enum { OPS_OUTPUTS = 32 };
 
@@ -68,8 +69,8 @@ float *ops_input(const vx_graph *g, uint64_t seed);
 /* ||a - b|| / ||b||; NaN when a holds one. */
 double ops_relative(const float *a, const float *b, size_t n);
 
-/* Fast against reference, with oneDNN and with our kernels alone on every instruction set of this
- * machine, and the same bits for 1, 2, 3,
+/* Fast against reference: with oneDNN, with our kernels alone on every instruction set of this
+ * machine, and with our direct convolution; and the same bits for 1, 2, 3,
  * 5, 7, 8 and 16 workers. Checks all outputs of g. what: for the message. Returns the largest
  * relative error. Frees nothing. */
 double ops_check(const vx_graph *g, const char *what, double tolerance);

@@ -17,6 +17,11 @@ static const conv_case cases[] = {
     {{1, 3, 1, 2, 2}, 7, {3, 3, 3}, {1, 1, 1}, {1, 1, 1}},
     {{2, 5, 7, 5, 16}, 24, {3, 3, 3}, {1, 1, 1}, {1, 1, 1}},
     {{1, 5, 7, 5, 256}, 64, {3, 3, 3}, {1, 1, 1}, {1, 1, 1}},
+    {{1, 5, 7, 5, 256}, 256, {3, 3, 3}, {1, 1, 1}, {1, 1, 1}},
+    {{1, 10, 14, 10, 128}, 64, {3, 3, 3}, {1, 1, 1}, {1, 1, 1}},
+    {{1, 35, 9, 13, 16}, 33, {3, 3, 3}, {1, 1, 1}, {1, 1, 1}}, /* pieces of 2 planes and 1 */
+    {{2, 3, 3, 4, 16}, 16, {1, 3, 3}, {1, 1, 1}, {0, 0, 0}},
+    {{1, 4, 6, 5, 20}, 16, {5, 3, 3}, {1, 1, 1}, {1, 2, 2}},
     {{1, 6, 9, 8, 16}, 32, {3, 3, 3}, {2, 2, 2}, {1, 1, 1}},
     {{1, 7, 9, 11, 8}, 16, {3, 3, 3}, {1, 2, 2}, {1, 1, 1}},
     {{1, 7, 9, 11, 8}, 13, {1, 3, 3}, {1, 1, 1}, {0, 1, 1}},
@@ -62,7 +67,10 @@ static void run_case(const conv_case *c, bool bias, bool normed, bool residual, 
              normed ? " norm" : "", residual ? " residual" : "", bf16 ? " bf16" : "");
     /* Float sums of `filter` terms; measured 3e-7 for small ones, 1.5e-6 for 6912 terms. A norm
      * over few voxels magnifies the rounding of what it is given. */
-    const double tolerance = 5e-7 + 2e-8 * sqrt((double)filter);
+    double tolerance = 5e-7 + 2e-8 * sqrt((double)filter);
+    /* Winograd's algorithm rounds up to twice as much as a direct sum: measured 1.75e-6 for 3456
+     * terms without fused multiply-adds, 1.4e-6 with them. */
+    if (c->kernel[1] == 3 && c->kernel[2] == 3 && c->in.c >= 16) tolerance *= 1.3;
     double error;
     if (!bf16)
         error = ops_check(g, what, normed ? 3 * tolerance : tolerance);

@@ -37,6 +37,11 @@ static inline void vx_conv_range(const vx_conv *conv, vx_shape out, size_t p, si
 /* Our own kernels: any kernel, stride and padding; also linear layers (kernel 1). */
 vx_status vx_conv_own(const vx_cpu_step *step, bool with_bias, vx_conv *out, vx_error *err);
 
+/* Winograd with our own kernels. *out stays empty (pieces 0) where it does not pay for these
+ * shapes.
+ */
+vx_status vx_conv_winograd(const vx_cpu_step *step, bool with_bias, vx_conv *out, vx_error *err);
+
 /* oneDNN. *out stays empty (pieces 0) where it has no fast way for these shapes, or is not built
  * in. */
 vx_status vx_conv_dnnl(const vx_cpu_step *step, bool with_bias, vx_conv *out, vx_error *err);

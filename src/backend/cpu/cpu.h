@@ -18,6 +18,7 @@ struct vx_device {
     const vx_kernels *kernels;      /* for float */
     const vx_kernels *bf16_kernels; /* NULL: this processor does not multiply bfloat16 */
     bool own_only;                  /* no convolution through oneDNN (tests, comparisons) */
+    bool direct_only;               /* none by Winograd's algorithm (likewise) */
 };
 
 /* As vx_backend_cpu.open, with a given instruction set for our own kernels (oneDNN picks its own);
@@ -40,7 +41,7 @@ struct vx_cpu_step {
     vx_shape in, in2, out;     /* shapes of op->in[0], op->in[1], op->out */
     const vx_kernels *kernels; /* of the plan's storage type, which values have unless said so */
     unsigned workers;
-    bool own_only;
+    bool own_only, direct_only;
     void *state; /* what prepare made, vx_alloc'ed, may be NULL; freed with the step */
 
     /* Filled by prepare; bytes. */

@@ -37,6 +37,33 @@ typedef struct vx_gemm {
     size_t first_column, end_column; /* those to compute; first is a multiple of gemm_width */
 } vx_gemm;
 
+/* Winograd's F(4, 3): a tile of 4 outputs along y and x is made of 6 inputs. */
+enum { VX_WINOGRAD_IN = 6, VX_WINOGRAD_OUT = 4 };
+
+/* One row of tiles of one input plane (stored), to 36 points a tile (float; point = 6 * along y +
+ * along x). */
+typedef struct vx_winograd_in {
+    size_t c, width, tiles;
+    size_t left; /* columns of padding before the grid */
+    /* [width][c], voxels step numbers apart: a row in the padding is one voxel of zeros, step 0. */
+    const void *row[VX_WINOGRAD_IN];
+    size_t step[VX_WINOGRAD_IN];
+    float *v;     /* [tile][c] of point 0 */
+    size_t point; /* numbers from one point to the next */
+    float *temp;  /* 6 * (4 * tiles + 2) * gemm_lanes */
+} vx_winograd_in;
+
+/* Back: 36 points of a row of tiles to up to 4 rows of outputs (stored). */
+typedef struct vx_winograd_out {
+    size_t c, width, tiles;
+    const float *m; /* [tile][c] of point 0 */
+    size_t point;
+    const float *bias; /* [c] or NULL */
+    void *y;           /* [rows][width][c] */
+    size_t y_row;      /* numbers from one row to the next */
+    size_t rows;       /* 1 to 4 */
+} vx_winograd_out;
+
 /* A stretch of tokens of one scan group; arrays [tokens][VX_SCAN_GROUP] unless said otherwise. */
 typedef struct vx_scan {
     size_t tokens, states;
@@ -57,6 +84,8 @@ typedef struct vx_kernels {
     size_t gemm_width; /* columns of one packed block: 2 * gemm_lanes */
 
     void (*gemm)(const vx_gemm *g);
+    void (*winograd_in)(const vx_winograd_in *w);
+    void (*winograd_out)(const vx_winograd_out *w);
 
     /* Element-wise; y may be x. exp and exp2 are within 2 ulp where the result is a normal number
      * (exp clamps its argument to those, exp2 at the lower end and takes at most 127). */

@@ -4,6 +4,7 @@
 
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/kernels_stored.h"
+#include "backend/cpu/kernels_winograd.h"
 
 #if defined(__SSE__)
 #include <xmmintrin.h>
@@ -99,8 +100,12 @@ VX_INLINE void gemm_block(const vx_gemm *g, const float *w, const size_t vecs, s
     size_t row = 0;
     for (; row + TILE_ROWS <= g->rows; row += TILE_ROWS)
         gemm_tile(g, w, row, TILE_ROWS, vecs, bias, column, valid);
-    for (; row + 3 <= g->rows; row += 3) gemm_tile(g, w, row, 3, vecs, bias, column, valid);
-    for (; row < g->rows; row++) gemm_tile(g, w, row, 1, vecs, bias, column, valid);
+    if (row + TILE_ROWS / 2 <= g->rows) {
+        gemm_tile(g, w, row, TILE_ROWS / 2, vecs, bias, column, valid);
+        row += TILE_ROWS / 2;
+    }
+    for (; row + 2 <= g->rows; row += 2) gemm_tile(g, w, row, 2, vecs, bias, column, valid);
+    if (row < g->rows) gemm_tile(g, w, row, 1, vecs, bias, column, valid);
 }
 
 static void gemm(const vx_gemm *g) {
@@ -545,6 +550,8 @@ const vx_kernels VX_KERNELS = {.isa = VX_KERNELS_ISA,
                                .gemm_lanes = VX_LANES,
                                .gemm_width = 2 * VX_LANES,
                                .gemm = gemm,
+                               .winograd_in = winograd_in,
+                               .winograd_out = winograd_out,
                                .exp = map_exp,
                                .exp2 = map_exp2,
                                .softplus = map_softplus,

@@ -60,6 +60,7 @@ static vx_status prepare_steps(vx_plan *plan, bool reference, vx_error *err) {
         step->op = op;
         step->kernels = plan->kernels;
         step->own_only = plan->device->own_only;
+        step->direct_only = plan->device->direct_only;
         step->workers = vx_pool_workers(plan->device->pool);
         step->out = g->values[op->out].shape;
         step->in = op->in[0] >= 0 ? g->values[op->in[0]].shape : step->out;

@@ -88,8 +88,10 @@ static bool wants_dnnl(const vx_cpu_step *step) {
 
 /* A bias before an instance norm cancels, so it is left out. */
 static vx_status prepare_conv(const vx_cpu_step *step, conv_step *state, vx_error *err) {
+    vx_status status = vx_conv_winograd(step, !state->normed, &state->conv, err);
+    if (status != VX_OK || state->conv.pieces) return status;
     if (wants_dnnl(step)) {
-        vx_status status = vx_conv_dnnl(step, !state->normed, &state->conv, err);
+        status = vx_conv_dnnl(step, !state->normed, &state->conv, err);
         if (status != VX_OK || state->conv.pieces) return status;
     }
     return vx_conv_own(step, !state->normed, &state->conv, err);
