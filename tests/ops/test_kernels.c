@@ -53,13 +53,14 @@ static void vector_functions(void **state) {
 static void special_values(void **state) {
     (void)state;
     const float x[] = {0, -200, NAN, -INFINITY, 20.5f, 100, -0.0f};
+    const float far[] = {0, -200, -1e7f, -3e36f, -126.5f, -1e15f, -0.0f};
     for (int isa = VX_ISA_BASELINE; isa < VX_ISA_BEST; isa++) {
         const vx_kernels *k = ops_kernels((vx_isa)isa);
         float y[7];
         if (!k) continue;
-        k->exp2(x, 7, y);
+        k->exp2(far, 7, y);
         assert_true(y[0] == 1 && y[6] == 1); /* no drift: 2^0 is exactly 1 */
-        assert_true(y[1] <= 0x1p-125f && y[3] <= 0x1p-125f && y[1] >= 0);
+        for (int i = 1; i < 6; i++) assert_true(y[i] <= 0x1p-125f && y[i] >= 0);
         k->softplus(x, 7, y);
         assert_true(isnan(y[2]) && y[4] == 20.5f && y[5] == 100 && y[3] >= 0 && y[3] < 1e-30f);
         for (int act = VX_ACT_RELU; act <= VX_ACT_SILU; act++) {

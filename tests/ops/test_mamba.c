@@ -70,13 +70,13 @@ static void scan_orders(void **state) {
             run_case(&c, (vx_scan_order){{axes[i][0], axes[i][1], axes[i][2]}, reverse != 0}, 2e-6);
 }
 
-/* Several waves, several chunks a wave with a carry between them, last ones short. */
+/* One wave and several, the states in one part and several, last ones short. */
 static void long_sequences(void **state) {
     (void)state;
     static const mamba_case cases[] = {
-        {{1, 17, 19, 23, 4}, 8, 4, 4, 1},     /* one wave of many chunks */
+        {{1, 17, 19, 23, 4}, 8, 4, 4, 1},     /* one wave, one part */
         {{1, 31, 29, 37, 4}, 8, 4, 4, 1},     /* several waves */
-        {{1, 11, 13, 17, 64}, 128, 64, 4, 4}, /* chunks = 2 */
+        {{1, 11, 13, 17, 64}, 128, 64, 4, 4}, /* 2 parts of 32 states */
         {{2, 13, 11, 7, 16}, 32, 16, 4, 1},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) run_case(&cases[i], raster, 3e-6);

@@ -37,6 +37,9 @@ typedef struct vx_gemm {
     size_t first_column, end_column; /* those to compute; first is a multiple of gemm_width */
 } vx_gemm;
 
+/* Longer time steps of a scan count as this long: nothing is left of a state after them. */
+#define VX_TIME_STEP_MAX 1e18f
+
 /* Winograd's F(4, 3): a tile of 4 outputs along y and x is made of 6 inputs. */
 enum { VX_WINOGRAD_IN = 6, VX_WINOGRAD_OUT = 4 };
 
@@ -64,16 +67,18 @@ typedef struct vx_winograd_out {
     size_t rows;       /* 1 to 4 */
 } vx_winograd_out;
 
-/* A stretch of tokens of one scan group; arrays [tokens][VX_SCAN_GROUP] unless said otherwise. */
+/* Some states of one scan group over a stretch of tokens; arrays [tokens][VX_SCAN_GROUP] unless
+ * said otherwise. */
 typedef struct vx_scan {
     size_t tokens, states;
     const float *delta; /* time step, > 0 */
     const float *du;    /* delta * u */
-    const float *bc;    /* rows of a token: B, then C, states numbers each */
+    const float *b, *c; /* `states` numbers of a token's row */
     size_t bc_row;      /* numbers from one token's row to the next */
     const float *a;     /* [states][VX_SCAN_GROUP]: -exp(A_log) * log2(e) */
     float *h;           /* [states][VX_SCAN_GROUP]: in: the state before, out: after */
     float *y;           /* C . h is added */
+    bool fresh;         /* ... to zeros, whatever y held */
 } vx_scan;
 
 typedef struct vx_kernels {
@@ -88,7 +93,8 @@ typedef struct vx_kernels {
     void (*winograd_out)(const vx_winograd_out *w);
 
     /* Element-wise; y may be x. exp and exp2 are within 2 ulp where the result is a normal number
-     * (exp clamps its argument to those, exp2 at the lower end and takes at most 127). */
+     * (exp clamps its argument to those; exp2 takes finite numbers up to 127, and gives at most
+     * 2^-125 below). */
     void (*exp)(const float *x, size_t n, float *y);
     void (*exp2)(const float *x, size_t n, float *y);
     void (*softplus)(const float *x, size_t n, float *y); /* the identity above 20 */
@@ -123,22 +129,15 @@ typedef struct vx_kernels {
     void (*causal_conv)(const float *x, size_t tokens, size_t d, size_t taps, const float *w,
                         const float *bias, void *u);
     /* For one group of VX_SCAN_GROUP channels at raw, u (stored), skip (rows of ld numbers):
-     * delta = softplus(raw), du = delta * u, y = skip * u, in rows of VX_SCAN_GROUP. */
+     * delta = softplus(raw), at most VX_TIME_STEP_MAX; du = softplus(raw) * u, y = skip * u, in
+     * rows of VX_SCAN_GROUP. */
     void (*scan_inputs)(const float *raw, const void *u, size_t ld, size_t tokens,
                         const float *skip, float *delta, float *du, float *y);
     void (*scan)(const vx_scan *s);
-    /* elapsed[i] = sum of delta over the stretch, for each channel. */
-    void (*scan_elapsed)(const float *delta, size_t tokens, float *elapsed);
-    /* h = exp(A * elapsed) * h + end: the state behind a stretch that was scanned from zero to end,
-     * when h stood before it. */
-    void (*scan_fold)(const float *a, const float *elapsed, const float *end, size_t states,
-                      float *h);
-    /* y += C . (decay since the stretch's begin * h): what an incoming state h adds to a stretch
-     * that was scanned from zero. du is not read, h not written. */
-    void (*scan_carry)(const vx_scan *s);
-    /* out[i] = y[i] * SiLU(z[i]) for one group: y rows of VX_SCAN_GROUP; z and out (stored) rows of
-     * ld. */
-    void (*gate)(const float *y, const void *z, size_t ld, size_t tokens, void *out);
+    /* out[i] = (sum over parts of y[i]) * SiLU(z[i]) for one group: y rows of VX_SCAN_GROUP, parts
+     * of it `part` numbers apart; z and out (stored) rows of ld. */
+    void (*gate)(const float *y, size_t parts, size_t part, const void *z, size_t ld, size_t tokens,
+                 void *out);
 } vx_kernels;
 
 /* The table for isa (VX_ISA_BEST: the best that this processor runs) and a storage type; NULL when

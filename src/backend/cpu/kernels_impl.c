@@ -393,41 +393,49 @@ static void scan_inputs(const float *raw, const void *u_in, size_t ld, size_t to
         for (size_t v = 0; v < VECS; v++) {
             const vf input = s_load(u + v * VX_LANES);
             const size_t at = t * VX_SCAN_GROUP + v * VX_LANES;
-            v_store(delta + at, step[v]);
+            v_store(delta + at, v_min(step[v], v_splat(VX_TIME_STEP_MAX)));
             v_store(du + at, step[v] * input);
             v_store(y + at, v_load(skip + v * VX_LANES) * input);
         }
     }
 }
 
-static void gate(const float *y, const void *z_in, size_t ld, size_t tokens, void *gated_out) {
+static void gate(const float *y, size_t parts, size_t part, const void *z_in, size_t ld,
+                 size_t tokens, void *gated_out) {
     const stored *z = z_in;
     stored *out = gated_out;
     for (size_t t = 0; t < tokens; t++, y += VX_SCAN_GROUP, z += ld, out += ld) {
-        vf open[VECS];
+        vf open[VECS], sum[VECS];
 #pragma GCC unroll 4
-        for (size_t v = 0; v < VECS; v++) open[v] = s_load(z + v * VX_LANES);
+        for (size_t v = 0; v < VECS; v++) {
+            open[v] = s_load(z + v * VX_LANES);
+            sum[v] = v_load(y + v * VX_LANES);
+        }
+        for (size_t p = 1; p < parts; p++)
+#pragma GCC unroll 4
+            for (size_t v = 0; v < VECS; v++) sum[v] += v_load(y + p * part + v * VX_LANES);
         v_silu_all(open, VECS);
 #pragma GCC unroll 4
-        for (size_t v = 0; v < VECS; v++)
-            s_store(out + v * VX_LANES, v_load(y + v * VX_LANES) * open[v]);
+        for (size_t v = 0; v < VECS; v++) s_store(out + v * VX_LANES, sum[v] * open[v]);
     }
 }
 
-/* Tokens whose delta, du and y stay in the first-level cache while all states pass over them. */
-enum { SCAN_TILE = 64 };
+/* Tokens whose delta, du and y stay in the first-level cache while all states pass over them, and
+ * states that are worked off together. */
+enum { SCAN_TILE = 64, SCAN_STATES = VX_LANES == 16 ? 4 : 2 };
 
 /* One tile for `count` neighbouring states, held in registers with their decay rates. */
 VX_INLINE void scan_states(const vx_scan *s, size_t begin, size_t end, size_t state,
                            const size_t count) {
-    vf h[4 * VECS], a[4 * VECS], e[4 * VECS];
+    vf h[SCAN_STATES * VECS], a[SCAN_STATES * VECS], e[SCAN_STATES * VECS];
     float *const restrict h_at = s->h + state * VX_SCAN_GROUP;
 #pragma GCC unroll 16
     for (size_t i = 0; i < count * VECS; i++) {
         h[i] = v_load(h_at + i * VX_LANES);
         a[i] = v_load(s->a + state * VX_SCAN_GROUP + i * VX_LANES);
     }
-    const float *b = s->bc + begin * s->bc_row + state, *c = b + s->states;
+    const size_t row = s->bc_row;
+    const float *b = s->b + begin * row + state, *c = s->c + begin * row + state;
     const float *delta = s->delta + begin * VX_SCAN_GROUP, *du = s->du + begin * VX_SCAN_GROUP;
     float *restrict y = s->y + begin * VX_SCAN_GROUP;
     for (size_t t = begin; t < end; t++) {
@@ -444,8 +452,8 @@ VX_INLINE void scan_states(const vx_scan *s, size_t begin, size_t end, size_t st
             for (size_t n = 0; n < count; n++) sum += h[n * VECS + v] * v_splat(c[n]);
             v_store(y + v * VX_LANES, sum);
         }
-        b += s->bc_row;
-        c += s->bc_row;
+        b += row;
+        c += row;
         delta += VX_SCAN_GROUP;
         du += VX_SCAN_GROUP;
         y += VX_SCAN_GROUP;
@@ -459,88 +467,12 @@ static void scan(const vx_scan *s) {
     for (size_t begin = 0; begin < s->tokens; begin += SCAN_TILE) {
         const size_t end = s->tokens - begin < SCAN_TILE ? s->tokens : begin + SCAN_TILE;
         size_t state = 0;
-        for (; state + 2 <= s->states; state += 2) scan_states(s, begin, end, state, 2);
-        if (state < s->states) scan_states(s, begin, end, state, 1);
+        if (s->fresh)
+            memset(s->y + begin * VX_SCAN_GROUP, 0, (end - begin) * VX_SCAN_GROUP * sizeof(float));
+        for (; state + SCAN_STATES <= s->states; state += SCAN_STATES)
+            scan_states(s, begin, end, state, SCAN_STATES);
+        for (; state < s->states; state++) scan_states(s, begin, end, state, 1);
     }
-    restore_subnormals(saved);
-}
-
-/* Below this power of two what is left of the incoming state is beneath float's rounding of it. */
-#define CARRY_END -30.0f
-
-/* Tokens between two looks at whether anything is left. */
-enum { CARRY_RUN = 16 };
-
-/* True when any lane of x is above limit (or NaN). */
-VX_INLINE bool any_above(vf x, float limit) {
-    const vi above = ~(x <= limit);
-    int32_t any = 0, part[VX_LANES];
-    memcpy(part, &above, sizeof part);
-    for (int i = 0; i < VX_LANES; i++) any |= part[i];
-    return any != 0;
-}
-
-/* For `count` neighbouring states until they have decayed. */
-VX_INLINE void carry_states(const vx_scan *s, size_t state, const size_t count) {
-    vf h[4 * VECS], a[4 * VECS], e[4 * VECS], time[VECS];
-#pragma GCC unroll 16
-    for (size_t i = 0; i < count * VECS; i++) {
-        h[i] = v_load(s->h + state * VX_SCAN_GROUP + i * VX_LANES);
-        a[i] = v_load(s->a + state * VX_SCAN_GROUP + i * VX_LANES);
-    }
-#pragma GCC unroll 4
-    for (size_t v = 0; v < VECS; v++) time[v] = v_splat(0);
-    const float *c = s->bc + s->states + state, *delta = s->delta;
-    float *restrict y = s->y;
-    for (size_t t = 0; t < s->tokens; t++) {
-#pragma GCC unroll 4
-        for (size_t v = 0; v < VECS; v++) time[v] += v_load(delta + v * VX_LANES);
-#pragma GCC unroll 16
-        for (size_t i = 0; i < count * VECS; i++) e[i] = time[i % VECS] * a[i];
-        if (t % CARRY_RUN == 0) {
-            bool alive = false;
-#pragma GCC unroll 16
-            for (size_t i = 0; i < count * VECS; i++) alive |= any_above(e[i], CARRY_END);
-            if (!alive) return;
-        }
-        v_exp2_all(e, count * VECS);
-#pragma GCC unroll 4
-        for (size_t v = 0; v < VECS; v++) {
-            vf sum = v_load(y + v * VX_LANES);
-#pragma GCC unroll 16
-            for (size_t n = 0; n < count; n++)
-                sum += e[n * VECS + v] * (h[n * VECS + v] * v_splat(c[n]));
-            v_store(y + v * VX_LANES, sum);
-        }
-        c += s->bc_row;
-        delta += VX_SCAN_GROUP;
-        y += VX_SCAN_GROUP;
-    }
-}
-
-static void scan_carry(const vx_scan *s) {
-    const unsigned saved = flush_subnormals();
-    size_t state = 0;
-    for (; state + 2 <= s->states; state += 2) carry_states(s, state, 2);
-    if (state < s->states) carry_states(s, state, 1);
-    restore_subnormals(saved);
-}
-
-static void scan_elapsed(const float *delta, size_t tokens, float *elapsed) {
-    memset(elapsed, 0, VX_SCAN_GROUP * sizeof *elapsed);
-    for (size_t t = 0; t < tokens; t++)
-        for (size_t i = 0; i < VX_SCAN_GROUP; i++) elapsed[i] += delta[t * VX_SCAN_GROUP + i];
-}
-
-static void scan_fold(const float *a, const float *elapsed, const float *end, size_t states,
-                      float *h) {
-    const unsigned saved = flush_subnormals();
-    for (size_t n = 0; n < states; n++)
-        for (size_t i = 0; i < VX_SCAN_GROUP; i += VX_LANES) {
-            const size_t at = n * VX_SCAN_GROUP + i;
-            const vf decay = v_exp2(v_load(a + at) * v_load(elapsed + i));
-            v_store(h + at, decay * v_load(h + at) + v_load(end + at));
-        }
     restore_subnormals(saved);
 }
 
@@ -566,7 +498,4 @@ const vx_kernels VX_KERNELS = {.isa = VX_KERNELS_ISA,
                                .causal_conv = causal_conv,
                                .scan_inputs = scan_inputs,
                                .scan = scan,
-                               .scan_elapsed = scan_elapsed,
-                               .scan_fold = scan_fold,
-                               .scan_carry = scan_carry,
                                .gate = gate};

@@ -6,15 +6,13 @@
  *   project   tasks of 48 tokens: in_proj, causal convolution (a block projects the d_conv - 1
  *             tokens before it again), SiLU, x_proj, dt_proj, softplus. Tokens are read in scan
  *             order through pointers: nothing is permuted.
- *   scan      tasks of 16 channels x one chunk of the wave. The first chunk starts from the state
- *             that the wave before left, the others from zero.
- *   carry     for the chunks that started from zero: adds what the true incoming state contributes,
- *             which is C . (its decay * state), until the decay is below float's rounding.
- *   finish    tasks of 48 tokens: gate, out_proj; written to the tokens' places in the grid.
+ *   scan      tasks of 16 channels; with few channels the states are dealt out too, and each task
+ *             has an output of its own. The sequence is never cut: each exponential is computed
+ *             once, and the recurrence is exactly the sequential one.
+ *   finish    tasks of 48 tokens: the parts' sum, gate, out_proj; written to the tokens' places in
+ *             the grid.
  *
- * With 16 groups of channels or more a wave is one chunk, each exponential is computed once, and
- * the recurrence is exactly the sequential one. How waves and chunks are cut depends on shapes
- * only.
+ * How it is cut depends on shapes only.
  */
 #include <string.h>
 
@@ -39,7 +37,7 @@ typedef struct mamba_job {
 typedef struct local_view {
     const void **x_rows;
     void **y_rows;
-    float *raw, *h;
+    float *raw;
     void *u, *dt; /* stored */
 } local_view;
 
@@ -50,8 +48,7 @@ static local_view local_of(const mamba_job *job, unsigned worker) {
                         .y_rows = (void **)(void *)(base + at->y_rows),
                         .raw = (float *)(void *)(base + at->raw),
                         .u = base + at->u,
-                        .dt = base + at->dt,
-                        .h = (float *)(void *)(base + at->h)};
+                        .dt = base + at->dt};
 }
 
 /* Rows of a plain matrix of float, and of a stored one. */
@@ -129,6 +126,12 @@ static size_t block_of(const mamba_job *job, size_t task, size_t *begin) {
     return job->tokens - *begin < VX_MAMBA_BLOCK ? job->tokens - *begin : VX_MAMBA_BLOCK;
 }
 
+/* Part p of the y of group g, token `begin` of the wave. */
+static float *y_of(const mamba_job *job, size_t p, size_t g, size_t begin) {
+    const vx_mamba_step *s = job->s;
+    return job->wave + s->wave.y + ((p * s->groups + g) * s->wave_tokens + begin) * VX_SCAN_GROUP;
+}
+
 static void project_task(void *ctx, size_t task, unsigned worker) {
     const mamba_job *job = ctx;
     const vx_mamba_step *s = job->s;
@@ -145,76 +148,33 @@ static void project_task(void *ctx, size_t task, unsigned worker) {
         job->kernels->scan_inputs(l.raw + channel, vx_stored_from(job->kernels, l.u, channel),
                                   s->padded, count, job->weights + s->at.skip + channel,
                                   job->wave + s->wave.delta + at, job->wave + s->wave.du + at,
-                                  job->wave + s->wave.y + at);
+                                  y_of(job, 0, g, begin));
     }
 }
 
-/* Group g, chunk k of the wave; a chunk may be empty at the sequence's end. */
-static vx_scan stretch(const mamba_job *job, size_t g, size_t k, float *h) {
-    const vx_mamba_step *s = job->s;
-    const size_t N = job->m->d_state;
-    const size_t begin = k * s->chunk_tokens < job->tokens ? k * s->chunk_tokens : job->tokens;
-    const size_t left = job->tokens - begin, at = (g * s->wave_tokens + begin) * VX_SCAN_GROUP;
-    return (vx_scan){.tokens = left < s->chunk_tokens ? left : s->chunk_tokens,
-                     .states = N,
-                     .delta = job->wave + s->wave.delta + at,
-                     .du = job->wave + s->wave.du + at,
-                     .bc = job->wave + s->wave.dbc + begin * s->row + job->m->dt_rank,
-                     .bc_row = s->row,
-                     .a = job->weights + s->at.a + g * N * VX_SCAN_GROUP,
-                     .h = h,
-                     .y = job->wave + s->wave.y + at};
-}
-
-/* State behind chunk k as scanned from its own start. */
-static float *end_of(const mamba_job *job, size_t g, size_t k) {
-    const vx_mamba_step *s = job->s;
-    return job->wave + s->wave.ends + (k * s->groups + g) * job->m->d_state * VX_SCAN_GROUP;
-}
-
-static float *elapsed_of(const mamba_job *job, size_t g, size_t k) {
-    const vx_mamba_step *s = job->s;
-    return job->wave + s->wave.elapsed + (k * s->groups + g) * VX_SCAN_GROUP;
-}
-
+/* One part of one group's states over the whole wave. Part 0 adds to what project_task left in y,
+ * the others have sums of their own, which finish_task adds up. */
 static void scan_task(void *ctx, size_t task, unsigned worker) {
     const mamba_job *job = ctx;
     const vx_mamba_step *s = job->s;
-    const size_t g = task % s->groups, k = task / s->groups;
-    const size_t states = job->m->d_state * VX_SCAN_GROUP;
-    float *state = job->wave + s->wave.state + g * states;
+    const size_t g = task % s->groups, p = task / s->groups, N = job->m->d_state;
+    const size_t first = p * s->part_states, at = g * s->wave_tokens * VX_SCAN_GROUP;
+    const float *row = job->wave + s->wave.dbc + job->m->dt_rank + first;
+    const vx_scan scan = {
+        .tokens = job->tokens,
+        .states = N - first < s->part_states ? N - first : s->part_states,
+        .delta = job->wave + s->wave.delta + at,
+        .du = job->wave + s->wave.du + at,
+        .b = row,
+        .c = row + N,
+        .bc_row = s->row,
+        .a = job->weights + s->at.a + (g * N + first) * VX_SCAN_GROUP,
+        .h = job->wave + s->wave.state + (g * N + first) * VX_SCAN_GROUP,
+        .y = y_of(job, p, g, 0),
+        .fresh = p > 0,
+    };
     (void)worker;
-    if (s->chunks == 1) { /* the state is carried in place */
-        const vx_scan scan = stretch(job, g, 0, state);
-        job->kernels->scan(&scan);
-        return;
-    }
-    float *h = end_of(job, g, k);
-    if (k == 0)
-        memcpy(h, state, states * sizeof *h);
-    else
-        memset(h, 0, states * sizeof *h);
-    const vx_scan scan = stretch(job, g, k, h);
     job->kernels->scan(&scan);
-    job->kernels->scan_elapsed(scan.delta, scan.tokens, elapsed_of(job, g, k));
-}
-
-/* Chunk k + 1 of group g: its true incoming state from the ends of the chunks before it. The last
- * chunk's task also leaves the state for the next wave; nobody reads that during this pass. */
-static void carry_task(void *ctx, size_t task, unsigned worker) {
-    const mamba_job *job = ctx;
-    const vx_mamba_step *s = job->s;
-    const size_t g = task % s->groups, k = task / s->groups + 1, N = job->m->d_state;
-    const local_view l = local_of(job, worker);
-    const float *a = job->weights + s->at.a + g * N * VX_SCAN_GROUP;
-    memcpy(l.h, end_of(job, g, 0), N * VX_SCAN_GROUP * sizeof *l.h);
-    for (size_t j = 1; j < k; j++)
-        job->kernels->scan_fold(a, elapsed_of(job, g, j), end_of(job, g, j), N, l.h);
-    const vx_scan scan = stretch(job, g, k, l.h);
-    job->kernels->scan_carry(&scan);
-    if (k + 1 < s->chunks) return;
-    job->kernels->scan_fold(a, elapsed_of(job, g, k), end_of(job, g, k), N, l.h);
-    memcpy(job->wave + s->wave.state + g * N * VX_SCAN_GROUP, l.h, N * VX_SCAN_GROUP * sizeof *l.h);
 }
 
 static void finish_task(void *ctx, size_t task, unsigned worker) {
@@ -225,7 +185,8 @@ static void finish_task(void *ctx, size_t task, unsigned worker) {
     size_t begin;
     const size_t count = block_of(job, task, &begin);
     for (size_t g = 0; g < s->groups; g++)
-        job->kernels->gate(job->wave + s->wave.y + (g * s->wave_tokens + begin) * VX_SCAN_GROUP,
+        job->kernels->gate(y_of(job, 0, g, begin), s->parts,
+                           s->groups * s->wave_tokens * VX_SCAN_GROUP,
                            vx_stored_from(job->kernels, z_of(job, begin), g * VX_SCAN_GROUP),
                            s->padded, count, vx_stored_at(job->kernels, l.u, g * VX_SCAN_GROUP));
     /* The same walk as for reading, over the output. */
@@ -260,8 +221,7 @@ static vx_status run_mamba(const vx_cpu_step *step, const vx_cpu_run *run, vx_er
             job.tokens = left < s->wave_tokens ? left : s->wave_tokens;
             const size_t blocks = (job.tokens + VX_MAMBA_BLOCK - 1) / VX_MAMBA_BLOCK;
             vx_pool_run(run->pool, blocks, project_task, &job);
-            vx_pool_run(run->pool, s->groups * s->chunks, scan_task, &job);
-            vx_pool_run(run->pool, s->groups * (s->chunks - 1), carry_task, &job);
+            vx_pool_run(run->pool, s->groups * s->parts, scan_task, &job);
             vx_pool_run(run->pool, blocks, finish_task, &job);
         }
     }
