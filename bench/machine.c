@@ -35,8 +35,8 @@ static void exp_task(void *ctx, size_t task, unsigned worker) {
 static void gemm_task(void *ctx, size_t task, unsigned worker) {
     const speed_job *job = ctx;
     float *x = job->local + worker * job->local_floats, *y = x + GEMM_ROWS * GEMM_DEPTH;
-    const float *x_rows[GEMM_ROWS];
-    float *y_rows[GEMM_ROWS];
+    const void *x_rows[GEMM_ROWS];
+    void *y_rows[GEMM_ROWS];
     (void)task;
     for (size_t i = 0; i < GEMM_ROWS; i++) {
         x_rows[i] = x + i * GEMM_DEPTH;
@@ -98,7 +98,7 @@ static vx_status prepare(const bench_context *ctx, speed_job *job, float *packed
 }
 
 vx_status bench_machine(const bench_context *ctx, vx_error *err) {
-    speed_job job = {.kernels = vx_kernels_for(VX_ISA_BEST),
+    speed_job job = {.kernels = vx_kernels_for(VX_ISA_BEST, VX_F32),
                      .local_floats = GEMM_ROWS * (GEMM_DEPTH + GEMM_COLUMNS) + 2 * EXP_FLOATS};
     float *packed = vx_alloc(GEMM_DEPTH * GEMM_COLUMNS * sizeof *packed);
     char processor[256], device[160];

@@ -28,7 +28,7 @@ typedef struct cli_device {
          CLI_TEXT,                                                                                  \
          offsetof(args, field.precision),                                                           \
          "auto|fp32|fp16|bf16",                                                                     \
-         "arithmetic of the network (default auto: fp32 on the CPU)"},                              \
+         "arithmetic (default auto: fp32 on the CPU; bf16 needs AVX512_BF16)"},                     \
         {0,         "threads",                                                                      \
          CLI_COUNT, offsetof(args, field.threads),                                                  \
          "N",       "CPU threads (default: what affinity and cgroup allow); the mask is the same"}, \

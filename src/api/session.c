@@ -22,6 +22,7 @@ static vxm_status choose_backend(const char *device, const vx_backend **out, vxm
                        "unknown device '%s' (auto, cpu, cuda, cuda:N, cuda:all)", device);
 }
 
+/* Whether the device has it is found when the network is compiled. */
 static vxm_status choose_precision(vxm_precision wanted, vx_precision *out, vxm_error *error) {
     switch (wanted) {
     case VXM_PRECISION_AUTO:
@@ -29,10 +30,11 @@ static vxm_status choose_precision(vxm_precision wanted, vx_precision *out, vxm_
         *out = VX_PRECISION_FP32;
         return VXM_OK;
     case VXM_PRECISION_FP16:
+        *out = VX_PRECISION_FP16;
+        return VXM_OK;
     case VXM_PRECISION_BF16:
-        return vx_api_fail(error, NULL, VXM_ERR_RESOURCE,
-                           "precision %s is not available on this CPU build (use --precision fp32)",
-                           wanted == VXM_PRECISION_FP16 ? "fp16" : "bf16");
+        *out = VX_PRECISION_BF16;
+        return VXM_OK;
     }
     return vx_api_fail(error, NULL, VXM_ERR_USAGE, "unknown precision %d", (int)wanted);
 }

@@ -130,8 +130,9 @@ typedef struct vxm_session vxm_session;
 typedef enum vxm_precision {
     VXM_PRECISION_AUTO = 0, /* fp32 on the CPU */
     VXM_PRECISION_FP32 = 1,
-    VXM_PRECISION_FP16 = 2,
-    VXM_PRECISION_BF16 = 3
+    VXM_PRECISION_FP16 = 2, /* not on the CPU */
+    VXM_PRECISION_BF16 = 3  /* on CPUs with AVX512_BF16; statistics, exponentials and the scan's
+                               state stay float */
 } vxm_precision;
 
 typedef struct vxm_session_options {
@@ -145,7 +146,8 @@ typedef struct vxm_session_options {
 } vxm_session_options;
 
 VXM_API void vxm_session_options_init(vxm_session_options *options, size_t size);
-/* The model must outlive the session. VXM_ERR_USAGE, VXM_ERR_MODEL, VXM_ERR_RESOURCE. */
+/* The model must outlive the session. VXM_ERR_USAGE, VXM_ERR_MODEL, VXM_ERR_RESOURCE (a device or
+ * precision that is not there, memory). */
 VXM_API vxm_status vxm_session_create(const vxm_model *model, const vxm_session_options *options,
                                       vxm_session **out, vxm_error *error);
 VXM_API void vxm_session_free(vxm_session *session);

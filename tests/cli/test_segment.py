@@ -102,11 +102,29 @@ def test_log_paths_opts_in(scan, model, tmp_path):
 
 def test_bits_do_not_depend_on_threads(scan, model, tmp_path):
     hashes = set()
-    for threads in (1, 2, 3, 7, 16):
+    for threads in (1, 2, 3, 5, 7, 8, 16):
         out = tmp_path / f"t{threads}.nii.gz"
         segment(scan, model, out, "--threads", threads)
         hashes.add(hashlib.sha256(load(out)[0].tobytes()).hexdigest())
     assert len(hashes) == 1
+
+
+def test_bf16(plain, model, tmp_path):
+    """Where the processor has it: the same bits for any --threads, nearly fp32's mask, named in the report."""
+    scan, mask = plain
+    out = tmp_path / "bf16.nii.gz"
+    if " avx512_bf16" not in open("/proc/cpuinfo").read():
+        line = run("segment", scan, "-m", model, "-o", out, "--precision", "bf16").error_line(5)
+        assert "bf16" in line and "AVX512_BF16" in line and "--precision fp32" in line
+        return
+    hashes = set()
+    for threads in (1, 2, 3, 5, 7, 8, 16):
+        segment(scan, model, out, "--precision", "bf16", "--threads", threads, "--overwrite", "--report",
+                tmp_path / "r.json")
+        hashes.add(hashlib.sha256(load(out)[0].tobytes()).hexdigest())
+    assert len(hashes) == 1
+    assert (load(out)[0] != load(mask)[0]).mean() < 0.02
+    assert json.load(open(tmp_path / "r.json"))["options"]["precision"] == "bf16"
 
 
 def test_tta_and_step_change_what_they_should(plain, model, tmp_path):

@@ -8,11 +8,25 @@
 
 enum { GUARD = 64 };
 
-extern const vx_kernels vx_kernels_emulated;
+extern const vx_kernels vx_kernels_emulated, vx_kernels_emulated_bf16;
 
 const vx_kernels *ops_kernels(vx_isa isa) {
-    const vx_kernels *kernels = vx_kernels_for(isa);
+    const vx_kernels *kernels = vx_kernels_for(isa, VX_F32);
     return kernels || isa != VX_ISA_AVX512 ? kernels : &vx_kernels_emulated;
+}
+
+const vx_kernels *ops_bf16_kernels(vx_isa isa) {
+    return isa == VX_ISA_BASELINE ? &vx_kernels_emulated_bf16 : vx_kernels_for(isa, VX_BF16);
+}
+
+float ops_round_bf16(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    const uint32_t low = bits & 0xffff, odd = bits >> 16 & 1;
+    bits -= low;
+    if (low > 0x8000 || (low == 0x8000 && odd)) bits += 0x10000;
+    memcpy(&x, &bits, sizeof bits);
+    return x;
 }
 
 float ops_random(uint64_t *state) {
@@ -27,6 +41,7 @@ vx_weight ops_weight(ops_weights *w, size_t elements, float scale, float offset)
     assert_non_null(p);
     if (!w->seed) w->seed = 88172645463325252u;
     for (size_t i = 0; i < elements; i++) p[i] = scale * ops_random(&w->seed) + offset;
+    for (size_t i = 0; w->coarse && i < elements; i++) p[i] = ops_round_bf16(p[i]);
     assert_true(w->count < sizeof w->blocks / sizeof *w->blocks);
     w->blocks[w->count++] = p;
     return (vx_weight){p, VX_F32, elements};
@@ -61,7 +76,7 @@ vx_mamba ops_mamba(ops_weights *w, size_t c, size_t d_inner, size_t d_state, siz
                   .out_proj = ops_weight(w, c * d_inner, 2 * inner, 0)};
     m.a_log = ops_weight(w, d_inner * d_state, 0.1f, 0);
     for (size_t i = 0; i < d_inner * d_state; i++)
-        w->blocks[w->count - 1][i] += logf((float)(i % d_state + 1));
+        w->blocks[w->count - 1][i] += logf((float)(i % d_state + 1)); /* float in every type */
     return m;
 }
 
@@ -90,13 +105,18 @@ size_t ops_run_all(const vx_graph *g, const float *in, ops_how how, float *resul
     unsigned char *blocks[OPS_OUTPUTS] = {0};
     float *out[OPS_OUTPUTS] = {0};
     size_t sizes[OPS_OUTPUTS] = {0}, outputs = 0;
-    const vx_compile_options options = {.reference = how.reference};
+    const vx_compile_options options = {
+        .reference = how.reference,
+        .precision = how.bf16 ? VX_PRECISION_BF16 : VX_PRECISION_FP32,
+    };
     vx_plan_info info;
     assert_int_equal(vx_pool_create(how.workers, &pool, &err), VX_OK);
     assert_int_equal(vx_cpu_open_isa(VX_ISA_BEST, pool, &device, &err), VX_OK);
     device->kernels = ops_kernels(how.isa);
     assert_non_null(device->kernels);
+    device->bf16_kernels = ops_bf16_kernels(how.isa);
     device->own_only = how.own_only;
+    device->direct_only = how.direct_only;
     if (vx_backend_cpu.compile(device, g, &options, &plan, &err) != VX_OK) fail_msg("%s", err.text);
     vx_backend_cpu.plan_info(plan, &info);
     unsigned char *arena = guarded(info.arena_bytes);
@@ -137,7 +157,7 @@ float *ops_input(const vx_graph *g, uint64_t seed) {
     const size_t n = vx_shape_elements(g->values[0].shape);
     float *x = vx_alloc(n * sizeof *x);
     assert_non_null(x);
-    for (size_t i = 0; i < n; i++) x[i] = 1.5f * ops_random(&seed) + 0.1f;
+    for (size_t i = 0; i < n; i++) x[i] = ops_round_bf16(1.5f * ops_random(&seed) + 0.1f);
     return x;
 }
 
@@ -154,8 +174,9 @@ double ops_relative(const float *a, const float *b, size_t n) {
 /* Output k of g computed one way: against truth, and the same bits for any worker count. */
 static double check_way(const vx_graph *g, const float *x, const float *truth, size_t k, size_t n,
                         ops_how how, const char *what, double tolerance) {
-    static const unsigned workers[] = {2, 3, 7, 16};
-    const char *name = how.own_only                 ? ops_kernels(how.isa)->name
+    static const unsigned workers[] = {2, 3, 5, 7, 8, 16};
+    const vx_kernels *kernels = how.bf16 ? ops_bf16_kernels(how.isa) : ops_kernels(how.isa);
+    const char *name = how.own_only                 ? kernels->name
                        : how.isa == VX_ISA_BASELINE ? "oneDNN"
                                                     : "best";
     how.workers = 1;
@@ -175,13 +196,9 @@ static double check_way(const vx_graph *g, const float *x, const float *truth, s
     return error;
 }
 
-double ops_check(const vx_graph *g, const char *what, double tolerance) {
-    /* With the baseline's kernels every convolution that oneDNN can do goes there. */
-    static const ops_how ways[] = {{.isa = VX_ISA_BASELINE, .own_only = true},
-                                   {.isa = VX_ISA_AVX2, .own_only = true},
-                                   {.isa = VX_ISA_AVX512, .own_only = true},
-                                   {.isa = VX_ISA_BASELINE},
-                                   {.isa = VX_ISA_BEST}};
+/* All outputs of g, computed in every way, against the reference. */
+static double check_ways(const vx_graph *g, const ops_how *ways, size_t count, const char *what,
+                         double tolerance) {
     double worst = 0;
     float *x = ops_input(g, 12345);
     size_t k = 0;
@@ -189,9 +206,9 @@ double ops_check(const vx_graph *g, const char *what, double tolerance) {
         if (!g->values[i].output) continue;
         const size_t n = vx_shape_elements(g->values[i].shape);
         float *truth = ops_run(g, x, ops_reference, k);
-        for (size_t way = 0; way < sizeof ways / sizeof *ways; way++) {
-            if (!ops_kernels(ways[way].isa)) continue;
-            const double error = check_way(g, x, truth, k, n, ways[way], what, tolerance);
+        for (size_t way = 0; way < count; way++) {
+            const double allowed = ways[way].bf16 && n < 64 ? 2 * tolerance : tolerance;
+            const double error = check_way(g, x, truth, k, n, ways[way], what, allowed);
             if (error > worst) worst = error;
         }
         vx_free(truth);
@@ -199,4 +216,32 @@ double ops_check(const vx_graph *g, const char *what, double tolerance) {
     }
     vx_free(x);
     return worst;
+}
+
+double ops_check(const vx_graph *g, const char *what, double tolerance) {
+    /* With the baseline's kernels every convolution that oneDNN can do goes there, but for those
+     * that Winograd's algorithm takes. */
+    static const ops_how all[] = {{.isa = VX_ISA_BASELINE, .own_only = true},
+                                  {.isa = VX_ISA_AVX2, .own_only = true},
+                                  {.isa = VX_ISA_AVX512, .own_only = true},
+                                  {.isa = VX_ISA_AVX512, .own_only = true, .direct_only = true},
+                                  {.isa = VX_ISA_BASELINE, .direct_only = true},
+                                  {.isa = VX_ISA_BEST}};
+    ops_how ways[sizeof all / sizeof *all];
+    size_t count = 0;
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        if (ops_kernels(all[i].isa)) ways[count++] = all[i];
+    return check_ways(g, ways, count, what, tolerance);
+}
+
+double ops_check_bf16(const vx_graph *g, const char *what, double tolerance) {
+    static const ops_how all[] = {{.isa = VX_ISA_BASELINE, .own_only = true, .bf16 = true},
+                                  {.isa = VX_ISA_AVX512, .own_only = true, .bf16 = true},
+                                  {.isa = VX_ISA_AVX512, .bf16 = true, .direct_only = true},
+                                  {.isa = VX_ISA_BEST, .bf16 = true}};
+    ops_how ways[sizeof all / sizeof *all];
+    size_t count = 0;
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        if (ops_bf16_kernels(all[i].isa)) ways[count++] = all[i];
+    return check_ways(g, ways, count, what, tolerance);
 }

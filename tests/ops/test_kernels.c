@@ -53,13 +53,14 @@ static void vector_functions(void **state) {
 static void special_values(void **state) {
     (void)state;
     const float x[] = {0, -200, NAN, -INFINITY, 20.5f, 100, -0.0f};
+    const float far[] = {0, -200, -1e7f, -3e36f, -126.5f, -1e15f, -0.0f};
     for (int isa = VX_ISA_BASELINE; isa < VX_ISA_BEST; isa++) {
         const vx_kernels *k = ops_kernels((vx_isa)isa);
         float y[7];
         if (!k) continue;
-        k->exp2(x, 7, y);
+        k->exp2(far, 7, y);
         assert_true(y[0] == 1 && y[6] == 1); /* no drift: 2^0 is exactly 1 */
-        assert_true(y[1] <= 0x1p-125f && y[3] <= 0x1p-125f && y[1] >= 0);
+        for (int i = 1; i < 6; i++) assert_true(y[i] <= 0x1p-125f && y[i] >= 0);
         k->softplus(x, 7, y);
         assert_true(isnan(y[2]) && y[4] == 20.5f && y[5] == 100 && y[3] >= 0 && y[3] < 1e-30f);
         for (int act = VX_ACT_RELU; act <= VX_ACT_SILU; act++) {
@@ -69,55 +70,126 @@ static void special_values(void **state) {
     }
 }
 
-/* Every row and column count around the tiles' sizes; integers, so that sums are exact. */
+enum { ROWS = 27, COLUMNS = 67, DEPTH = 5, TAPS = 3 };
+
+/* Small integers, so that sums are exact in any order and type. */
+typedef struct product {
+    float x[TAPS][ROWS][DEPTH], w[COLUMNS * DEPTH * TAPS], bias[COLUMNS];
+    float want[ROWS][COLUMNS];
+    uint16_t x_bf16[TAPS][ROWS][DEPTH];
+} product;
+
+static void make_product(product *p) {
+    uint64_t seed = 7;
+    for (size_t i = 0; i < sizeof p->x / sizeof(float); i++)
+        ((float *)p->x)[i] = floorf(8 * ops_random(&seed));
+    for (size_t i = 0; i < COLUMNS * DEPTH * TAPS; i++) p->w[i] = floorf(8 * ops_random(&seed));
+    for (size_t i = 0; i < COLUMNS; i++) p->bias[i] = (float)i;
+    for (size_t r = 0; r < ROWS; r++)
+        for (size_t c = 0; c < COLUMNS; c++) {
+            p->want[r][c] = p->bias[c];
+            for (size_t t = 0; t < TAPS; t++)
+                for (size_t d = 0; d < DEPTH; d++)
+                    p->want[r][c] += p->x[t][r][d] * p->w[c * DEPTH * TAPS + d * TAPS + t];
+        }
+    /* The upper half of a small integer's float holds all of it. */
+    for (size_t i = 0; i < sizeof p->x / sizeof(float); i++) {
+        uint32_t bits;
+        memcpy(&bits, (float *)p->x + i, sizeof bits);
+        ((uint16_t *)p->x_bf16)[i] = (uint16_t)(bits >> 16);
+    }
+}
+
+/* The product's first rows and columns, into rows of float or of what k stores. */
+static void check_product(const product *p, const vx_kernels *k, size_t rows, size_t columns,
+                          bool y_float) {
+    const void *x_rows[TAPS * ROWS];
+    void *y_rows[ROWS];
+    float y[ROWS][COLUMNS + 1];
+    uint16_t y_bf16[ROWS][COLUMNS + 1];
+    const bool bf16 = k->stored == VX_BF16, narrow = bf16 && !y_float;
+    size_t floats;
+    assert_true(vx_gemm_packed(k, columns, DEPTH, TAPS, &floats));
+    float *packed = vx_alloc(floats * sizeof *packed); /* exact, for the sanitizer */
+    vx_pack_gemm(k, p->w, columns, DEPTH, TAPS, DEPTH * TAPS, TAPS, 1, packed);
+    for (size_t i = 0; i < sizeof y / sizeof(float); i++) ((float *)y)[i] = -1;
+    memset(y_bf16, 0x5a, sizeof y_bf16);
+    for (size_t r = 0; r < rows; r++) {
+        y_rows[r] = narrow ? (void *)y_bf16[r] : (void *)y[r];
+        for (size_t t = 0; t < TAPS; t++)
+            x_rows[t * rows + r] = bf16 ? (const void *)p->x_bf16[t][r] : (const void *)p->x[t][r];
+    }
+    const vx_gemm gemm = {.rows = rows,
+                          .taps = TAPS,
+                          .depth = DEPTH,
+                          .x = x_rows,
+                          .y = y_rows,
+                          .y_float = y_float,
+                          .w = packed,
+                          .bias = p->bias,
+                          .columns = columns,
+                          .end_column = columns};
+    k->gemm(&gemm);
+    for (size_t r = 0; r < ROWS; r++)
+        for (size_t c = 0; c <= COLUMNS; c++) {
+            const bool inside = r < rows && c < columns;
+            if (narrow && !inside) assert_int_equal(y_bf16[r][c], 0x5a5a);
+            if (narrow && inside) k->widen(&y_bf16[r][c], 1, &y[r][c]);
+            const float want = inside ? p->want[r][c] : -1;
+            assert_true(y[r][c] == (narrow ? ops_round_bf16(want) : want));
+        }
+    vx_free(packed);
+}
+
+/* Every row and column count around the tiles' sizes. */
+static void check_products(const product *p, const vx_kernels *k, bool y_float) {
+    for (size_t rows = 1; rows <= ROWS; rows += 1 + rows / 8)
+        for (size_t columns = 1; columns <= COLUMNS; columns++)
+            check_product(p, k, rows, columns, y_float);
+}
+
 static void matrix_product(void **state) {
     (void)state;
-    enum { ROWS = 27, COLUMNS = 67, DEPTH = 5, TAPS = 3 };
-    float x[TAPS][ROWS][DEPTH], w[COLUMNS * DEPTH * TAPS], bias[COLUMNS], y[ROWS][COLUMNS + 1];
-    const float *x_rows[TAPS * ROWS];
-    float *y_rows[ROWS];
-    uint64_t seed = 7;
-    for (size_t i = 0; i < sizeof x / sizeof(float); i++)
-        ((float *)x)[i] = floorf(8 * ops_random(&seed));
-    for (size_t i = 0; i < COLUMNS * DEPTH * TAPS; i++) w[i] = floorf(8 * ops_random(&seed));
-    for (size_t i = 0; i < COLUMNS; i++) bias[i] = (float)i;
+    static product p;
+    make_product(&p);
     for (int isa = VX_ISA_BASELINE; isa < VX_ISA_BEST; isa++) {
-        const vx_kernels *k = ops_kernels((vx_isa)isa);
+        const vx_kernels *k = ops_kernels((vx_isa)isa), *bf16 = ops_bf16_kernels((vx_isa)isa);
+        if (k) check_products(&p, k, false);
+        if (bf16) check_products(&p, bf16, false);
+        if (bf16) check_products(&p, bf16, true);
+    }
+}
+
+/* Rounding to bfloat16: ties to even, both ways of a tie, overflow to infinity, NaN stays NaN; and
+ * back without a change. */
+static void bf16_rounding(void **state) {
+    (void)state;
+    enum { COUNT = 37 }; /* two vectors and a part */
+    static const float x[] = {0.0f,          -0.0f,         1.0f,        0x1.01p0f,  0x1.03p0f,
+                              0x1.010002p0f, 0x1.00fffep0f, -0x1.01p0f,  -0x1.03p0f, FLT_MAX,
+                              INFINITY,      -INFINITY,     0x1.fep127f, 0x1p-120f,  3.14159274f};
+    static const float want[] = {0.0f,      -0.0f,     1.0f,        1.0f,       0x1.04p0f,
+                                 0x1.02p0f, 1.0f,      -1.0f,       -0x1.04p0f, INFINITY,
+                                 INFINITY,  -INFINITY, 0x1.fep127f, 0x1p-120f,  3.140625f};
+    enum { GIVEN = sizeof x / sizeof *x };
+    for (int isa = VX_ISA_BASELINE; isa < VX_ISA_BEST; isa++) {
+        const vx_kernels *k = ops_bf16_kernels((vx_isa)isa);
+        float in[COUNT], out[COUNT + 1];
+        uint16_t mid[COUNT + 1];
+        uint64_t seed = 9;
         if (!k) continue;
-        for (size_t rows = 1; rows <= ROWS; rows += 1 + rows / 8)
-            for (size_t columns = 1; columns <= COLUMNS; columns++) {
-                size_t floats;
-                assert_true(vx_gemm_packed(k, columns, DEPTH, TAPS, &floats));
-                float *packed = vx_alloc(floats * sizeof *packed); /* exact, for the sanitizer */
-                vx_pack_gemm(k, w, columns, DEPTH, TAPS, DEPTH * TAPS, TAPS, 1, packed);
-                for (size_t i = 0; i < sizeof y / sizeof(float); i++) ((float *)y)[i] = -1;
-                for (size_t r = 0; r < rows; r++) {
-                    y_rows[r] = y[r];
-                    for (size_t t = 0; t < TAPS; t++) x_rows[t * rows + r] = x[t][r];
-                }
-                const vx_gemm gemm = {.rows = rows,
-                                      .taps = TAPS,
-                                      .depth = DEPTH,
-                                      .x = x_rows,
-                                      .y = y_rows,
-                                      .w = packed,
-                                      .bias = bias,
-                                      .columns = columns,
-                                      .end_column = columns};
-                k->gemm(&gemm);
-                for (size_t r = 0; r < ROWS; r++)
-                    for (size_t c = 0; c <= COLUMNS; c++) {
-                        float want = -1;
-                        if (r < rows && c < columns) {
-                            want = bias[c];
-                            for (size_t t = 0; t < TAPS; t++)
-                                for (size_t d = 0; d < DEPTH; d++)
-                                    want += x[t][r][d] * w[c * DEPTH * TAPS + d * TAPS + t];
-                        }
-                        assert_true(y[r][c] == want);
-                    }
-                vx_free(packed);
-            }
+        for (size_t i = 0; i < COUNT; i++) in[i] = i < GIVEN ? x[i] : 100 * ops_random(&seed);
+        in[GIVEN] = NAN;
+        mid[COUNT] = 0x5a5a;
+        out[COUNT] = -1;
+        k->narrow(in, COUNT, mid);
+        k->widen(mid, COUNT, out);
+        assert_int_equal(mid[COUNT], 0x5a5a);
+        assert_true(out[COUNT] == -1 && isnan(out[GIVEN]));
+        for (size_t i = 0; i < COUNT; i++) {
+            if (i < GIVEN) assert_memory_equal(&out[i], &want[i], sizeof(float));
+            if (i > GIVEN) assert_true(out[i] == ops_round_bf16(in[i]));
+        }
     }
 }
 
@@ -126,6 +198,7 @@ int main(void) {
         cmocka_unit_test(vector_functions),
         cmocka_unit_test(special_values),
         cmocka_unit_test(matrix_product),
+        cmocka_unit_test(bf16_rounding),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

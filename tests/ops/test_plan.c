@@ -96,9 +96,10 @@ static vx_graph *build_net(ops_weights *w, size_t n) {
 static void whole_net(void **state) {
     (void)state;
     for (size_t n = 1; n <= 2; n++) {
-        ops_weights w = {.seed = 1234};
+        ops_weights w = {.seed = 1234, .coarse = true};
         vx_graph *g = build_net(&w, n);
         printf("net: relative L2 %.2g\n", ops_check(g, "net", 3e-6));
+        printf("net, bf16: relative L2 %.2g\n", ops_check_bf16(g, "net", 2 * OPS_BF16));
         vx_graph_free(g);
         ops_weights_free(&w);
     }
@@ -180,6 +181,58 @@ static void budget_and_errors(void **state) {
     options = (vx_compile_options){.precision = VX_PRECISION_FP16};
     assert_int_equal(vx_backend_cpu.compile(device, g, &options, &plan, &err), VX_ERR_RESOURCE);
     assert_null(plan);
+    vx_backend_cpu.close(device);
+    vx_pool_free(pool);
+    vx_graph_free(g);
+    ops_weights_free(&w);
+}
+
+/* bfloat16 where the processor does not multiply it: one line that says so. */
+static void bf16_needs_its_processor(void **state) {
+    (void)state;
+    ops_weights w = {.seed = 1234};
+    vx_graph *g = build_net(&w, 1);
+    vx_error err = {0};
+    vx_pool *pool;
+    vx_device *device;
+    vx_plan *plan;
+    const vx_compile_options options = {.precision = VX_PRECISION_BF16};
+    assert_int_equal(vx_pool_create(1, &pool, &err), VX_OK);
+    assert_int_equal(vx_cpu_open_isa(VX_ISA_BASELINE, pool, &device, &err), VX_OK);
+    assert_int_equal(vx_backend_cpu.compile(device, g, &options, &plan, &err), VX_ERR_RESOURCE);
+    assert_null(plan);
+    assert_string_equal(err.text, "precision bf16 is not available on this processor, which lacks "
+                                  "AVX512_BF16 (use --precision fp32)");
+    vx_backend_cpu.close(device);
+    vx_pool_free(pool);
+    vx_graph_free(g);
+    ops_weights_free(&w);
+}
+
+/* Values and weights in half the bytes; the scratch of float stays, which counts in a small net. */
+static void bf16_takes_less(void **state) {
+    (void)state;
+    ops_weights w = {.seed = 1234};
+    vx_graph *g = build_net(&w, 1);
+    vx_error err = {0};
+    vx_pool *pool;
+    vx_device *device;
+    vx_plan_info info[2];
+    assert_int_equal(vx_pool_create(1, &pool, &err), VX_OK);
+    assert_int_equal(vx_backend_cpu.open(0, pool, &device, &err), VX_OK);
+    device->bf16_kernels = ops_bf16_kernels(VX_ISA_BASELINE);
+    for (int bf16 = 0; bf16 < 2; bf16++) {
+        const vx_compile_options options = {.precision =
+                                                bf16 ? VX_PRECISION_BF16 : VX_PRECISION_FP32};
+        vx_plan *plan;
+        assert_int_equal(vx_backend_cpu.compile(device, g, &options, &plan, &err), VX_OK);
+        vx_backend_cpu.plan_info(plan, &info[bf16]);
+        vx_backend_cpu.plan_free(plan);
+    }
+    printf("arena: %zu bytes, bf16 %zu; weights %zu, %zu\n", info[0].arena_bytes,
+           info[1].arena_bytes, info[0].weight_bytes, info[1].weight_bytes);
+    assert_true(info[1].weight_bytes < info[0].weight_bytes);
+    assert_true(info[1].arena_bytes < info[0].arena_bytes);
     vx_backend_cpu.close(device);
     vx_pool_free(pool);
     vx_graph_free(g);
@@ -287,7 +340,7 @@ static void openmp_is_left_alone(void **state) {
     ops_weights w = {.seed = 1234};
     vx_graph *g = build_net(&w, 1);
     omp_set_num_threads(5);
-    float *x = ops_input(g, 5), *y = ops_run(g, x, (ops_how){3, false, VX_ISA_BEST, false}, 0);
+    float *x = ops_input(g, 5), *y = ops_run(g, x, (ops_how){.workers = 3, .isa = VX_ISA_BEST}, 0);
     assert_int_equal(omp_get_max_threads(), 5);
     omp_set_num_threads(1);
     float *again = ops_run(g, x, ops_fast, 0);
@@ -307,6 +360,8 @@ int main(void) {
         cmocka_unit_test(whole_net),
         cmocka_unit_test(runs_repeat),
         cmocka_unit_test(budget_and_errors),
+        cmocka_unit_test(bf16_needs_its_processor),
+        cmocka_unit_test(bf16_takes_less),
         cmocka_unit_test(arena_is_reused),
         cmocka_unit_test(input_as_output),
         cmocka_unit_test(output_in_the_arena),

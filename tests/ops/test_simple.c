@@ -13,11 +13,13 @@ enum { SHAPES = sizeof shapes / sizeof *shapes };
 
 typedef int (*build_fn)(vx_graph *g, ops_weights *w, int x, int variant);
 
-static void check_all(const char *what, build_fn build, int variants, double tolerance) {
-    double worst = 0;
+/* rounded: the relative error that bfloat16 may leave, in units of OPS_BF16. */
+static void check_all(const char *what, build_fn build, int variants, double tolerance,
+                      double rounded) {
+    double worst = 0, worst_bf16 = 0;
     for (size_t i = 0; i < SHAPES; i++)
         for (int variant = 0; variant < variants; variant++) {
-            ops_weights w = {.seed = 77};
+            ops_weights w = {.seed = 77, .coarse = true};
             vx_graph *g;
             vx_error err;
             char text[100];
@@ -29,12 +31,14 @@ static void check_all(const char *what, build_fn build, int variants, double tol
                 if (vx_graph_finish(g, &err) != VX_OK) fail_msg("%s: %s", what, err.text);
                 snprintf(text, sizeof text, "%s, shape %zu, variant %d", what, i, variant);
                 const double error = ops_check(g, text, tolerance);
+                const double bf16 = ops_check_bf16(g, text, rounded * OPS_BF16);
                 if (error > worst) worst = error;
+                if (bf16 > worst_bf16) worst_bf16 = bf16;
             }
             vx_graph_free(g);
             ops_weights_free(&w);
         }
-    printf("%s: relative L2 %.2g at most\n", what, worst);
+    printf("%s: relative L2 %.2g at most, bf16 %.2g\n", what, worst, worst_bf16);
 }
 
 static int build_activation(vx_graph *g, ops_weights *w, int x, int variant) {
@@ -44,7 +48,7 @@ static int build_activation(vx_graph *g, ops_weights *w, int x, int variant) {
 
 static void activations(void **state) {
     (void)state;
-    check_all("activation", build_activation, 4, 5e-7);
+    check_all("activation", build_activation, 4, 5e-7, 1);
 }
 
 static int build_instance_norm(vx_graph *g, ops_weights *w, int x, int variant) {
@@ -61,8 +65,8 @@ static int build_layer_norm(vx_graph *g, ops_weights *w, int x, int variant) {
 
 static void norms(void **state) {
     (void)state;
-    check_all("instance norm", build_instance_norm, 1, 1e-6);
-    check_all("layer norm", build_layer_norm, 1, 1e-6);
+    check_all("instance norm", build_instance_norm, 1, 1e-6, 1);
+    check_all("layer norm", build_layer_norm, 1, 1e-6, 1);
 }
 
 static int build_pool(vx_graph *g, ops_weights *w, int x, int variant) {
@@ -94,10 +98,10 @@ static int build_concat(vx_graph *g, ops_weights *w, int x, int variant) {
 
 static void rest(void **state) {
     (void)state;
-    check_all("average pooling", build_pool, 3, 2e-7);
-    check_all("upsampling", build_upsample, 3, 0);
-    check_all("addition", build_add, 2, 0);
-    check_all("concatenation", build_concat, 2, 1e-6);
+    check_all("average pooling", build_pool, 3, 2e-7, 1);
+    check_all("upsampling", build_upsample, 3, 0, 0);
+    check_all("addition", build_add, 2, 0, 1);
+    check_all("concatenation", build_concat, 2, 1e-6, 1);
 }
 
 /* Instance norm where a careless one loses everything: a mean 1000 times the spread, and a constant

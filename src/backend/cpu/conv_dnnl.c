@@ -93,6 +93,8 @@ static bool is_fast(const_dnnl_primitive_desc_t desc) {
            name && (strncmp(name, "jit", 3) == 0 || strncmp(name, "brg", 3) == 0);
 }
 
+static dnnl_data_type_t type_of(vx_dtype dtype) { return dtype == VX_BF16 ? dnnl_bf16 : dnnl_f32; }
+
 /* weights: NULL for the first variant, which lets oneDNN choose the packed form. */
 static dnnl_status_t make_desc(const vx_cpu_step *step, const dnnl_state *state,
                                const slab_shape *slab, const dnnl_memory_desc_t *weights,
@@ -113,13 +115,15 @@ static dnnl_status_t make_desc(const vx_cpu_step *step, const dnnl_state *state,
         /* May be negative, down to 1 - stride, where the last voxels are not reached. */
         after[i] = (y_dims[2 + i] - 1) * strides[i] + w_dims[2 + i] - x_dims[2 + i] - before[i];
     }
+    /* bfloat16 products are summed as float; a sum is rounded once, when it is stored. */
+    const dnnl_data_type_t type = type_of(step->kernels->stored);
+    const dnnl_data_type_t y_type = step->out_float ? dnnl_f32 : type;
     dnnl_memory_desc_t x, y, w, b;
     dnnl_convolution_desc_t conv;
     dnnl_primitive_attr_t attr = NULL;
-    dnnl_status_t status = dnnl_memory_desc_init_by_tag(&x, 5, x_dims, dnnl_f32, dnnl_ndhwc);
-    if (!status) status = dnnl_memory_desc_init_by_tag(&y, 5, y_dims, dnnl_f32, dnnl_ndhwc);
-    if (!status)
-        status = dnnl_memory_desc_init_by_tag(&w, 5, w_dims, dnnl_f32, dnnl_format_tag_any);
+    dnnl_status_t status = dnnl_memory_desc_init_by_tag(&x, 5, x_dims, type, dnnl_ndhwc);
+    if (!status) status = dnnl_memory_desc_init_by_tag(&y, 5, y_dims, y_type, dnnl_ndhwc);
+    if (!status) status = dnnl_memory_desc_init_by_tag(&w, 5, w_dims, type, dnnl_format_tag_any);
     if (!status) status = dnnl_memory_desc_init_by_tag(&b, 1, b_dims, dnnl_f32, dnnl_a);
     if (!status)
         status = dnnl_convolution_forward_desc_init(
@@ -287,7 +291,7 @@ static vx_status pack(vx_conv *conv, const vx_cpu_step *step, void *weights, vx_
                   : VX_OK;
 }
 
-static bool run_piece(const vx_conv *conv, const vx_cpu_step *step, const float *x, float *y,
+static bool run_piece(const vx_conv *conv, const vx_cpu_step *step, const void *x, void *y,
                       size_t n, size_t piece, void *scratch, unsigned worker) {
     const dnnl_state *state = conv->state;
     const vx_shape in = step->in, out = step->out;
@@ -297,8 +301,10 @@ static bool run_piece(const vx_conv *conv, const vx_cpu_step *step, const float 
     const variant *v = find_variant(state, &shape);
     const worker_memory *m = &v->memory[worker];
     /* oneDNN's handles are not const; it only reads x. */
-    void *from = (void *)(uintptr_t)(x + (n * in.d + in_first) * in.h * in.w * in.c);
-    void *to = y + (n * out.d + piece * state->planes) * out.h * out.w * out.c;
+    const size_t x_first = (n * in.d + in_first) * in.h * in.w * in.c;
+    const size_t y_first = (n * out.d + piece * state->planes) * out.h * out.w * out.c;
+    void *from = (void *)(uintptr_t)vx_stored_from(step->kernels, x, x_first);
+    void *to = (unsigned char *)y + y_first * vx_conv_out_size(step);
     const int threads = omp_get_max_threads();
     omp_set_num_threads(1);
     dnnl_status_t status = dnnl_memory_set_data_handle(m->x, from);

@@ -12,13 +12,14 @@ enum { ROWS = 48, PIECES_MAX = 256 };
 typedef struct own_state {
     size_t kernel[3], stride[3], pad[3]; /* 1, 1, 0 for a linear layer */
     size_t taps;
-    const float *packed, *bias, *zeros; /* in the step's weights */
+    const void *packed, *zeros; /* in the step's weights; zeros: a stored row */
+    const float *bias;          /* likewise */
     bool with_bias;
 } own_state;
 
 /* Pointers to what one tap reads for rows output tokens, starting at o (z, y, x). */
-static void tap_rows(const vx_cpu_step *step, const own_state *own, const float *x,
-                     const size_t tap[3], size_t o[3], size_t rows, const float **out) {
+static void tap_rows(const vx_cpu_step *step, const own_state *own, const void *x,
+                     const size_t tap[3], size_t o[3], size_t rows, const void **out) {
     const vx_shape in = step->in;
     for (size_t r = 0; r < rows; r++) {
         /* An index below the padding wraps to a huge number: one comparison finds both ends. */
@@ -26,7 +27,8 @@ static void tap_rows(const vx_cpu_step *step, const own_state *own, const float 
         const size_t y = o[1] * own->stride[1] + tap[1] - own->pad[1];
         const size_t v = o[2] * own->stride[2] + tap[2] - own->pad[2];
         const bool inside = z < in.d && y < in.h && v < in.w;
-        out[r] = inside ? x + ((z * in.h + y) * in.w + v) * in.c : own->zeros;
+        out[r] = inside ? vx_stored_from(step->kernels, x, ((z * in.h + y) * in.w + v) * in.c)
+                        : own->zeros;
         if (++o[2] < step->out.w) continue;
         o[2] = 0;
         if (++o[1] < step->out.h) continue;
@@ -36,23 +38,25 @@ static void tap_rows(const vx_cpu_step *step, const own_state *own, const float 
 }
 
 /* rows output tokens from token `first` of one n. */
-static void run_rows(const vx_cpu_step *step, const own_state *own, const float *x, float *y,
-                     size_t first, size_t rows, const float **x_rows, float **y_rows) {
+static void run_rows(const vx_cpu_step *step, const own_state *own, const void *x, unsigned char *y,
+                     size_t first, size_t rows, const void **x_rows, void **y_rows) {
     const vx_shape out = step->out;
+    const size_t y_row = out.c * vx_conv_out_size(step);
     size_t tap[3];
-    const float **list = x_rows;
+    const void **list = x_rows;
     for (tap[0] = 0; tap[0] < own->kernel[0]; tap[0]++)
         for (tap[1] = 0; tap[1] < own->kernel[1]; tap[1]++)
             for (tap[2] = 0; tap[2] < own->kernel[2]; tap[2]++, list += rows) {
                 size_t o[3] = {first / (out.h * out.w), first / out.w % out.h, first % out.w};
                 tap_rows(step, own, x, tap, o, rows, list);
             }
-    for (size_t r = 0; r < rows; r++) y_rows[r] = y + (first + r) * out.c;
+    for (size_t r = 0; r < rows; r++) y_rows[r] = y + (first + r) * y_row;
     const vx_gemm gemm = {.rows = rows,
                           .taps = own->taps,
                           .depth = step->in.c,
                           .x = x_rows,
                           .y = y_rows,
+                          .y_float = step->out_float,
                           .w = own->packed,
                           .bias = own->bias,
                           .columns = out.c,
@@ -60,19 +64,21 @@ static void run_rows(const vx_cpu_step *step, const own_state *own, const float 
     step->kernels->gemm(&gemm);
 }
 
-static bool run_piece(const vx_conv *conv, const vx_cpu_step *step, const float *x, float *y,
+static bool run_piece(const vx_conv *conv, const vx_cpu_step *step, const void *x, void *y,
                       size_t n, size_t piece, void *scratch, unsigned worker) {
     const own_state *own = conv->state;
     const vx_shape in = step->in, out = step->out;
-    const float **x_rows = scratch;
-    float **y_rows = (float **)scratch + ROWS * own->taps;
+    const void **x_rows = scratch;
+    void **y_rows = (void **)scratch + ROWS * own->taps;
+    const void *x_n = vx_stored_from(step->kernels, x, n * in.d * in.h * in.w * in.c);
+    unsigned char *y_n =
+        (unsigned char *)y + n * out.d * out.h * out.w * out.c * vx_conv_out_size(step);
     size_t first, end;
     (void)worker;
     vx_conv_range(conv, out, piece, &first, &end);
-    x += n * in.d * in.h * in.w * in.c;
-    y += n * out.d * out.h * out.w * out.c;
     for (; first < end; first += ROWS)
-        run_rows(step, own, x, y, first, end - first < ROWS ? end - first : ROWS, x_rows, y_rows);
+        run_rows(step, own, x_n, y_n, first, end - first < ROWS ? end - first : ROWS, x_rows,
+                 y_rows);
     return true;
 }
 
@@ -120,7 +126,7 @@ vx_status vx_conv_own(const vx_cpu_step *step, bool with_bias, vx_conv *out, vx_
         !vx_add_size(floats, shape.c, &floats) || !vx_add_size(floats, step->in.c, &floats) ||
         !vx_mul_size(floats, sizeof(float), &out->weight_bytes) ||
         !vx_add_size(own->taps, 1, &pointers) || !vx_mul_size(pointers, ROWS, &pointers) ||
-        !vx_mul_size(pointers, sizeof(float *), &out->worker_bytes))
+        !vx_mul_size(pointers, sizeof(void *), &out->worker_bytes))
         return vx_cpu_overflow(err);
     own->with_bias = with_bias && op->bias.data;
     out->piece_tokens = ROWS * (tokens / share + (tokens % share != 0));

@@ -15,8 +15,10 @@
 
 struct vx_device {
     vx_pool *pool;
-    const vx_kernels *kernels;
-    bool own_only; /* no convolution through oneDNN (tests, comparisons) */
+    const vx_kernels *kernels;      /* for float */
+    const vx_kernels *bf16_kernels; /* NULL: this processor does not multiply bfloat16 */
+    bool own_only;                  /* no convolution through oneDNN (tests, comparisons) */
+    bool direct_only;               /* none by Winograd's algorithm (likewise) */
 };
 
 /* As vx_backend_cpu.open, with a given instruction set for our own kernels (oneDNN picks its own);
@@ -27,7 +29,7 @@ vx_status vx_cpu_open_isa(vx_isa isa, vx_pool *pool, vx_device **out, vx_error *
 typedef struct vx_cpu_run {
     vx_pool *pool;
     const vx_kernels *kernels;
-    float *const *value;           /* where each value of the graph lives in this run */
+    void *const *value;            /* where each value of the graph lives in this run */
     unsigned char *scratch;        /* the step's scratch_bytes, shared by its tasks */
     unsigned char *worker_scratch; /* worker w owns worker_bytes at w * worker_stride */
     size_t worker_stride;
@@ -35,16 +37,20 @@ typedef struct vx_cpu_run {
 
 typedef struct vx_cpu_step vx_cpu_step;
 struct vx_cpu_step {
-    const vx_op *op;       /* in the plan's own graph */
-    vx_shape in, in2, out; /* shapes of op->in[0], op->in[1], op->out */
-    const vx_kernels *kernels;
+    const vx_op *op;           /* in the plan's own graph */
+    vx_shape in, in2, out;     /* shapes of op->in[0], op->in[1], op->out */
+    const vx_kernels *kernels; /* of the plan's storage type, which values have unless said so */
     unsigned workers;
-    bool own_only;
+    bool own_only, direct_only;
     void *state; /* what prepare made, vx_alloc'ed, may be NULL; freed with the step */
 
     /* Filled by prepare; bytes. */
     size_t weight_bytes, scratch_bytes, worker_bytes;
     bool in_place; /* out may take over in[0]'s memory */
+
+    /* Set before prepare where float is wanted as out, whatever the storage type; prepare clears it
+     * if the step cannot do that. Never set where the storage type is float. */
+    bool out_float;
 
     void *weights; /* weight_bytes in the plan's weight block; filled by pack */
     vx_status (*pack)(vx_cpu_step *step, vx_error *err); /* NULL: no weights */
@@ -52,9 +58,9 @@ struct vx_cpu_step {
     void (*destroy)(vx_cpu_step *step); /* what state holds beyond its own block; may be NULL */
 };
 
-/* Each fills the step from step->op and the shapes; the step is zeroed otherwise. On failure the
- * plan still calls destroy, if it was set. */
-vx_status vx_cpu_prepare_ref(vx_cpu_step *step, vx_error *err); /* any op, by ref.h */
+/* Each fills the step from step->op, the shapes and the kernels; the step is zeroed otherwise. On
+ * failure the plan still calls destroy, if it was set. */
+vx_status vx_cpu_prepare_ref(vx_cpu_step *step, vx_error *err); /* any op, by ref.h; float only */
 vx_status vx_cpu_prepare(vx_cpu_step *step, vx_error *err);     /* any op, the fast way: one of */
 vx_status vx_cpu_prepare_conv(vx_cpu_step *step, vx_error *err);
 vx_status vx_cpu_prepare_transposed(vx_cpu_step *step, vx_error *err);
@@ -63,6 +69,12 @@ vx_status vx_cpu_prepare_mamba(vx_cpu_step *step, vx_error *err);
 
 /* Tokens of c channels that make a task of element-wise work (64 KB). */
 size_t vx_cpu_block(size_t c);
+
+/* cast.c: float to a stored array and back. */
+void vx_cpu_narrow(vx_pool *pool, const vx_kernels *kernels, const float *x, size_t elements,
+                   void *y);
+void vx_cpu_widen(vx_pool *pool, const vx_kernels *kernels, const void *x, size_t elements,
+                  float *y);
 
 /* Weights as float32, whatever they are stored as; out holds w->elements. */
 void vx_cpu_read_weight(const vx_weight *w, float *out);

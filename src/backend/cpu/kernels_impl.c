@@ -1,9 +1,10 @@
-/* The inner loops. Compiled once for each instruction set with VX_KERNELS (the table's name),
- * VX_KERNELS_ISA and VX_KERNELS_TEXT set. */
+/* The inner loops. Compiled once for each instruction set and storage type with VX_KERNELS (the
+ * table's name), VX_KERNELS_ISA, VX_KERNELS_TEXT and, for bfloat16, VX_STORED_BF16 set. */
 #include <math.h>
 
 #include "backend/cpu/kernels.h"
-#include "backend/cpu/kernels_vector.h"
+#include "backend/cpu/kernels_stored.h"
+#include "backend/cpu/kernels_winograd.h"
 
 #if defined(__SSE__)
 #include <xmmintrin.h>
@@ -28,13 +29,46 @@ enum { TILE_ROWS = 12 };
 enum { TILE_ROWS = 6 };
 #endif
 
+/* Numbers of y from column v * VX_LANES on that lie in this vector. */
+VX_INLINE size_t lanes_left(size_t valid, size_t v) {
+    return valid > v * VX_LANES ? valid - v * VX_LANES : 0;
+}
+
+VX_INLINE void gemm_store(const vx_gemm *g, size_t row, size_t column, size_t left, vf sum) {
+    if (g->y_float) {
+        float *y = (float *)g->y[row] + column;
+        if (left >= VX_LANES)
+            v_store(y, sum);
+        else
+            v_store_part(y, sum, left);
+    } else {
+        stored *y = (stored *)g->y[row] + column;
+        if (left >= VX_LANES)
+            s_store(y, sum);
+        else
+            s_store_part(y, sum, left);
+    }
+}
+
+/* sum += x * w for VX_STEP numbers of the depth, or the last one of an odd depth. */
+VX_INLINE void gemm_step(vf sum[TILE_ROWS][2], const stored *const x[TILE_ROWS], size_t k,
+                         const bool last, const size_t rows, const size_t vecs, const float *w) {
+    const vw w0 = w_load(w), w1 = vecs > 1 ? w_load(w + VX_LANES) : w0;
+#pragma GCC unroll 12
+    for (size_t r = 0; r < rows; r++) {
+        const vw a = last ? x_splat_last(x[r] + k) : x_splat(x[r] + k);
+        sum[r][0] = v_dot(sum[r][0], a, w0);
+        if (vecs > 1) sum[r][1] = v_dot(sum[r][1], a, w1);
+    }
+}
+
 /* rows x (vecs * VX_LANES) outputs from row `row`; w is the packed block, valid its columns. */
 VX_INLINE void gemm_tile(const vx_gemm *g, const float *w, size_t row, const size_t rows,
                          const size_t vecs, const float *bias, size_t column, size_t valid) {
     vf sum[TILE_ROWS][2];
-    const float *x[TILE_ROWS];
+    const stored *x[TILE_ROWS];
     for (size_t v = 0; v < vecs; v++) {
-        const size_t left = valid > v * VX_LANES ? valid - v * VX_LANES : 0;
+        const size_t left = lanes_left(valid, v);
         vf start = v_splat(0);
         if (bias && left)
             start = left >= VX_LANES ? v_load(bias + v * VX_LANES)
@@ -43,28 +77,20 @@ VX_INLINE void gemm_tile(const vx_gemm *g, const float *w, size_t row, const siz
         for (size_t r = 0; r < rows; r++) sum[r][v] = start;
     }
     for (size_t tap = 0; tap < g->taps; tap++) {
+        size_t k = 0;
 #pragma GCC unroll 12
         for (size_t r = 0; r < rows; r++) x[r] = g->x[tap * g->rows + row + r];
-        for (size_t k = 0; k < g->depth; k++, w += vecs * VX_LANES) {
-            const vf w0 = v_load(w), w1 = vecs > 1 ? v_load(w + VX_LANES) : w0;
-#pragma GCC unroll 12
-            for (size_t r = 0; r < rows; r++) {
-                const vf a = v_splat(x[r][k]);
-                sum[r][0] += a * w0;
-                if (vecs > 1) sum[r][1] += a * w1;
-            }
+        for (; k + VX_STEP <= g->depth; k += VX_STEP, w += vecs * VX_LANES)
+            gemm_step(sum, x, k, false, rows, vecs, w);
+        if (VX_STEP > 1 && k < g->depth) {
+            gemm_step(sum, x, k, true, rows, vecs, w);
+            w += vecs * VX_LANES;
         }
     }
 #pragma GCC unroll 12
     for (size_t r = 0; r < rows; r++)
-        for (size_t v = 0; v < vecs; v++) {
-            float *y = g->y[row + r] + column + v * VX_LANES;
-            const size_t left = valid > v * VX_LANES ? valid - v * VX_LANES : 0;
-            if (left >= VX_LANES)
-                v_store(y, sum[r][v]);
-            else
-                v_store_part(y, sum[r][v], left);
-        }
+        for (size_t v = 0; v < vecs; v++)
+            gemm_store(g, row + r, column + v * VX_LANES, lanes_left(valid, v), sum[r][v]);
 }
 
 /* All rows of one packed block. */
@@ -74,16 +100,20 @@ VX_INLINE void gemm_block(const vx_gemm *g, const float *w, const size_t vecs, s
     size_t row = 0;
     for (; row + TILE_ROWS <= g->rows; row += TILE_ROWS)
         gemm_tile(g, w, row, TILE_ROWS, vecs, bias, column, valid);
-    for (; row + 3 <= g->rows; row += 3) gemm_tile(g, w, row, 3, vecs, bias, column, valid);
-    for (; row < g->rows; row++) gemm_tile(g, w, row, 1, vecs, bias, column, valid);
+    if (row + TILE_ROWS / 2 <= g->rows) {
+        gemm_tile(g, w, row, TILE_ROWS / 2, vecs, bias, column, valid);
+        row += TILE_ROWS / 2;
+    }
+    for (; row + 2 <= g->rows; row += 2) gemm_tile(g, w, row, 2, vecs, bias, column, valid);
+    if (row < g->rows) gemm_tile(g, w, row, 1, vecs, bias, column, valid);
 }
 
 static void gemm(const vx_gemm *g) {
-    const size_t width = 2 * VX_LANES;
+    const size_t width = 2 * VX_LANES, steps = (g->depth + VX_STEP - 1) / VX_STEP;
     for (size_t column = g->first_column; column < g->end_column; column += width) {
         const size_t left = g->columns - column, wanted = g->end_column - column;
         const size_t valid = wanted < width ? wanted : width;
-        const float *w = g->w + column * g->taps * g->depth;
+        const float *w = (const float *)g->w + column * g->taps * steps;
         if (left > VX_LANES)
             gemm_block(g, w, 2, column, valid);
         else
@@ -132,11 +162,11 @@ VX_INLINE vf v_activate(vf x, vx_activation act, vf slope) {
     return x;
 }
 
-VX_INLINE void activate_as(const float *x, size_t n, vx_activation act, float slope, float *y) {
+VX_INLINE void activate_as(const stored *x, size_t n, vx_activation act, float slope, stored *y) {
     const vf s = v_splat(slope);
     size_t i = 0;
-    for (; i + VX_LANES <= n; i += VX_LANES) v_store(y + i, v_activate(v_load(x + i), act, s));
-    if (i < n) v_store_part(y + i, v_activate(v_load_part(x + i, n - i), act, s), n - i);
+    for (; i + VX_LANES <= n; i += VX_LANES) s_store(y + i, v_activate(s_load(x + i), act, s));
+    if (i < n) s_store_part(y + i, v_activate(s_load_part(x + i, n - i), act, s), n - i);
 }
 
 /* Calls f with act as a constant, so that its loop holds no switch. */
@@ -160,12 +190,56 @@ VX_INLINE void activate_as(const float *x, size_t n, vx_activation act, float sl
     }
 
 #define ACTIVATE(act, x, n, slope, y) activate_as(x, n, act, slope, y)
-static void activate(const float *x, size_t n, vx_activation act, float slope, float *y) {
+static void activate(const void *x, size_t n, vx_activation act, float slope, void *y) {
     WITH_ACT(ACTIVATE, act, x, n, slope, y)
 }
 
-static void add(const float *a, const float *b, size_t n, float scale, float *y) {
-    for (size_t i = 0; i < n; i++) y[i] = scale * (a[i] + b[i]);
+static void add(const void *a_in, const void *b_in, size_t n, float scale, void *y_out) {
+    const stored *a = a_in, *b = b_in;
+    stored *y = y_out;
+    size_t i = 0;
+    for (; i + VX_LANES <= n; i += VX_LANES)
+        s_store(y + i, scale * (s_load(a + i) + s_load(b + i)));
+    if (i < n)
+        s_store_part(y + i, scale * (s_load_part(a + i, n - i) + s_load_part(b + i, n - i)), n - i);
+}
+
+static void narrow(const float *x, size_t n, void *y_out) {
+    stored *y = y_out;
+    size_t i = 0;
+    for (; i + VX_LANES <= n; i += VX_LANES) s_store(y + i, v_load(x + i));
+    if (i < n) s_store_part(y + i, v_load_part(x + i, n - i), n - i);
+}
+
+static void widen(const void *x_in, size_t n, float *y) {
+    const stored *x = x_in;
+    size_t i = 0;
+    for (; i + VX_LANES <= n; i += VX_LANES) v_store(y + i, s_load(x + i));
+    if (i < n) v_store_part(y + i, s_load_part(x + i, n - i), n - i);
+}
+
+/* VX_LANES channels, or the n that are left. */
+VX_INLINE vf pool_lanes(const stored *x, const size_t window[3], size_t row, size_t plane, size_t c,
+                        size_t n) {
+    vf sum = v_splat(0);
+    for (size_t i = 0; i < window[0]; i++)
+        for (size_t k = 0; k < window[1]; k++)
+            for (size_t v = 0; v < window[2]; v++) {
+                const stored *at = x + i * plane + k * row + v * c;
+                sum += n >= VX_LANES ? s_load(at) : s_load_part(at, n);
+            }
+    return sum * (1.0f / (float)(window[0] * window[1] * window[2]));
+}
+
+static void pool(const void *x, const size_t window[3], size_t row, size_t plane, size_t c,
+                 void *y) {
+    size_t k = 0;
+    for (; k + VX_LANES <= c; k += VX_LANES)
+        s_store((stored *)y + k,
+                pool_lanes((const stored *)x + k, window, row, plane, c, VX_LANES));
+    if (k < c)
+        s_store_part((stored *)y + k,
+                     pool_lanes((const stored *)x + k, window, row, plane, c, c - k), c - k);
 }
 
 /* --- norms ------------------------------------------------------------------------------------ */
@@ -174,26 +248,27 @@ static void add(const float *a, const float *b, size_t n, float scale, float *y)
 enum { SUM_RUN = 32 };
 
 /* total[k] += sum over tokens of (x - centre), or of its square. */
-VX_INLINE void add_up(const float *x, size_t tokens, size_t c, const float *centre,
+VX_INLINE void add_up(const stored *x, size_t tokens, size_t c, const float *centre,
                       const bool squared, float *sum, double *total) {
     for (size_t t = 0; t < tokens;) {
         const size_t end = tokens - t < SUM_RUN ? tokens : t + SUM_RUN;
         memset(sum, 0, c * sizeof *sum);
         for (; t < end; t++)
             for (size_t k = 0; k < c; k++) {
-                const float e = x[t * c + k] - centre[k];
+                const float e = s_value(x[t * c + k]) - centre[k];
                 sum[k] += squared ? e * e : e;
             }
         for (size_t k = 0; k < c; k++) total[k] += (double)sum[k];
     }
 }
 
-static void moments(const float *x, size_t tokens, size_t c, float *scratch, double *mean,
+static void moments(const void *x_in, size_t tokens, size_t c, float *scratch, double *mean,
                     double *m2) {
+    const stored *x = x_in;
     float *sum = scratch, *centre = scratch + c;
     for (size_t k = 0; k < c; k++) {
         mean[k] = m2[k] = 0;
-        centre[k] = x[k]; /* any value of the right size keeps the sums small */
+        centre[k] = s_value(x[k]); /* any value of the right size keeps the sums small */
     }
     add_up(x, tokens, c, centre, false, sum, mean);
     for (size_t k = 0; k < c; k++) {
@@ -210,25 +285,25 @@ static void moments(const float *x, size_t tokens, size_t c, float *scratch, dou
 
 VX_INLINE vf norm_lanes(vf x, vf mean, vf scale, vf shift) { return (x - mean) * scale + shift; }
 
-VX_INLINE void normalise_as(const float *x, size_t tokens, size_t c, const float *mean,
-                            const float *scale, const float *shift, const float *residual,
+VX_INLINE void normalise_as(const stored *x, size_t tokens, size_t c, const float *mean,
+                            const float *scale, const float *shift, const stored *residual,
                             const bool residual_too, const vx_activation act, float slope,
-                            float *y) {
+                            stored *y) {
     const vf s = v_splat(slope);
     for (size_t t = 0; t < tokens; t++) {
         size_t k = 0;
         for (; k + VX_LANES <= c; k += VX_LANES) {
             vf v =
-                norm_lanes(v_load(x + k), v_load(mean + k), v_load(scale + k), v_load(shift + k));
-            if (residual_too) v += v_load(residual + k);
-            v_store(y + k, v_activate(v, act, s));
+                norm_lanes(s_load(x + k), v_load(mean + k), v_load(scale + k), v_load(shift + k));
+            if (residual_too) v += s_load(residual + k);
+            s_store(y + k, v_activate(v, act, s));
         }
         if (k < c) {
             const size_t n = c - k;
-            vf v = norm_lanes(v_load_part(x + k, n), v_load_part(mean + k, n),
+            vf v = norm_lanes(s_load_part(x + k, n), v_load_part(mean + k, n),
                               v_load_part(scale + k, n), v_load_part(shift + k, n));
-            if (residual_too) v += v_load_part(residual + k, n);
-            v_store_part(y + k, v_activate(v, act, s), n);
+            if (residual_too) v += s_load_part(residual + k, n);
+            s_store_part(y + k, v_activate(v, act, s), n);
         }
         x += c;
         y += c;
@@ -238,35 +313,44 @@ VX_INLINE void normalise_as(const float *x, size_t tokens, size_t c, const float
 
 #define NORMALISE(act, residual_too)                                                               \
     normalise_as(x, tokens, c, mean, scale, shift, residual, residual_too, act, slope, y)
-static void normalise(const float *x, size_t tokens, size_t c, const float *mean,
-                      const float *scale, const float *shift, const float *residual,
-                      vx_activation act, float slope, float *y) {
+static void normalise(const void *x, size_t tokens, size_t c, const float *mean, const float *scale,
+                      const float *shift, const void *residual, vx_activation act, float slope,
+                      void *y) {
     if (residual)
         WITH_ACT(NORMALISE, act, true)
     else
         WITH_ACT(NORMALISE, act, false)
 }
 
-static void layer_norm(const float *x, size_t tokens, size_t c, const float *gamma,
-                       const float *beta, float eps, float *y) {
+static void layer_norm(const void *x_in, size_t tokens, size_t c, const float *gamma,
+                       const float *beta, float eps, void *y_out) {
     const size_t whole = c - c % VX_LANES, rest = c - whole;
     const float share = 1.0f / (float)c;
+    const stored *x = x_in;
+    stored *y = y_out;
     for (size_t t = 0; t < tokens; t++, x += c, y += c) {
         vf sum = v_splat(0), squares = v_splat(0);
-        for (size_t k = 0; k < whole; k += VX_LANES) sum += v_load(x + k);
-        if (rest) sum += v_load_part(x + whole, rest);
+        for (size_t k = 0; k < whole; k += VX_LANES) sum += s_load(x + k);
+        if (rest) sum += s_load_part(x + whole, rest);
         const float mean = v_sum(sum) * share;
         for (size_t k = 0; k < whole; k += VX_LANES) {
-            const vf e = v_load(x + k) - mean;
+            const vf e = s_load(x + k) - mean;
             squares += e * e;
         }
         if (rest) {
             float part[VX_LANES] = {0};
-            for (size_t k = 0; k < rest; k++) part[k] = x[whole + k] - mean;
+            for (size_t k = 0; k < rest; k++) part[k] = s_value(x[whole + k]) - mean;
             squares += v_load(part) * v_load(part);
         }
-        const float inv = 1.0f / sqrtf(v_sum(squares) * share + eps);
-        for (size_t k = 0; k < c; k++) y[k] = (x[k] - mean) * inv * gamma[k] + beta[k];
+        const vf inv = v_splat(1.0f / sqrtf(v_sum(squares) * share + eps));
+        for (size_t k = 0; k < whole; k += VX_LANES)
+            s_store(y + k, (s_load(x + k) - mean) * inv * v_load(gamma + k) + v_load(beta + k));
+        if (rest)
+            s_store_part(y + whole,
+                         (s_load_part(x + whole, rest) - mean) * inv *
+                                 v_load_part(gamma + whole, rest) +
+                             v_load_part(beta + whole, rest),
+                         rest);
     }
 }
 
@@ -276,7 +360,7 @@ enum { VECS = VX_SCAN_GROUP / VX_LANES };
 
 /* Channels [i, i + VX_SCAN_GROUP) of one token. */
 VX_INLINE void conv_group(const float *x, size_t d, size_t taps, const float *w, const float *bias,
-                          float *u) {
+                          stored *u) {
     vf sum[VECS];
 #pragma GCC unroll 4
     for (size_t v = 0; v < VECS; v++) sum[v] = v_load(bias + v * VX_LANES);
@@ -286,18 +370,20 @@ VX_INLINE void conv_group(const float *x, size_t d, size_t taps, const float *w,
             sum[v] += v_load(w + k * d + v * VX_LANES) * v_load(x + k * d + v * VX_LANES);
     v_silu_all(sum, VECS);
 #pragma GCC unroll 4
-    for (size_t v = 0; v < VECS; v++) v_store(u + v * VX_LANES, sum[v]);
+    for (size_t v = 0; v < VECS; v++) s_store(u + v * VX_LANES, sum[v]);
 }
 
 static void causal_conv(const float *x, size_t tokens, size_t d, size_t taps, const float *w,
-                        const float *bias, float *u) {
+                        const float *bias, void *u_out) {
+    stored *u = u_out;
     for (size_t t = 0; t < tokens; t++, x += d, u += d)
         for (size_t i = 0; i < d; i += VX_SCAN_GROUP)
             conv_group(x + i, d, taps, w + i, bias + i, u + i);
 }
 
-static void scan_inputs(const float *raw, const float *u, size_t ld, size_t tokens,
+static void scan_inputs(const float *raw, const void *u_in, size_t ld, size_t tokens,
                         const float *skip, float *delta, float *du, float *y) {
+    const stored *u = u_in;
     for (size_t t = 0; t < tokens; t++, raw += ld, u += ld) {
         vf step[VECS];
 #pragma GCC unroll 4
@@ -305,41 +391,51 @@ static void scan_inputs(const float *raw, const float *u, size_t ld, size_t toke
         v_softplus_all(step, VECS);
 #pragma GCC unroll 4
         for (size_t v = 0; v < VECS; v++) {
-            const vf input = v_load(u + v * VX_LANES);
+            const vf input = s_load(u + v * VX_LANES);
             const size_t at = t * VX_SCAN_GROUP + v * VX_LANES;
-            v_store(delta + at, step[v]);
+            v_store(delta + at, v_min(step[v], v_splat(VX_TIME_STEP_MAX)));
             v_store(du + at, step[v] * input);
             v_store(y + at, v_load(skip + v * VX_LANES) * input);
         }
     }
 }
 
-static void gate(const float *y, const float *z, size_t ld, size_t tokens, float *out) {
+static void gate(const float *y, size_t parts, size_t part, const void *z_in, size_t ld,
+                 size_t tokens, void *gated_out) {
+    const stored *z = z_in;
+    stored *out = gated_out;
     for (size_t t = 0; t < tokens; t++, y += VX_SCAN_GROUP, z += ld, out += ld) {
-        vf open[VECS];
+        vf open[VECS], sum[VECS];
 #pragma GCC unroll 4
-        for (size_t v = 0; v < VECS; v++) open[v] = v_load(z + v * VX_LANES);
+        for (size_t v = 0; v < VECS; v++) {
+            open[v] = s_load(z + v * VX_LANES);
+            sum[v] = v_load(y + v * VX_LANES);
+        }
+        for (size_t p = 1; p < parts; p++)
+#pragma GCC unroll 4
+            for (size_t v = 0; v < VECS; v++) sum[v] += v_load(y + p * part + v * VX_LANES);
         v_silu_all(open, VECS);
 #pragma GCC unroll 4
-        for (size_t v = 0; v < VECS; v++)
-            v_store(out + v * VX_LANES, v_load(y + v * VX_LANES) * open[v]);
+        for (size_t v = 0; v < VECS; v++) s_store(out + v * VX_LANES, sum[v] * open[v]);
     }
 }
 
-/* Tokens whose delta, du and y stay in the first-level cache while all states pass over them. */
-enum { SCAN_TILE = 64 };
+/* Tokens whose delta, du and y stay in the first-level cache while all states pass over them, and
+ * states that are worked off together. */
+enum { SCAN_TILE = 64, SCAN_STATES = VX_LANES == 16 ? 4 : 2 };
 
 /* One tile for `count` neighbouring states, held in registers with their decay rates. */
 VX_INLINE void scan_states(const vx_scan *s, size_t begin, size_t end, size_t state,
                            const size_t count) {
-    vf h[4 * VECS], a[4 * VECS], e[4 * VECS];
+    vf h[SCAN_STATES * VECS], a[SCAN_STATES * VECS], e[SCAN_STATES * VECS];
     float *const restrict h_at = s->h + state * VX_SCAN_GROUP;
 #pragma GCC unroll 16
     for (size_t i = 0; i < count * VECS; i++) {
         h[i] = v_load(h_at + i * VX_LANES);
         a[i] = v_load(s->a + state * VX_SCAN_GROUP + i * VX_LANES);
     }
-    const float *b = s->bc + begin * s->bc_row + state, *c = b + s->states;
+    const size_t row = s->bc_row;
+    const float *b = s->b + begin * row + state, *c = s->c + begin * row + state;
     const float *delta = s->delta + begin * VX_SCAN_GROUP, *du = s->du + begin * VX_SCAN_GROUP;
     float *restrict y = s->y + begin * VX_SCAN_GROUP;
     for (size_t t = begin; t < end; t++) {
@@ -356,8 +452,8 @@ VX_INLINE void scan_states(const vx_scan *s, size_t begin, size_t end, size_t st
             for (size_t n = 0; n < count; n++) sum += h[n * VECS + v] * v_splat(c[n]);
             v_store(y + v * VX_LANES, sum);
         }
-        b += s->bc_row;
-        c += s->bc_row;
+        b += row;
+        c += row;
         delta += VX_SCAN_GROUP;
         du += VX_SCAN_GROUP;
         y += VX_SCAN_GROUP;
@@ -371,108 +467,35 @@ static void scan(const vx_scan *s) {
     for (size_t begin = 0; begin < s->tokens; begin += SCAN_TILE) {
         const size_t end = s->tokens - begin < SCAN_TILE ? s->tokens : begin + SCAN_TILE;
         size_t state = 0;
-        for (; state + 2 <= s->states; state += 2) scan_states(s, begin, end, state, 2);
-        if (state < s->states) scan_states(s, begin, end, state, 1);
+        if (s->fresh)
+            memset(s->y + begin * VX_SCAN_GROUP, 0, (end - begin) * VX_SCAN_GROUP * sizeof(float));
+        for (; state + SCAN_STATES <= s->states; state += SCAN_STATES)
+            scan_states(s, begin, end, state, SCAN_STATES);
+        for (; state < s->states; state++) scan_states(s, begin, end, state, 1);
     }
-    restore_subnormals(saved);
-}
-
-/* Below this power of two what is left of the incoming state is beneath float's rounding of it. */
-#define CARRY_END -30.0f
-
-/* Tokens between two looks at whether anything is left. */
-enum { CARRY_RUN = 16 };
-
-/* True when any lane of x is above limit (or NaN). */
-VX_INLINE bool any_above(vf x, float limit) {
-    const vi above = ~(x <= limit);
-    int32_t any = 0, part[VX_LANES];
-    memcpy(part, &above, sizeof part);
-    for (int i = 0; i < VX_LANES; i++) any |= part[i];
-    return any != 0;
-}
-
-/* For `count` neighbouring states until they have decayed. */
-VX_INLINE void carry_states(const vx_scan *s, size_t state, const size_t count) {
-    vf h[4 * VECS], a[4 * VECS], e[4 * VECS], time[VECS];
-#pragma GCC unroll 16
-    for (size_t i = 0; i < count * VECS; i++) {
-        h[i] = v_load(s->h + state * VX_SCAN_GROUP + i * VX_LANES);
-        a[i] = v_load(s->a + state * VX_SCAN_GROUP + i * VX_LANES);
-    }
-#pragma GCC unroll 4
-    for (size_t v = 0; v < VECS; v++) time[v] = v_splat(0);
-    const float *c = s->bc + s->states + state, *delta = s->delta;
-    float *restrict y = s->y;
-    for (size_t t = 0; t < s->tokens; t++) {
-#pragma GCC unroll 4
-        for (size_t v = 0; v < VECS; v++) time[v] += v_load(delta + v * VX_LANES);
-#pragma GCC unroll 16
-        for (size_t i = 0; i < count * VECS; i++) e[i] = time[i % VECS] * a[i];
-        if (t % CARRY_RUN == 0) {
-            bool alive = false;
-#pragma GCC unroll 16
-            for (size_t i = 0; i < count * VECS; i++) alive |= any_above(e[i], CARRY_END);
-            if (!alive) return;
-        }
-        v_exp2_all(e, count * VECS);
-#pragma GCC unroll 4
-        for (size_t v = 0; v < VECS; v++) {
-            vf sum = v_load(y + v * VX_LANES);
-#pragma GCC unroll 16
-            for (size_t n = 0; n < count; n++)
-                sum += e[n * VECS + v] * (h[n * VECS + v] * v_splat(c[n]));
-            v_store(y + v * VX_LANES, sum);
-        }
-        c += s->bc_row;
-        delta += VX_SCAN_GROUP;
-        y += VX_SCAN_GROUP;
-    }
-}
-
-static void scan_carry(const vx_scan *s) {
-    const unsigned saved = flush_subnormals();
-    size_t state = 0;
-    for (; state + 2 <= s->states; state += 2) carry_states(s, state, 2);
-    if (state < s->states) carry_states(s, state, 1);
-    restore_subnormals(saved);
-}
-
-static void scan_elapsed(const float *delta, size_t tokens, float *elapsed) {
-    memset(elapsed, 0, VX_SCAN_GROUP * sizeof *elapsed);
-    for (size_t t = 0; t < tokens; t++)
-        for (size_t i = 0; i < VX_SCAN_GROUP; i++) elapsed[i] += delta[t * VX_SCAN_GROUP + i];
-}
-
-static void scan_fold(const float *a, const float *elapsed, const float *end, size_t states,
-                      float *h) {
-    const unsigned saved = flush_subnormals();
-    for (size_t n = 0; n < states; n++)
-        for (size_t i = 0; i < VX_SCAN_GROUP; i += VX_LANES) {
-            const size_t at = n * VX_SCAN_GROUP + i;
-            const vf decay = v_exp2(v_load(a + at) * v_load(elapsed + i));
-            v_store(h + at, decay * v_load(h + at) + v_load(end + at));
-        }
     restore_subnormals(saved);
 }
 
 const vx_kernels VX_KERNELS = {.isa = VX_KERNELS_ISA,
+                               .stored = VX_STORED,
                                .name = VX_KERNELS_TEXT,
                                .gemm_lanes = VX_LANES,
                                .gemm_width = 2 * VX_LANES,
                                .gemm = gemm,
+                               .winograd_in = winograd_in,
+                               .winograd_out = winograd_out,
                                .exp = map_exp,
                                .exp2 = map_exp2,
                                .softplus = map_softplus,
                                .activate = activate,
                                .add = add,
+                               .narrow = narrow,
+                               .widen = widen,
+                               .pool = pool,
                                .moments = moments,
                                .normalise = normalise,
                                .layer_norm = layer_norm,
                                .causal_conv = causal_conv,
                                .scan_inputs = scan_inputs,
                                .scan = scan,
-                               .scan_elapsed = scan_elapsed,
-                               .scan_fold = scan_fold,
-                               .scan_carry = scan_carry,
                                .gate = gate};

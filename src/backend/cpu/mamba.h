@@ -15,9 +15,9 @@ typedef struct vx_walk {
 } vx_walk;
 
 vx_walk vx_walk_of(const vx_scan_order *order, vx_shape shape);
-/* rows[i] = x + c * token at position t + i. */
-void vx_walk_rows(const vx_walk *walk, size_t t, size_t count, const float *x, size_t c,
-                  const float **rows);
+/* rows[i] = where the token at position t + i lies in x, whose tokens have token_bytes. */
+void vx_walk_rows(const vx_walk *walk, size_t t, size_t count, const void *x, size_t token_bytes,
+                  const void **rows);
 
 /* Offsets in floats into the step's packed weights. */
 typedef struct vx_mamba_weights {
@@ -33,12 +33,11 @@ typedef struct vx_mamba_weights {
 /* The sequence is worked off in waves; what a wave holds (in floats, offsets into the step's shared
  * scratch): */
 typedef struct vx_mamba_wave {
-    size_t z;            /* [token][padded D] */
-    size_t delta, du, y; /* [group][token][VX_SCAN_GROUP] */
-    size_t dbc;          /* [token][R + 2N]: dt, B, C */
-    size_t state;        /* [group][N][VX_SCAN_GROUP]: before the wave */
-    size_t ends;         /* [chunk][group][N][VX_SCAN_GROUP]; only with several chunks */
-    size_t elapsed;      /* [chunk][group][VX_SCAN_GROUP]; only with several chunks */
+    size_t z;         /* [token][padded D], stored */
+    size_t delta, du; /* [group][token][VX_SCAN_GROUP] */
+    size_t y;         /* [part][group][token][VX_SCAN_GROUP] */
+    size_t dbc;       /* [token][R + 2N]: dt, B, C */
+    size_t state;     /* [group][N][VX_SCAN_GROUP] */
     size_t floats;
 } vx_mamba_wave;
 
@@ -46,19 +45,18 @@ typedef struct vx_mamba_wave {
 typedef struct vx_mamba_local {
     size_t x_rows, y_rows; /* pointers, VX_MAMBA_BLOCK + d_conv - 1 */
     size_t raw;            /* [VX_MAMBA_BLOCK + d_conv - 1][padded D] */
-    size_t u;              /* [VX_MAMBA_BLOCK][padded D] */
-    size_t h;              /* [N][VX_SCAN_GROUP] */
+    size_t u, dt;          /* stored: [VX_MAMBA_BLOCK][padded D], [VX_MAMBA_BLOCK][R] */
     size_t bytes;
 } vx_mamba_local;
 
 typedef struct vx_mamba_step {
     vx_walk walk;
-    size_t tokens;               /* of one n */
-    size_t row;                  /* R + 2N */
-    size_t padded;               /* d_inner, rounded up to whole groups */
-    size_t groups;               /* of VX_SCAN_GROUP channels */
-    size_t wave_tokens;          /* of every wave but the last */
-    size_t chunks, chunk_tokens; /* of a wave */
+    size_t tokens;             /* of one n */
+    size_t row;                /* R + 2N */
+    size_t padded;             /* d_inner, rounded up to whole groups */
+    size_t groups;             /* of VX_SCAN_GROUP channels */
+    size_t wave_tokens;        /* of every wave but the last */
+    size_t parts, part_states; /* the states are scanned in parts, each by a task of its own */
     vx_mamba_weights at;
     vx_mamba_wave wave;
     vx_mamba_local local;

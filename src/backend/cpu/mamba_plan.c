@@ -8,9 +8,9 @@
 /* A wave's arrays should stay in the last-level cache, next to the other things there. */
 enum { WAVE_BYTES = 4 << 20, WAVE_BLOCKS_MIN = 4 };
 
-/* Scan tasks that a wave should have at least, and tokens that a chunk should have at least: few
- * channel groups are made up for by cutting the sequence, which costs the carry. */
-enum { SCAN_TASKS = 16, CHUNK_MIN = 192 };
+/* Scan tasks that a wave should have at least, and states that a task is worth (what the kernels
+ * hold in registers). Where channel groups are few, the states are dealt out too. */
+enum { SCAN_TASKS = 16, PART_STATES = 4 };
 
 /* --- scan order ------------------------------------------------------------------------------- */
 
@@ -28,15 +28,15 @@ vx_walk vx_walk_of(const vx_scan_order *order, vx_shape shape) {
     return walk;
 }
 
-void vx_walk_rows(const vx_walk *walk, size_t t, size_t count, const float *x, size_t c,
-                  const float **rows) {
+void vx_walk_rows(const vx_walk *walk, size_t t, size_t count, const void *x, size_t token_bytes,
+                  const void **rows) {
     size_t fast = t % walk->dims[2], middle = t / walk->dims[2] % walk->dims[1];
     size_t slow = t / walk->dims[2] / walk->dims[1];
     for (size_t i = 0; i < count; i++) {
         const ptrdiff_t token = walk->base + (ptrdiff_t)slow * walk->stride[0] +
                                 (ptrdiff_t)middle * walk->stride[1] +
                                 (ptrdiff_t)fast * walk->stride[2];
-        rows[i] = x + token * (ptrdiff_t)c;
+        rows[i] = (const unsigned char *)x + (size_t)token * token_bytes;
         if (++fast < walk->dims[2]) continue;
         fast = 0;
         if (++middle < walk->dims[1]) continue;
@@ -82,34 +82,37 @@ static bool plan_weights(const vx_cpu_step *step, const vx_mamba_step *s, vx_mam
 }
 
 static bool plan_wave(const vx_mamba *m, const vx_mamba_step *s, vx_mamba_wave *w) {
-    const size_t tokens = s->wave_tokens, chunks = s->chunks > 1 ? s->chunks : 0;
+    const size_t tokens = s->wave_tokens;
     size_t *end = &w->floats;
     return reserve(end, tokens, s->padded, 1, FLOATS, &w->z) &&
            reserve(end, tokens, s->padded, 1, FLOATS, &w->delta) &&
            reserve(end, tokens, s->padded, 1, FLOATS, &w->du) &&
-           reserve(end, tokens, s->padded, 1, FLOATS, &w->y) &&
+           reserve(end, tokens, s->padded, s->parts, FLOATS, &w->y) &&
            reserve(end, tokens, s->row, 1, FLOATS, &w->dbc) &&
-           reserve(end, s->padded, m->d_state, 1, FLOATS, &w->state) &&
-           reserve(end, s->padded, m->d_state, chunks, FLOATS, &w->ends) &&
-           reserve(end, s->padded, chunks, 1, FLOATS, &w->elapsed);
+           reserve(end, s->padded, m->d_state, 1, FLOATS, &w->state);
 }
 
 static bool plan_local(const vx_mamba *m, const vx_mamba_step *s, vx_mamba_local *l) {
     const size_t rows = VX_MAMBA_BLOCK + m->d_conv - 1;
     size_t *end = &l->bytes;
-    return reserve(end, rows, sizeof(float *), 1, VX_ALIGN, &l->x_rows) &&
-           reserve(end, rows, sizeof(float *), 1, VX_ALIGN, &l->y_rows) &&
+    return reserve(end, rows, sizeof(void *), 1, VX_ALIGN, &l->x_rows) &&
+           reserve(end, rows, sizeof(void *), 1, VX_ALIGN, &l->y_rows) &&
            reserve(end, rows, s->padded, sizeof(float), VX_ALIGN, &l->raw) &&
            reserve(end, VX_MAMBA_BLOCK, s->padded, sizeof(float), VX_ALIGN, &l->u) &&
-           reserve(end, VX_SCAN_GROUP, m->d_state, sizeof(float), VX_ALIGN, &l->h);
+           reserve(end, VX_MAMBA_BLOCK, m->dt_rank, sizeof(float), VX_ALIGN, &l->dt);
 }
 
-/* Wave and chunk length from the shapes alone. False on overflow. */
+/* Parts of the states and length of the waves, from the shapes alone. False on overflow. */
 static bool cut(const vx_cpu_step *step, vx_mamba_step *s) {
     const vx_mamba *m = &step->op->mamba;
     size_t token_bytes, rows;
-    if (!vx_align_size(m->d_inner, VX_SCAN_GROUP, &s->padded) ||
-        !vx_mul_size(s->padded, 4 * sizeof(float), &token_bytes) ||
+    if (!vx_align_size(m->d_inner, VX_SCAN_GROUP, &s->padded)) return false;
+    s->groups = s->padded / VX_SCAN_GROUP;
+    const size_t wanted = (SCAN_TASKS + s->groups - 1) / s->groups;
+    if (!vx_align_size((m->d_state + wanted - 1) / wanted, PART_STATES, &s->part_states))
+        return false;
+    s->parts = (m->d_state + s->part_states - 1) / s->part_states;
+    if (!vx_mul_size(s->padded, (3 + s->parts) * sizeof(float), &token_bytes) ||
         !vx_mul_size(m->d_state, 2, &s->row) || !vx_add_size(s->row, m->dt_rank, &s->row) ||
         !vx_mul_size(s->row, sizeof(float), &rows) ||
         !vx_add_size(token_bytes, rows, &token_bytes) ||
@@ -117,13 +120,8 @@ static bool cut(const vx_cpu_step *step, vx_mamba_step *s) {
         return false;
     size_t blocks = WAVE_BYTES / token_bytes / VX_MAMBA_BLOCK;
     if (blocks < WAVE_BLOCKS_MIN) blocks = WAVE_BLOCKS_MIN;
-    s->groups = s->padded / VX_SCAN_GROUP;
     s->wave_tokens = blocks * VX_MAMBA_BLOCK;
     if (s->wave_tokens > s->tokens) s->wave_tokens = s->tokens;
-    s->chunks = (SCAN_TASKS + s->groups - 1) / s->groups;
-    const size_t most = s->wave_tokens / CHUNK_MIN;
-    if (s->chunks > most) s->chunks = most ? most : 1;
-    s->chunk_tokens = (s->wave_tokens + s->chunks - 1) / s->chunks;
     return true;
 }
 
@@ -146,12 +144,14 @@ static void pack_matrix(const vx_cpu_step *step, const float *w, size_t columns,
     vx_pack_gemm(step->kernels, zeroed, padded, depth, 1, depth, 1, 0, out);
 }
 
-/* [group][N][VX_SCAN_GROUP]; the logarithm's base changes to 2, as the kernels want it. */
+/* [group][N][VX_SCAN_GROUP]; the logarithm's base changes to 2, as the kernels want it. Kept
+ * finite, also when multiplied by the longest time step (VX_TIME_STEP_MAX). */
 static void pack_decay(const vx_mamba *m, const float *a_log, float *out) {
     for (size_t i = 0; i < m->d_inner; i++)
         for (size_t n = 0; n < m->d_state; n++)
             out[(i / VX_SCAN_GROUP * m->d_state + n) * VX_SCAN_GROUP + i % VX_SCAN_GROUP] =
-                (float)(-exp((double)a_log[i * m->d_state + n]) * 1.44269504088896340736);
+                (float)fmax(-exp((double)a_log[i * m->d_state + n]) * 1.44269504088896340736,
+                            -1e18);
 }
 
 static size_t most(size_t a, size_t b) { return a > b ? a : b; }

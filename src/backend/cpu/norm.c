@@ -34,12 +34,13 @@ static size_t tokens_of(const vx_norm *norm, size_t p) {
     return norm->tokens - first < norm->piece_tokens ? norm->tokens - first : norm->piece_tokens;
 }
 
-void vx_norm_piece(const vx_norm *norm, const vx_cpu_run *run, const float *y, size_t n, size_t p,
+void vx_norm_piece(const vx_norm *norm, const vx_cpu_run *run, const void *y, size_t n, size_t p,
                    void *worker_scratch) {
     const norm_scratch s = divide(norm, run->scratch);
     const size_t at = (n * norm->pieces + p) * norm->c;
-    run->kernels->moments(y + (n * norm->tokens + p * norm->piece_tokens) * norm->c,
-                          tokens_of(norm, p), norm->c, worker_scratch, s.mean + at, s.m2 + at);
+    const size_t first = (n * norm->tokens + p * norm->piece_tokens) * norm->c;
+    run->kernels->moments(vx_stored_from(run->kernels, y, first), tokens_of(norm, p), norm->c,
+                          worker_scratch, s.mean + at, s.m2 + at);
 }
 
 /* Mean and variance of all pieces (Chan, Golub & LeVeque 1979), to a mean, a factor and a shift. */
@@ -67,8 +68,8 @@ typedef struct apply_job {
     const vx_norm *norm;
     const vx_kernels *kernels;
     norm_scratch s;
-    const float *x, *residual;
-    float *y;
+    const void *x, *residual;
+    void *y;
     size_t blocks, block_tokens; /* of one n */
 } apply_job;
 
@@ -79,14 +80,15 @@ static void apply_block(void *ctx, size_t task, unsigned worker) {
     const size_t left = norm->tokens - first, c = norm->c;
     const size_t at = (n * norm->tokens + first) * c;
     (void)worker;
-    job->kernels->normalise(job->x + at, left < job->block_tokens ? left : job->block_tokens, c,
-                            job->s.centre + n * c, job->s.scale + n * c, job->s.shift + n * c,
-                            job->residual ? job->residual + at : NULL, norm->act, norm->slope,
-                            job->y + at);
+    const vx_kernels *k = job->kernels;
+    k->normalise(vx_stored_from(k, job->x, at), left < job->block_tokens ? left : job->block_tokens,
+                 c, job->s.centre + n * c, job->s.scale + n * c, job->s.shift + n * c,
+                 job->residual ? vx_stored_from(k, job->residual, at) : NULL, norm->act,
+                 norm->slope, vx_stored_at(k, job->y, at));
 }
 
 void vx_norm_apply(const vx_norm *norm, const vx_cpu_run *run, const float *gamma,
-                   const float *beta, const float *x, const float *residual, float *y) {
+                   const float *beta, const void *x, const void *residual, void *y) {
     apply_job job = {.norm = norm,
                      .kernels = run->kernels,
                      .s = divide(norm, run->scratch),

@@ -15,10 +15,10 @@ typedef struct vx_norm {
 /* Bytes shared by the step, and of one worker; false on overflow. */
 bool vx_norm_scratch(const vx_norm *norm, size_t *shared, size_t *worker);
 /* Moments of piece p of number n of y (the whole tensor). */
-void vx_norm_piece(const vx_norm *norm, const vx_cpu_run *run, const float *y, size_t n, size_t p,
+void vx_norm_piece(const vx_norm *norm, const vx_cpu_run *run, const void *y, size_t n, size_t p,
                    void *worker_scratch);
 /* After all pieces: y = act(norm(x) + residual); residual may be NULL; y may be x. */
 void vx_norm_apply(const vx_norm *norm, const vx_cpu_run *run, const float *gamma,
-                   const float *beta, const float *x, const float *residual, float *y);
+                   const float *beta, const void *x, const void *residual, void *y);
 
 #endif

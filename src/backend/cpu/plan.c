@@ -22,13 +22,14 @@
 
 struct vx_plan {
     vx_device *device;
-    vx_graph *graph; /* own copy; op i is step i and writes value i */
+    const vx_kernels *kernels; /* of the storage type: what values hold unless they are float */
+    vx_graph *graph;           /* own copy; op i is step i and writes value i */
     vx_cpu_step *steps;
     vx_buffer *buffers;     /* one a value, then one a step's scratch, then the workers' */
     size_t *home;           /* value -> the value whose buffer it lives in */
     unsigned char *weights; /* one block for all steps */
     size_t weight_bytes, arena_bytes, worker_stride;
-    float **value; /* of the current run */
+    void **value; /* of the current run */
     bool output_in_arena;
     size_t output; /* value, when in the arena */
     double flops;
@@ -36,19 +37,36 @@ struct vx_plan {
 
 /* --- compile ---------------------------------------------------------------------------------- */
 
+/* The caller's memory holds float: the input, and outputs that no later step reads if their own
+ * step can write float. In a plan of another type every other value is stored in that: the input
+ * is narrowed before the first step, other outputs are widened after theirs. */
+static bool is_float_plan(const vx_plan *plan) { return plan->kernels->stored == VX_F32; }
+
+static bool writes_output(const vx_plan *plan, size_t i) {
+    return plan->graph->values[i].output && (is_float_plan(plan) || plan->steps[i].out_float);
+}
+
+static bool is_read(const vx_graph *g, size_t value) {
+    for (size_t i = value + 1; i < g->op_count; i++)
+        if (g->ops[i].in[0] == (int)value || g->ops[i].in[1] == (int)value) return true;
+    return false;
+}
+
 static vx_status prepare_steps(vx_plan *plan, bool reference, vx_error *err) {
     const vx_graph *g = plan->graph;
     for (size_t i = 0; i < g->op_count; i++) {
         const vx_op *op = &g->ops[i];
         vx_cpu_step *step = &plan->steps[i];
         step->op = op;
-        step->kernels = plan->device->kernels;
+        step->kernels = plan->kernels;
         step->own_only = plan->device->own_only;
+        step->direct_only = plan->device->direct_only;
         step->workers = vx_pool_workers(plan->device->pool);
         step->out = g->values[op->out].shape;
         step->in = op->in[0] >= 0 ? g->values[op->in[0]].shape : step->out;
         step->in2 = op->in[1] >= 0 ? g->values[op->in[1]].shape : (vx_shape){0};
         if (op->kind == VX_OP_INPUT) continue;
+        step->out_float = !is_float_plan(plan) && g->values[i].output && !is_read(g, i);
         vx_status status = reference ? vx_cpu_prepare_ref(step, err) : vx_cpu_prepare(step, err);
         if (status != VX_OK) {
             const char *name = g->values[op->out].name;
@@ -60,16 +78,18 @@ static vx_status prepare_steps(vx_plan *plan, bool reference, vx_error *err) {
 }
 
 /* Lifetimes: a value lives from the step that writes it to the last one that reads it, an output in
- * the arena to the end. The input and other outputs are the caller's memory. */
+ * the arena to the end. What the caller's memory holds has no buffer. */
 static vx_status place_values(vx_plan *plan, vx_error *err) {
     const vx_graph *g = plan->graph;
     for (size_t i = 0; i < g->op_count; i++) {
         vx_buffer *b = &plan->buffers[i];
         b->first = b->last = i;
         plan->home[i] = i;
-        if (g->ops[i].kind == VX_OP_INPUT) continue;
-        if (g->values[i].output && !plan->output_in_arena) continue;
-        if (!vx_mul_size(vx_shape_elements(g->values[i].shape), sizeof(float), &b->bytes))
+        if (g->ops[i].kind == VX_OP_INPUT && is_float_plan(plan)) continue;
+        const bool direct = writes_output(plan, i);
+        if (direct && !plan->output_in_arena) continue;
+        if (!vx_mul_size(vx_shape_elements(g->values[i].shape),
+                         vx_dtype_size(direct ? VX_F32 : plan->kernels->stored), &b->bytes))
             return vx_cpu_overflow(err);
     }
     for (size_t i = 0; i < g->op_count; i++)
@@ -96,7 +116,7 @@ static void share_buffers(vx_plan *plan) {
      * is shared at its own last use only. */
 }
 
-/* Whether the graph has one output, and that not its input. */
+/* Whether the graph has one output, and that written by a step. */
 static bool find_output(vx_plan *plan) {
     size_t count = 0;
     for (size_t i = 0; i < plan->graph->op_count; i++) {
@@ -104,7 +124,7 @@ static bool find_output(vx_plan *plan) {
         plan->output = i;
         count++;
     }
-    return count == 1 && plan->output > 0;
+    return count == 1 && plan->output > 0 && writes_output(plan, plan->output);
 }
 
 static vx_status lay_out(vx_plan *plan, vx_error *err) {
@@ -185,16 +205,38 @@ static vx_status fill_plan(vx_plan *plan, const vx_graph *graph, const vx_compil
     return pack_weights(plan, err);
 }
 
+static vx_status choose_kernels(const vx_device *device, const vx_compile_options *options,
+                                const vx_kernels **out, vx_error *err) {
+    switch (options->precision) {
+    case VX_PRECISION_FP32:
+        *out = device->kernels;
+        return VX_OK;
+    case VX_PRECISION_BF16:
+        *out = device->bf16_kernels;
+        if (*out && options->reference)
+            return vx_fail(err, VX_ERR_RESOURCE, "the reference computes in fp32 only");
+        if (*out) return VX_OK;
+        return vx_fail(err, VX_ERR_RESOURCE,
+                       "precision bf16 is not available on this processor, which lacks "
+                       "AVX512_BF16 (use --precision fp32)");
+    case VX_PRECISION_FP16:
+        break;
+    }
+    return vx_fail(err, VX_ERR_RESOURCE,
+                   "precision fp16 is not available on the CPU (use --precision fp32)");
+}
+
 vx_status vx_cpu_compile(vx_device *device, const vx_graph *graph,
                          const vx_compile_options *options, vx_plan **out, vx_error *err) {
     *out = NULL;
-    if (options->precision != VX_PRECISION_FP32)
-        return vx_fail(err, VX_ERR_RESOURCE,
-                       "this precision is not available on the CPU (use fp32)");
+    const vx_kernels *kernels = NULL;
+    vx_status status = choose_kernels(device, options, &kernels, err);
+    if (status != VX_OK) return status;
     vx_plan *plan = vx_alloc_zero(1, sizeof *plan);
     if (!plan) return vx_fail(err, VX_ERR_RESOURCE, "out of memory");
     plan->device = device;
-    vx_status status = fill_plan(plan, graph, options, err);
+    plan->kernels = kernels;
+    status = fill_plan(plan, graph, options, err);
     if (status == VX_OK)
         *out = plan;
     else
@@ -238,43 +280,57 @@ static void open_buffers(const vx_plan *plan, unsigned char *arena, size_t i, bo
     }
 }
 
-static vx_status run_steps(vx_plan *plan, unsigned char *arena, vx_error *err) {
-    const size_t ops = plan->graph->op_count;
-    vx_cpu_run run = {.pool = plan->device->pool,
-                      .kernels = plan->device->kernels,
+/* in, out: as of vx_backend.run. */
+static vx_status run_steps(vx_plan *plan, unsigned char *arena, const float *in, float *const *out,
+                           vx_error *err) {
+    const vx_graph *g = plan->graph;
+    const size_t ops = g->op_count;
+    vx_pool *pool = plan->device->pool;
+    vx_cpu_run run = {.pool = pool,
+                      .kernels = plan->kernels,
                       .value = plan->value,
                       .worker_scratch = arena + plan->buffers[2 * ops].offset,
                       .worker_stride = plan->worker_stride};
     for (size_t i = 0; i < ops; i++) {
         const vx_cpu_step *step = &plan->steps[i];
+        const size_t elements = vx_shape_elements(g->values[i].shape);
         if (VX_GUARD) open_buffers(plan, arena, i, true);
         run.scratch = arena + plan->buffers[ops + i].offset;
+        if (g->ops[i].kind == VX_OP_INPUT && !is_float_plan(plan))
+            vx_cpu_narrow(pool, plan->kernels, in, elements, plan->value[i]);
         vx_status status = step->run ? step->run(step, &run, err) : VX_OK;
         if (status != VX_OK) return status;
+        /* An input that is an output too has no step that writes it. */
+        if (g->values[i].output && g->ops[i].kind == VX_OP_INPUT)
+            memcpy(*out, in, elements * sizeof *in);
+        else if (g->values[i].output && !writes_output(plan, i))
+            vx_cpu_widen(pool, plan->kernels, plan->value[i], elements, *out);
+        if (g->values[i].output && !plan->output_in_arena) out++;
         if (VX_GUARD) open_buffers(plan, arena, i, false);
     }
     return VX_OK;
 }
 
+static void find_values(vx_plan *plan, unsigned char *arena, const float *in, float *const *out) {
+    const vx_graph *g = plan->graph;
+    for (size_t i = 0; i < g->op_count; i++) {
+        plan->value[i] = arena + plan->buffers[plan->home[i]].offset;
+        if (g->ops[i].kind == VX_OP_INPUT && is_float_plan(plan))
+            plan->value[i] = (void *)(uintptr_t)in; /* no step writes its input */
+        if (!g->values[i].output || plan->output_in_arena) continue;
+        if (g->ops[i].kind != VX_OP_INPUT && writes_output(plan, i)) plan->value[i] = *out;
+        out++;
+    }
+}
+
 vx_status vx_cpu_run_plan(vx_plan *plan, void *arena, const float *in, float *const *out,
                           vx_error *err) {
-    const vx_graph *g = plan->graph;
     unsigned char *base = arena;
-    size_t outputs = 0;
-    for (size_t i = 0; i < g->op_count; i++) {
-        if (g->values[i].output && !plan->output_in_arena)
-            plan->value[i] = out[outputs++];
-        else if (g->ops[i].kind == VX_OP_INPUT)
-            plan->value[i] = (float *)(uintptr_t)in; /* no step writes its input */
-        else
-            plan->value[i] = (float *)(void *)(base + plan->buffers[plan->home[i]].offset);
-    }
-    /* An input that is an output too is copied: it has no step that writes it. */
-    if (g->values[0].output)
-        memcpy(plan->value[0], in, vx_shape_elements(g->values[0].shape) * sizeof *in);
+    const vx_buffer *workers = &plan->buffers[2 * plan->graph->op_count];
+    find_values(plan, base, in, out);
     POISON(arena, plan->arena_bytes);
-    UNPOISON(base + plan->buffers[2 * g->op_count].offset, plan->buffers[2 * g->op_count].bytes);
-    vx_status status = run_steps(plan, base, err);
+    UNPOISON(base + workers->offset, workers->bytes);
+    vx_status status = run_steps(plan, base, in, out, err);
     UNPOISON(arena, plan->arena_bytes);
     return status;
 }

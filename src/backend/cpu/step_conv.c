@@ -16,8 +16,8 @@ typedef struct conv_step {
 typedef struct conv_job {
     const vx_cpu_step *step;
     const vx_cpu_run *run;
-    const float *x;
-    float *y;
+    const void *x;
+    void *y;
     atomic_bool failed;
 } conv_job;
 
@@ -48,7 +48,7 @@ static vx_status run_conv(const vx_cpu_step *step, const vx_cpu_run *run, vx_err
     if (!state->normed) return VX_OK;
     const float *gamma =
         (const float *)(void *)((unsigned char *)step->weights + state->conv_bytes);
-    const float *residual = op->kind == VX_OP_NORM_ACT_ADD ? run->value[op->in[1]] : NULL;
+    const void *residual = op->kind == VX_OP_NORM_ACT_ADD ? run->value[op->in[1]] : NULL;
     vx_norm_apply(&state->norm, run, gamma, gamma + step->out.c, state->conv.pieces ? job.y : job.x,
                   residual, job.y);
     return VX_OK;
@@ -88,8 +88,10 @@ static bool wants_dnnl(const vx_cpu_step *step) {
 
 /* A bias before an instance norm cancels, so it is left out. */
 static vx_status prepare_conv(const vx_cpu_step *step, conv_step *state, vx_error *err) {
+    vx_status status = vx_conv_winograd(step, !state->normed, &state->conv, err);
+    if (status != VX_OK || state->conv.pieces) return status;
     if (wants_dnnl(step)) {
-        vx_status status = vx_conv_dnnl(step, !state->normed, &state->conv, err);
+        status = vx_conv_dnnl(step, !state->normed, &state->conv, err);
         if (status != VX_OK || state->conv.pieces) return status;
     }
     return vx_conv_own(step, !state->normed, &state->conv, err);
@@ -131,6 +133,7 @@ vx_status vx_cpu_prepare_conv(vx_cpu_step *step, vx_error *err) {
     state->normed = kind != VX_OP_CONV && kind != VX_OP_LINEAR;
     step->in_place = kind == VX_OP_INSTANCE_NORM;
     vx_status status = VX_OK;
+    if (state->normed) step->out_float = false;
     if (kind != VX_OP_INSTANCE_NORM) status = prepare_conv(step, state, err);
     if (status != VX_OK) return status;
     step->worker_bytes = state->conv.worker_bytes;

@@ -6,15 +6,13 @@
  *   project   tasks of 48 tokens: in_proj, causal convolution (a block projects the d_conv - 1
  *             tokens before it again), SiLU, x_proj, dt_proj, softplus. Tokens are read in scan
  *             order through pointers: nothing is permuted.
- *   scan      tasks of 16 channels x one chunk of the wave. The first chunk starts from the state
- *             that the wave before left, the others from zero.
- *   carry     for the chunks that started from zero: adds what the true incoming state contributes,
- *             which is C . (its decay * state), until the decay is below float's rounding.
- *   finish    tasks of 48 tokens: gate, out_proj; written to the tokens' places in the grid.
+ *   scan      tasks of 16 channels; with few channels the states are dealt out too, and each task
+ *             has an output of its own. The sequence is never cut: each exponential is computed
+ *             once, and the recurrence is exactly the sequential one.
+ *   finish    tasks of 48 tokens: the parts' sum, gate, out_proj; written to the tokens' places in
+ *             the grid.
  *
- * With 16 groups of channels or more a wave is one chunk, each exponential is computed once, and
- * the recurrence is exactly the sequential one. How waves and chunks are cut depends on shapes
- * only.
+ * How it is cut depends on shapes only.
  */
 #include <string.h>
 
@@ -26,8 +24,10 @@ typedef struct mamba_job {
     const vx_mamba_step *s;
     const vx_mamba *m;
     const vx_kernels *kernels;
-    const float *weights, *x; /* x, y: of one n */
-    float *wave, *y;
+    const float *weights;
+    const void *x; /* x, y: of one n */
+    void *y;
+    float *wave;
     unsigned char *locals;
     size_t local_stride;
     size_t first, tokens; /* the wave's positions in the sequence */
@@ -35,39 +35,54 @@ typedef struct mamba_job {
 
 /* A worker's scratch. */
 typedef struct local_view {
-    const float **x_rows;
-    float **y_rows;
-    float *raw, *u, *h;
+    const void **x_rows;
+    void **y_rows;
+    float *raw;
+    void *u, *dt; /* stored */
 } local_view;
 
 static local_view local_of(const mamba_job *job, unsigned worker) {
     unsigned char *base = job->locals + worker * job->local_stride;
     const vx_mamba_local *at = &job->s->local;
-    return (local_view){.x_rows = (const float **)(void *)(base + at->x_rows),
-                        .y_rows = (float **)(void *)(base + at->y_rows),
+    return (local_view){.x_rows = (const void **)(void *)(base + at->x_rows),
+                        .y_rows = (void **)(void *)(base + at->y_rows),
                         .raw = (float *)(void *)(base + at->raw),
-                        .u = (float *)(void *)(base + at->u),
-                        .h = (float *)(void *)(base + at->h)};
+                        .u = base + at->u,
+                        .dt = base + at->dt};
 }
 
-/* Rows of a plain matrix. */
-static void rows_of(float *y, size_t ld, size_t count, float **rows) {
+/* Rows of a plain matrix of float, and of a stored one. */
+static void rows_of(float *y, size_t ld, size_t count, void **rows) {
     for (size_t i = 0; i < count; i++) rows[i] = y + i * ld;
+}
+
+static void stored_rows(const mamba_job *job, void *y, size_t ld, size_t count, void **rows) {
+    for (size_t i = 0; i < count; i++) rows[i] = vx_stored_at(job->kernels, y, i * ld);
 }
 
 /* y = x * matrix + bias for the rows in l->x_rows and l->y_rows. */
 static void project(const mamba_job *job, const local_view *l, size_t rows, size_t depth,
-                    size_t columns, size_t matrix, const float *bias) {
+                    size_t columns, size_t matrix, const float *bias, bool y_float) {
     const vx_gemm gemm = {.rows = rows,
                           .taps = 1,
                           .depth = depth,
                           .x = l->x_rows,
                           .y = l->y_rows,
+                          .y_float = y_float,
                           .w = job->weights + matrix,
                           .bias = bias,
                           .columns = columns,
                           .end_column = columns};
     job->kernels->gemm(&gemm);
+}
+
+static size_t token_bytes(const mamba_job *job) {
+    return job->step->in.c * vx_dtype_size(job->kernels->stored);
+}
+
+/* z (stored) of the wave's token number `begin`. */
+static void *z_of(const mamba_job *job, size_t begin) {
+    return vx_stored_at(job->kernels, job->wave + job->s->wave.z, begin * job->s->padded);
 }
 
 /* in_proj of a block and of the d_conv - 1 tokens before it: raw (u before its convolution) in the
@@ -78,12 +93,13 @@ static void project_in(const mamba_job *job, const local_view *l, size_t begin, 
     /* Before the sequence's start there are zeros. */
     const size_t missing = position < halo ? halo - position : 0;
     memset(l->raw, 0, missing * s->padded * sizeof *l->raw);
-    vx_walk_rows(&s->walk, position + missing - halo, count + halo - missing, job->x, c, l->x_rows);
+    vx_walk_rows(&s->walk, position + missing - halo, count + halo - missing, job->x,
+                 token_bytes(job), l->x_rows);
     rows_of(l->raw + missing * s->padded, s->padded, count + halo - missing, l->y_rows);
-    project(job, l, count + halo - missing, c, s->padded, s->at.in_u, NULL);
+    project(job, l, count + halo - missing, c, s->padded, s->at.in_u, NULL, true);
     memmove(l->x_rows, l->x_rows + halo - missing, count * sizeof *l->x_rows);
-    rows_of(job->wave + s->wave.z + begin * s->padded, s->padded, count, l->y_rows);
-    project(job, l, count, c, s->padded, s->at.in_z, NULL);
+    stored_rows(job, z_of(job, begin), s->padded, count, l->y_rows);
+    project(job, l, count, c, s->padded, s->at.in_z, NULL, false);
 }
 
 /* dt, B and C (into the wave) from u, then delta's projection (into raw). */
@@ -92,17 +108,28 @@ static void project_selective(const mamba_job *job, const local_view *l, size_t 
     const vx_mamba_step *s = job->s;
     const vx_mamba *m = job->m;
     float *dbc = job->wave + s->wave.dbc + begin * s->row;
-    for (size_t i = 0; i < count; i++) l->x_rows[i] = l->u + i * s->padded;
+    for (size_t i = 0; i < count; i++)
+        l->x_rows[i] = vx_stored_from(job->kernels, l->u, i * s->padded);
     rows_of(dbc, s->row, count, l->y_rows);
-    project(job, l, count, m->d_inner, s->row, s->at.x_proj, NULL);
-    for (size_t i = 0; i < count; i++) l->x_rows[i] = dbc + i * s->row;
+    project(job, l, count, m->d_inner, s->row, s->at.x_proj, NULL, true);
+    for (size_t i = 0; i < count; i++) {
+        void *dt = vx_stored_at(job->kernels, l->dt, i * m->dt_rank);
+        job->kernels->narrow(dbc + i * s->row, m->dt_rank, dt);
+        l->x_rows[i] = dt;
+    }
     rows_of(l->raw, s->padded, count, l->y_rows);
-    project(job, l, count, m->dt_rank, s->padded, s->at.dt, job->weights + s->at.dt_b);
+    project(job, l, count, m->dt_rank, s->padded, s->at.dt, job->weights + s->at.dt_b, true);
 }
 
 static size_t block_of(const mamba_job *job, size_t task, size_t *begin) {
     *begin = task * VX_MAMBA_BLOCK;
     return job->tokens - *begin < VX_MAMBA_BLOCK ? job->tokens - *begin : VX_MAMBA_BLOCK;
+}
+
+/* Part p of the y of group g, token `begin` of the wave. */
+static float *y_of(const mamba_job *job, size_t p, size_t g, size_t begin) {
+    const vx_mamba_step *s = job->s;
+    return job->wave + s->wave.y + ((p * s->groups + g) * s->wave_tokens + begin) * VX_SCAN_GROUP;
 }
 
 static void project_task(void *ctx, size_t task, unsigned worker) {
@@ -118,79 +145,36 @@ static void project_task(void *ctx, size_t task, unsigned worker) {
     for (size_t g = 0; g < s->groups; g++) {
         const size_t channel = g * VX_SCAN_GROUP;
         const size_t at = (g * s->wave_tokens + begin) * VX_SCAN_GROUP;
-        job->kernels->scan_inputs(l.raw + channel, l.u + channel, s->padded, count,
-                                  job->weights + s->at.skip + channel,
+        job->kernels->scan_inputs(l.raw + channel, vx_stored_from(job->kernels, l.u, channel),
+                                  s->padded, count, job->weights + s->at.skip + channel,
                                   job->wave + s->wave.delta + at, job->wave + s->wave.du + at,
-                                  job->wave + s->wave.y + at);
+                                  y_of(job, 0, g, begin));
     }
 }
 
-/* Group g, chunk k of the wave; a chunk may be empty at the sequence's end. */
-static vx_scan stretch(const mamba_job *job, size_t g, size_t k, float *h) {
-    const vx_mamba_step *s = job->s;
-    const size_t N = job->m->d_state;
-    const size_t begin = k * s->chunk_tokens < job->tokens ? k * s->chunk_tokens : job->tokens;
-    const size_t left = job->tokens - begin, at = (g * s->wave_tokens + begin) * VX_SCAN_GROUP;
-    return (vx_scan){.tokens = left < s->chunk_tokens ? left : s->chunk_tokens,
-                     .states = N,
-                     .delta = job->wave + s->wave.delta + at,
-                     .du = job->wave + s->wave.du + at,
-                     .bc = job->wave + s->wave.dbc + begin * s->row + job->m->dt_rank,
-                     .bc_row = s->row,
-                     .a = job->weights + s->at.a + g * N * VX_SCAN_GROUP,
-                     .h = h,
-                     .y = job->wave + s->wave.y + at};
-}
-
-/* State behind chunk k as scanned from its own start. */
-static float *end_of(const mamba_job *job, size_t g, size_t k) {
-    const vx_mamba_step *s = job->s;
-    return job->wave + s->wave.ends + (k * s->groups + g) * job->m->d_state * VX_SCAN_GROUP;
-}
-
-static float *elapsed_of(const mamba_job *job, size_t g, size_t k) {
-    const vx_mamba_step *s = job->s;
-    return job->wave + s->wave.elapsed + (k * s->groups + g) * VX_SCAN_GROUP;
-}
-
+/* One part of one group's states over the whole wave. Part 0 adds to what project_task left in y,
+ * the others have sums of their own, which finish_task adds up. */
 static void scan_task(void *ctx, size_t task, unsigned worker) {
     const mamba_job *job = ctx;
     const vx_mamba_step *s = job->s;
-    const size_t g = task % s->groups, k = task / s->groups;
-    const size_t states = job->m->d_state * VX_SCAN_GROUP;
-    float *state = job->wave + s->wave.state + g * states;
+    const size_t g = task % s->groups, p = task / s->groups, N = job->m->d_state;
+    const size_t first = p * s->part_states, at = g * s->wave_tokens * VX_SCAN_GROUP;
+    const float *row = job->wave + s->wave.dbc + job->m->dt_rank + first;
+    const vx_scan scan = {
+        .tokens = job->tokens,
+        .states = N - first < s->part_states ? N - first : s->part_states,
+        .delta = job->wave + s->wave.delta + at,
+        .du = job->wave + s->wave.du + at,
+        .b = row,
+        .c = row + N,
+        .bc_row = s->row,
+        .a = job->weights + s->at.a + (g * N + first) * VX_SCAN_GROUP,
+        .h = job->wave + s->wave.state + (g * N + first) * VX_SCAN_GROUP,
+        .y = y_of(job, p, g, 0),
+        .fresh = p > 0,
+    };
     (void)worker;
-    if (s->chunks == 1) { /* the state is carried in place */
-        const vx_scan scan = stretch(job, g, 0, state);
-        job->kernels->scan(&scan);
-        return;
-    }
-    float *h = end_of(job, g, k);
-    if (k == 0)
-        memcpy(h, state, states * sizeof *h);
-    else
-        memset(h, 0, states * sizeof *h);
-    const vx_scan scan = stretch(job, g, k, h);
     job->kernels->scan(&scan);
-    job->kernels->scan_elapsed(scan.delta, scan.tokens, elapsed_of(job, g, k));
-}
-
-/* Chunk k + 1 of group g: its true incoming state from the ends of the chunks before it. The last
- * chunk's task also leaves the state for the next wave; nobody reads that during this pass. */
-static void carry_task(void *ctx, size_t task, unsigned worker) {
-    const mamba_job *job = ctx;
-    const vx_mamba_step *s = job->s;
-    const size_t g = task % s->groups, k = task / s->groups + 1, N = job->m->d_state;
-    const local_view l = local_of(job, worker);
-    const float *a = job->weights + s->at.a + g * N * VX_SCAN_GROUP;
-    memcpy(l.h, end_of(job, g, 0), N * VX_SCAN_GROUP * sizeof *l.h);
-    for (size_t j = 1; j < k; j++)
-        job->kernels->scan_fold(a, elapsed_of(job, g, j), end_of(job, g, j), N, l.h);
-    const vx_scan scan = stretch(job, g, k, l.h);
-    job->kernels->scan_carry(&scan);
-    if (k + 1 < s->chunks) return;
-    job->kernels->scan_fold(a, elapsed_of(job, g, k), end_of(job, g, k), N, l.h);
-    memcpy(job->wave + s->wave.state + g * N * VX_SCAN_GROUP, l.h, N * VX_SCAN_GROUP * sizeof *l.h);
 }
 
 static void finish_task(void *ctx, size_t task, unsigned worker) {
@@ -201,16 +185,18 @@ static void finish_task(void *ctx, size_t task, unsigned worker) {
     size_t begin;
     const size_t count = block_of(job, task, &begin);
     for (size_t g = 0; g < s->groups; g++)
-        job->kernels->gate(job->wave + s->wave.y + (g * s->wave_tokens + begin) * VX_SCAN_GROUP,
-                           job->wave + s->wave.z + begin * s->padded + g * VX_SCAN_GROUP, s->padded,
-                           count, l.u + g * VX_SCAN_GROUP);
+        job->kernels->gate(y_of(job, 0, g, begin), s->parts,
+                           s->groups * s->wave_tokens * VX_SCAN_GROUP,
+                           vx_stored_from(job->kernels, z_of(job, begin), g * VX_SCAN_GROUP),
+                           s->padded, count, vx_stored_at(job->kernels, l.u, g * VX_SCAN_GROUP));
     /* The same walk as for reading, over the output. */
-    vx_walk_rows(&s->walk, job->first + begin, count, job->y, c, l.x_rows);
+    vx_walk_rows(&s->walk, job->first + begin, count, job->y, token_bytes(job), l.x_rows);
     for (size_t i = 0; i < count; i++) {
-        l.y_rows[i] = job->y + (l.x_rows[i] - job->y);
-        l.x_rows[i] = l.u + i * s->padded;
+        l.y_rows[i] = (unsigned char *)job->y +
+                      ((const unsigned char *)l.x_rows[i] - (unsigned char *)job->y);
+        l.x_rows[i] = vx_stored_from(job->kernels, l.u, i * s->padded);
     }
-    project(job, &l, count, job->m->d_inner, c, s->at.out, NULL);
+    project(job, &l, count, job->m->d_inner, c, s->at.out, NULL, false);
 }
 
 static vx_status run_mamba(const vx_cpu_step *step, const vx_cpu_run *run, vx_error *err) {
@@ -227,16 +213,15 @@ static vx_status run_mamba(const vx_cpu_step *step, const vx_cpu_run *run, vx_er
                      .locals = run->worker_scratch,
                      .local_stride = run->worker_stride};
     for (size_t n = 0; n < step->in.n; n++) {
-        job.x = run->value[step->op->in[0]] + n * elements;
-        job.y = run->value[step->op->out] + n * elements;
+        job.x = vx_stored_from(step->kernels, run->value[step->op->in[0]], n * elements);
+        job.y = vx_stored_at(step->kernels, run->value[step->op->out], n * elements);
         memset(job.wave + s->wave.state, 0, s->padded * m->d_state * sizeof(float));
         for (job.first = 0; job.first < s->tokens; job.first += job.tokens) {
             const size_t left = s->tokens - job.first;
             job.tokens = left < s->wave_tokens ? left : s->wave_tokens;
             const size_t blocks = (job.tokens + VX_MAMBA_BLOCK - 1) / VX_MAMBA_BLOCK;
             vx_pool_run(run->pool, blocks, project_task, &job);
-            vx_pool_run(run->pool, s->groups * s->chunks, scan_task, &job);
-            vx_pool_run(run->pool, s->groups * (s->chunks - 1), carry_task, &job);
+            vx_pool_run(run->pool, s->groups * s->parts, scan_task, &job);
             vx_pool_run(run->pool, blocks, finish_task, &job);
         }
     }
@@ -252,5 +237,6 @@ vx_status vx_cpu_prepare_mamba(vx_cpu_step *step, vx_error *err) {
     step->worker_bytes = s->local.bytes;
     step->pack = vx_mamba_pack;
     step->run = run_mamba;
+    step->out_float = false;
     return VX_OK;
 }

@@ -7,8 +7,8 @@
 
 typedef struct simple_job {
     const vx_cpu_step *step;
-    const float *a, *b;
-    float *y;
+    const void *a, *b;
+    void *y;
     size_t tokens, block; /* of the output */
 } simple_job;
 
@@ -25,8 +25,9 @@ static void activation_task(void *ctx, size_t task, unsigned worker) {
     size_t first;
     const size_t count = block_of(job, task, &first);
     (void)worker;
-    job->step->kernels->activate(job->a + first * c, count * c, op->act, op->slope,
-                                 job->y + first * c);
+    const vx_kernels *k = job->step->kernels;
+    k->activate(vx_stored_from(k, job->a, first * c), count * c, op->act, op->slope,
+                vx_stored_at(k, job->y, first * c));
 }
 
 static void add_task(void *ctx, size_t task, unsigned worker) {
@@ -35,19 +36,24 @@ static void add_task(void *ctx, size_t task, unsigned worker) {
     size_t first;
     const size_t count = block_of(job, task, &first);
     (void)worker;
-    job->step->kernels->add(job->a + first * c, job->b + first * c, count * c, job->step->op->scale,
-                            job->y + first * c);
+    const vx_kernels *k = job->step->kernels;
+    k->add(vx_stored_from(k, job->a, first * c), vx_stored_from(k, job->b, first * c), count * c,
+           job->step->op->scale, vx_stored_at(k, job->y, first * c));
 }
 
 static void concat_task(void *ctx, size_t task, unsigned worker) {
     const simple_job *job = ctx;
-    const size_t ca = job->step->in.c, cb = job->step->in2.c;
+    const size_t size = vx_dtype_size(job->step->kernels->stored);
+    const size_t a_row = job->step->in.c * size, b_row = job->step->in2.c * size;
     size_t first;
     const size_t count = block_of(job, task, &first);
+    const unsigned char *a = (const unsigned char *)job->a + first * a_row;
+    const unsigned char *b = (const unsigned char *)job->b + first * b_row;
+    unsigned char *y = (unsigned char *)job->y + first * (a_row + b_row);
     (void)worker;
-    for (size_t t = first; t < first + count; t++) {
-        memcpy(job->y + t * (ca + cb), job->a + t * ca, ca * sizeof(float));
-        memcpy(job->y + t * (ca + cb) + ca, job->b + t * cb, cb * sizeof(float));
+    for (size_t t = 0; t < count; t++, a += a_row, b += b_row, y += a_row + b_row) {
+        memcpy(y, a, a_row);
+        memcpy(y + a_row, b, b_row);
     }
 }
 
@@ -59,22 +65,9 @@ static void layer_norm_task(void *ctx, size_t task, unsigned worker) {
     size_t first;
     const size_t count = block_of(job, task, &first);
     (void)worker;
-    step->kernels->layer_norm(job->a + first * c, count, c, gamma, gamma + c, step->op->eps,
-                              job->y + first * c);
-}
-
-/* Sum over one window row by row, then the mean. */
-static void pool_voxel(const vx_cpu_step *step, const float *corner, float *y) {
-    const size_t *k = step->op->stride, c = step->out.c;
-    const float share = 1.0f / (float)(k[0] * k[1] * k[2]);
-    memset(y, 0, c * sizeof *y);
-    for (size_t z = 0; z < k[0]; z++)
-        for (size_t r = 0; r < k[1]; r++)
-            for (size_t v = 0; v < k[2]; v++) {
-                const float *x = corner + ((z * step->in.h + r) * step->in.w + v) * c;
-                for (size_t i = 0; i < c; i++) y[i] += x[i];
-            }
-    for (size_t i = 0; i < c; i++) y[i] *= share;
+    const vx_kernels *k = step->kernels;
+    k->layer_norm(vx_stored_from(k, job->a, first * c), count, c, gamma, gamma + c, step->op->eps,
+                  vx_stored_at(k, job->y, first * c));
 }
 
 /* Task = one row of output voxels along x. */
@@ -82,24 +75,27 @@ static void pool_task(void *ctx, size_t task, unsigned worker) {
     const simple_job *job = ctx;
     const vx_cpu_step *step = job->step;
     const vx_shape in = step->in, out = step->out;
-    const size_t *k = step->op->stride;
+    const size_t *window = step->op->stride;
+    const vx_kernels *k = step->kernels;
     const size_t y = task % out.h, z = task / out.h % out.d, n = task / out.h / out.d;
-    const float *row = job->a + ((n * in.d + z * k[0]) * in.h + y * k[1]) * in.w * in.c;
+    const size_t row = ((n * in.d + z * window[0]) * in.h + y * window[1]) * in.w;
     (void)worker;
     for (size_t x = 0; x < out.w; x++)
-        pool_voxel(step, row + x * k[2] * in.c, job->y + (task * out.w + x) * out.c);
+        k->pool(vx_stored_from(k, job->a, (row + x * window[2]) * in.c), window, in.w * in.c,
+                in.h * in.w * in.c, in.c, vx_stored_at(k, job->y, (task * out.w + x) * out.c));
 }
 
 static void upsample_task(void *ctx, size_t task, unsigned worker) {
     const simple_job *job = ctx;
     const vx_cpu_step *step = job->step;
     const vx_shape in = step->in, out = step->out;
-    const size_t *k = step->op->stride;
+    const size_t *factor = step->op->stride, token = in.c * vx_dtype_size(step->kernels->stored);
     const size_t y = task % out.h, z = task / out.h % out.d, n = task / out.h / out.d;
-    const float *row = job->a + ((n * in.d + z / k[0]) * in.h + y / k[1]) * in.w * in.c;
+    const size_t row = ((n * in.d + z / factor[0]) * in.h + y / factor[1]) * in.w;
+    const unsigned char *from = (const unsigned char *)job->a + row * token;
+    unsigned char *to = (unsigned char *)job->y + task * out.w * token;
     (void)worker;
-    for (size_t x = 0; x < out.w; x++)
-        memcpy(job->y + (task * out.w + x) * out.c, row + x / k[2] * in.c, in.c * sizeof(float));
+    for (size_t x = 0; x < out.w; x++) memcpy(to + x * token, from + x / factor[2] * token, token);
 }
 
 static vx_status run_simple(const vx_cpu_step *step, const vx_cpu_run *run, vx_error *err) {
@@ -148,6 +144,7 @@ static vx_status pack_layer_norm(vx_cpu_step *step, vx_error *err) {
 vx_status vx_cpu_prepare_simple(vx_cpu_step *step, vx_error *err) {
     const vx_op_kind kind = step->op->kind;
     step->run = run_simple;
+    step->out_float = false;
     step->in_place = kind == VX_OP_ACTIVATION || kind == VX_OP_ADD || kind == VX_OP_LAYER_NORM;
     if (kind != VX_OP_LAYER_NORM) return VX_OK;
     step->pack = pack_layer_norm;

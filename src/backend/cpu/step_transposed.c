@@ -29,19 +29,21 @@ static void run_rows(void *ctx, size_t task, unsigned worker) {
     const vx_op *op = step->op;
     const size_t tokens = vx_shape_tokens(step->in), first = task * ROWS;
     const size_t rows = tokens - first < ROWS ? tokens - first : ROWS;
-    const float *x = job->run->value[op->in[0]], *packed = step->weights, *x_rows[ROWS];
+    const void *x = job->run->value[op->in[0]], *x_rows[ROWS];
+    const float *packed = step->weights;
     const float *bias = op->bias.data ? packed + state->taps * state->tap_floats : NULL;
-    float *y = job->run->value[op->out], *corner[ROWS], *y_rows[ROWS];
+    void *y = job->run->value[op->out], *corner[ROWS], *y_rows[ROWS];
     (void)worker;
     for (size_t r = 0; r < rows; r++) {
-        x_rows[r] = x + (first + r) * step->in.c;
-        corner[r] = y + output_token(step, first + r) * step->out.c;
+        x_rows[r] = vx_stored_from(step->kernels, x, (first + r) * step->in.c);
+        corner[r] = vx_stored_at(step->kernels, y, output_token(step, first + r) * step->out.c);
     }
     for (size_t tap = 0; tap < state->taps; tap++) {
         const size_t kx = tap % op->stride[2], ky = tap / op->stride[2] % op->stride[1];
         const size_t kz = tap / op->stride[2] / op->stride[1];
         const size_t offset = ((kz * step->out.h + ky) * step->out.w + kx) * step->out.c;
-        for (size_t r = 0; r < rows; r++) y_rows[r] = corner[r] + offset;
+        for (size_t r = 0; r < rows; r++)
+            y_rows[r] = vx_stored_at(step->kernels, corner[r], offset);
         const vx_gemm gemm = {.rows = rows,
                               .taps = 1,
                               .depth = step->in.c,
@@ -91,5 +93,6 @@ vx_status vx_cpu_prepare_transposed(vx_cpu_step *step, vx_error *err) {
         return vx_cpu_overflow(err);
     step->pack = pack;
     step->run = run_transposed;
+    step->out_float = false;
     return VX_OK;
 }
