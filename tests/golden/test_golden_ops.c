@@ -198,13 +198,14 @@ static void scan_group(const golden_case *c, const vx_kernels *k, size_t n, size
                           .states = states,
                           .delta = delta,
                           .du = du,
-                          .bc = bc,
+                          .b = bc,
+                          .c = bc + states,
                           .bc_row = 2 * states,
                           .a = a,
                           .h = h,
                           .y = y};
     k->scan(&scan);
-    k->gate(y, z, G, tokens, y);
+    k->gate(y, 1, 0, z, G, tokens, y);
 }
 
 static void check_scan(const golden_case *c) {
