@@ -1,7 +1,8 @@
 /* Times the CUDA scan (cuda/scan.h) on random data and checks three channels against float64.
  *
- *   cuda_scan [--name VARIANT] [--json FILE] [--quick] [--once L D N DIRECTIONS TYPE]
+ *   cuda_scan [--name VARIANT] [--json FILE] [--exact] [--quick] [--once L D N DIRECTIONS TYPE]
  *
+ * --exact: without the fitted first pass. --quick: three shapes. --once: one shape, for a profiler.
  * Data: u, B, C, z normal; delta in the range that Mamba starts from (per channel log-uniform in
  * [1e-3, 0.1], noise before the softplus); A = -(n + 1) with 10 % noise. Buffers rotate so that
  * together they exceed the L2 cache. Times are medians of device events over single launches.
@@ -9,6 +10,7 @@
  * cuda_probe, one exponential a state at 16 a clock a multiprocessor and the device's top clock.
  */
 #include "cuda/scan.h"
+#include "cuda/scan_fit.h"
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -78,8 +80,8 @@ double uniform(uint64_t &s) {
 }
 
 struct weights {
-    std::vector<float> a, skip, bias;
-    float *da, *ds, *db;
+    std::vector<float> a, skip, bias, rates, weights;
+    float *da, *ds, *db, *dr, *dw;
 };
 
 void *device_bytes(size_t n) {
@@ -126,7 +128,7 @@ double check(const setting &s, const vx_scan_item &it, const weights &w, size_t 
     return sqrt(error / norm);
 }
 
-void run(const setting &s, const char *name, FILE *json, int repeats, bool checked) {
+void run(const setting &s, const char *name, FILE *json, int repeats, bool checked, bool exact) {
     const size_t length = (size_t)s.dims[0] * s.dims[1] * s.dims[2], es = s.type == VX_F32 ? 4 : 2;
     const size_t tensor = length * s.d * es, bc = length * 2 * s.n * es;
     /* In SegMambaSkip both directions have their own u, delta, z, B, C: so here. */
@@ -145,6 +147,15 @@ void run(const setting &s, const char *name, FILE *json, int repeats, bool check
         for (uint32_t n = 0; n < s.n; n++)
             w.a.push_back((float)(-(n + 1.0) * (0.9 + 0.2 * uniform(seed))));
     }
+    vx_scan_shape shape = {(uint32_t)length, s.d, s.n, s.type, 0};
+    if (!exact) shape.rates = vx_scan_fit_rates(&shape, w.a.data());
+    w.rates.resize((size_t)s.d * shape.rates), w.weights.resize(w.a.size() * shape.rates);
+    if (shape.rates)
+        vx_scan_fit_fill(&shape, w.a.data(), shape.rates, w.rates.data(), w.weights.data());
+    w.dr = (float *)device_bytes(w.rates.size() * 4 + 4);
+    w.dw = (float *)device_bytes(w.weights.size() * 4 + 4);
+    CHECK_CUDA(cudaMemcpy(w.dr, w.rates.data(), w.rates.size() * 4, cudaMemcpyHostToDevice));
+    CHECK_CUDA(cudaMemcpy(w.dw, w.weights.data(), w.weights.size() * 4, cudaMemcpyHostToDevice));
     w.da = (float *)device_bytes(w.a.size() * 4), w.ds = (float *)device_bytes(s.d * 4);
     w.db = (float *)device_bytes(s.d * 4);
     CHECK_CUDA(cudaMemcpy(w.da, w.a.data(), w.a.size() * 4, cudaMemcpyHostToDevice));
@@ -152,7 +163,7 @@ void run(const setting &s, const char *name, FILE *json, int repeats, bool check
     CHECK_CUDA(cudaMemcpy(w.db, w.bias.data(), s.d * 4, cudaMemcpyHostToDevice));
 
     std::vector<std::vector<vx_scan_item>> items((size_t)sets);
-    std::vector<void *> owned = {w.da, w.ds, w.db};
+    std::vector<void *> owned = {w.da, w.ds, w.db, w.dr, w.dw};
     for (int k = 0; k < sets; k++)
         for (int dir = 0; dir < s.directions; dir++) {
             vx_scan_item it = {};
@@ -169,6 +180,7 @@ void run(const setting &s, const char *name, FILE *json, int repeats, bool check
             it.u_row = it.delta_row = it.z_row = it.y_row = s.d;
             it.b_row = it.c_row = 2 * s.n;
             it.a = w.da, it.skip = w.ds, it.delta_bias = w.db;
+            it.rates = w.dr, it.weights = w.dw;
             uint32_t step[3] = {s.dims[1] * s.dims[2], s.dims[2], 1};
             for (int a = 0; a < 3; a++) {
                 int axis = s.axes == 1 ? 2 - a : a;
@@ -177,7 +189,6 @@ void run(const setting &s, const char *name, FILE *json, int repeats, bool check
             it.walk.reverse = dir % 2;
             items[(size_t)k].push_back(it);
         }
-    vx_scan_shape shape = {(uint32_t)length, s.d, s.n, s.type};
     vx_error err = {};
     size_t bytes;
     if (vx_cuda_scan_scratch(&shape, (size_t)s.directions, &bytes, &err) != VX_OK) exit(1);
@@ -209,19 +220,20 @@ void run(const setting &s, const char *name, FILE *json, int repeats, bool check
     double exp_floor = states / (16.0 * prop.multiProcessorCount * clock); /* ms */
     double useful = (double)set_bytes;
     const char *types[] = {"fp32", "fp16", "bf16"};
-    printf(
-        "%-12s %4ux%3ux%3u D%4u N%4u dirs %d axes %d %s  %8.4f ms (min %.4f max %.4f)  exp floor "
-        "%.4f  %6.0f GB/s  err %.1e\n",
-        name, s.dims[0], s.dims[1], s.dims[2], s.d, s.n, s.directions, s.axes, types[s.type],
-        median, ms.front(), ms.back(), exp_floor, useful / median * 1e-6, error);
+    printf("%-12s K%2u %4ux%3ux%3u D%4u N%4u dirs %d axes %d %s  %8.4f ms (min %.4f max %.4f)  exp "
+           "floor "
+           "%.4f  %6.0f GB/s  err %.1e\n",
+           name, shape.rates, s.dims[0], s.dims[1], s.dims[2], s.d, s.n, s.directions, s.axes,
+           types[s.type], median, ms.front(), ms.back(), exp_floor, useful / median * 1e-6, error);
     if (json)
         fprintf(json,
-                "{\"variant\": \"%s\", \"device\": \"%s\", \"tokens\": %zu, \"D\": %u, \"N\": %u, "
+                "{\"variant\": \"%s\", \"rates\": %u, \"device\": \"%s\", \"tokens\": %zu, \"D\": "
+                "%u, \"N\": %u, "
                 "\"directions\": %d, \"axes\": %d, \"type\": \"%s\", \"ms\": %.5f, \"ms_min\": "
                 "%.5f, \"ms_max\": %.5f, \"repeats\": %d, \"bytes\": %.0f, \"exps\": %.0f, "
                 "\"exp_floor_ms\": %.5f, \"scratch\": %zu, \"error\": %.3e}\n",
-                name, prop.name, length, s.d, s.n, s.directions, s.axes, types[s.type], median,
-                ms.front(), ms.back(), repeats, useful, states, exp_floor, bytes, error);
+                name, shape.rates, prop.name, length, s.d, s.n, s.directions, s.axes, types[s.type],
+                median, ms.front(), ms.back(), repeats, useful, states, exp_floor, bytes, error);
     fflush(stdout);
     for (void *p : owned) CHECK_CUDA(cudaFree(p));
 }
@@ -231,7 +243,7 @@ void run(const setting &s, const char *name, FILE *json, int repeats, bool check
 int main(int argc, char **argv) {
     const char *name = "default";
     FILE *json = NULL;
-    bool quick = false;
+    bool quick = false, exact = false;
     int devices = 0;
     if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) {
         printf("no CUDA device: skipped\n");
@@ -244,11 +256,13 @@ int main(int argc, char **argv) {
             json = fopen(argv[++i], "a");
         else if (!strcmp(argv[i], "--quick"))
             quick = true;
+        else if (!strcmp(argv[i], "--exact"))
+            exact = true;
         else if (!strcmp(argv[i], "--once") && i + 5 < argc) {
             setting s = {{1, 1, (uint32_t)atoi(argv[i + 1])}, (uint32_t)atoi(argv[i + 2]),
                          (uint32_t)atoi(argv[i + 3]),         atoi(argv[i + 4]),
                          (vx_dtype)atoi(argv[i + 5]),         0};
-            run(s, name, json, 1, false);
+            run(s, name, json, 1, false, exact);
             return 0;
         } else {
             fprintf(stderr, "unknown argument %s\n", argv[i]);
@@ -276,7 +290,8 @@ int main(int argc, char **argv) {
         {{4, 4, 4}, 640, 256, 2, VX_F16, 0},
     };
     int count = quick ? 3 : (int)(sizeof(all) / sizeof(all[0]));
-    for (int i = 0; i < count; i++) run(all[i], name, json, quick ? 11 : 21, !quick || i == 0);
+    for (int i = 0; i < count; i++)
+        run(all[i], name, json, quick ? 11 : 21, !quick || i == 0, exact);
     if (json) fclose(json);
     return 0;
 }

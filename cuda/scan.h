@@ -43,6 +43,7 @@ typedef struct vx_scan_shape {
     uint32_t channels; /* D >= 1 */
     uint32_t states;   /* N, 1 .. 256 */
     vx_dtype dtype;    /* of u, delta, z, b, c and y */
+    uint32_t rates;    /* K of the items' fits (scan_fit.h), or 0: no fits */
 } vx_scan_shape;
 
 /* One direction (or one sample) of a launch. Device pointers; row r of a tensor starts at
@@ -55,6 +56,9 @@ typedef struct vx_scan_item {
     const float *a;          /* [D][N], negative: -exp(A_log) */
     const float *skip;       /* [D] */
     const float *delta_bias; /* [D] */
+    /* A fit of a, or NULL: [D][K] and [D][N][K] as of vx_scan_fit_fill. It makes the first pass
+     * cheaper, and is not used for fp32 or below compute capability 8.0. */
+    const float *rates, *weights;
     vx_scan_walk walk;
 } vx_scan_item;
 

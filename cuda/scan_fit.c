@@ -1,0 +1,127 @@
+#include "cuda/scan_fit.h"
+
+#include <math.h>
+#include <string.h>
+
+#define MOST_RATES 24
+#define RIDGE      1e-9 /* added to the Gram matrix's diagonal of 1: bounds the weights */
+
+/* The inverse, in effect, of the Gram matrix of K unit exponentials with rates 2^(k/2). */
+typedef struct gram {
+    uint32_t k;
+    double factor[MOST_RATES][MOST_RATES]; /* Cholesky, lower triangle */
+} gram;
+
+static double node(uint32_t i) { return exp2(0.5 * i); }
+
+/* Inner product of the exponentials with rates a and b, both scaled to norm 1. */
+static double inner(double a, double b) { return 2 * sqrt(a * b) / (a + b); }
+
+static void gram_make(gram *g, uint32_t k) {
+    g->k = k;
+    for (uint32_t i = 0; i < k; i++)
+        for (uint32_t j = 0; j <= i; j++) {
+            double sum = inner(node(i), node(j)) + (i == j ? RIDGE : 0);
+            for (uint32_t m = 0; m < j; m++) sum -= g->factor[i][m] * g->factor[j][m];
+            g->factor[i][j] = i == j ? sqrt(sum) : sum / g->factor[j][j];
+        }
+}
+
+/* Weights, for unit exponentials, of the unit exponential with rate a (in units of the first node);
+ * returns the L2 norm of what is left. */
+static double solve(const gram *g, double a, double w[MOST_RATES]) {
+    const uint32_t k = g->k;
+    double b[MOST_RATES];
+    for (uint32_t i = 0; i < k; i++) {
+        b[i] = inner(node(i), a);
+        double sum = b[i];
+        for (uint32_t j = 0; j < i; j++) sum -= g->factor[i][j] * w[j];
+        w[i] = sum / g->factor[i][i];
+    }
+    for (uint32_t i = k; i-- > 0;) {
+        for (uint32_t j = i + 1; j < k; j++) w[i] -= g->factor[j][i] * w[j];
+        w[i] /= g->factor[i][i];
+    }
+    double left = 1;
+    for (uint32_t i = 0; i < k; i++) {
+        left -= 2 * w[i] * b[i];
+        for (uint32_t j = 0; j < k; j++) left += w[i] * w[j] * inner(node(i), node(j));
+    }
+    return left > 0 ? sqrt(left) : 0;
+}
+
+/* The rates between which every fit is good enough, in units of the first node: outwards from the
+ * middle, in steps of 2^(1/32). */
+static void good_range(const gram *g, double *low, double *high) {
+    double w[MOST_RATES];
+    const double middle = node(g->k - 1) / 2;
+    *low = *high = middle;
+    for (double a = middle; solve(g, a, w) <= VX_SCAN_FIT_ERROR; a *= exp2(-1.0 / 32)) *low = a;
+    for (double a = middle; solve(g, a, w) <= VX_SCAN_FIT_ERROR; a *= exp2(1.0 / 32)) *high = a;
+}
+
+static void channel_range(const float *a, uint32_t states, double *low, double *high) {
+    *low = INFINITY, *high = 0;
+    for (uint32_t n = 0; n < states; n++) {
+        const double v = -(double)a[n];
+        *low = v < *low ? v : *low, *high = v > *high ? v : *high;
+    }
+}
+
+/* The rate counts that scan_ends is built for (scan.cu, launch_fitted). */
+static uint32_t next_rates(uint32_t states, uint32_t k) {
+    static const struct {
+        uint32_t states, k[3];
+    } built[] = {{16, {10, 20}},
+                 {32, {12, 18, 24}},
+                 {64, {16, 24}},
+                 {128, {16, 20, 24}},
+                 {256, {18, 20, 24}}};
+    size_t row = 0;
+    while (built[row].states < states) row++;
+    for (int i = 0; i < 3; i++)
+        if (built[row].k[i] > k) return built[row].k[i];
+    return 0;
+}
+
+uint32_t vx_scan_fit_rates(const vx_scan_shape *shape, const float *a) {
+    if (shape->dtype == VX_F32) return 0;
+    double widest = 1;
+    for (uint32_t d = 0; d < shape->channels; d++) {
+        double low, high;
+        channel_range(a + (size_t)d * shape->states, shape->states, &low, &high);
+        if (!(low > 0) || !(high < INFINITY)) return 0;
+        if (high / low > widest) widest = high / low;
+    }
+    for (uint32_t k = next_rates(shape->states, 0); k; k = next_rates(shape->states, k)) {
+        gram g;
+        double low, high;
+        gram_make(&g, k);
+        good_range(&g, &low, &high);
+        if (high / low >= widest) return k;
+    }
+    return 0;
+}
+
+void vx_scan_fit_fill(const vx_scan_shape *shape, const float *a, uint32_t k, float *rates,
+                      float *weights) {
+    gram g;
+    double low, high, w[MOST_RATES];
+    gram_make(&g, k);
+    good_range(&g, &low, &high);
+    for (uint32_t d = 0; d < shape->channels; d++) {
+        const float *row = a + (size_t)d * shape->states;
+        double least, most;
+        channel_range(row, shape->states, &least, &most);
+        /* The channel's range in the middle of the good one. */
+        const double first = sqrt(least * most / (low * high));
+        for (uint32_t i = 0; i < k; i++) rates[(size_t)d * k + i] = (float)(-first * node(i));
+        for (uint32_t n = 0; n < shape->states; n++) {
+            const double rate = -(double)row[n] / first;
+            solve(&g, rate, w);
+            for (uint32_t i = 0; i < k; i++) /* back from unit exponentials */
+                weights[((size_t)d * shape->states + n) * k + i] =
+                    (float)(w[i] * sqrt(node(i) / rate));
+        }
+    }
+}

@@ -1,0 +1,36 @@
+/* Exponentials as sums of few: for all rates a of a channel,
+ *
+ *   exp(a R) = sum_k w[k] exp(r[k] R)   for every R >= 0, with r[k] = r[0] 2^(k/2)
+ *
+ * to a relative L2 error over R of VX_SCAN_FIT_ERROR. exp(a R) is an analytic function of log a, so
+ * that few rates suffice (K = 2 log2(max a / min a) + 2, about). The weights are the least-squares
+ * ones; the Gram matrix of exponentials is a Cauchy matrix, 1 / (r[i] + r[j]), and with geometric
+ * rates it is the same for every channel. The selective scan uses them where it needs a chunk's end
+ * state only (scan_ends.cuh).
+ */
+#ifndef VX_CUDA_SCAN_FIT_H
+#define VX_CUDA_SCAN_FIT_H
+
+#include "cuda/scan.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define VX_SCAN_FIT_ERROR 2e-4
+
+/* K for this shape and a ([D][N], negative, host memory); 0: the storage is fp32 or the range of
+ * some channel's a is too wide, and the scan works without a fit. Items of one launch need the same
+ * K: the largest of theirs. */
+uint32_t vx_scan_fit_rates(const vx_scan_shape *shape, const float *a);
+
+/* Fills rates [D][K] and weights [D][N][K], host memory, for a K of at least
+ * vx_scan_fit_rates(shape, a) that this function returned for the same N. */
+void vx_scan_fit_fill(const vx_scan_shape *shape, const float *a, uint32_t k, float *rates,
+                      float *weights);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
