@@ -82,12 +82,6 @@ __device__ inline float reciprocal_unit(float x) {
     asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
     return r;
 }
-/* tanh to a relative 2^-11. */
-__device__ inline float tanh_unit(float x) {
-    float r;
-    asm("tanh.approx.f32 %0, %1;" : "=f"(r) : "f"(x));
-    return r;
-}
 
 /* softplus(x) = max(x, 0) + log1p(exp(-|x|)); log1p(e) = e p(e) with a minimax fit on [0, 1]
  * (relative error 3e-8, for half types 1e-6). Above 20 this is x to the last bit. SCALE: the result

@@ -2,8 +2,7 @@
  *
  *   1. scan_ends or scan_pass<false>: every chunk from a zero state -> its end state [D][N] and sum
  *      of deltas. scan_ends is the fast one, for half types with a fit (scan_fit.h).
- *   2. scan_carry:       runs over the chunks, replaces each end state by the state before the
- * chunk
+ *   2. scan_carry: runs over the chunks, replaces each end state by the state before the chunk
  *   3. scan_pass<true>:  every chunk again from its true state -> y
  *
  * Two things limit the recurrence, about equally: the special function unit, which needs as long
@@ -15,20 +14,29 @@
 #include "cuda/scan_ends.cuh"
 #include "cuda/scan_pass.cuh"
 
-/* Warps that the cut aims at, over all chunks and channels of one item. */
-#ifndef VX_SCAN_WARPS
-#define VX_SCAN_WARPS 8192
-#endif
-/* Pairs of rates in a warp of scan_ends for 32 states: 3 or 6. */
-#ifndef VX_SCAN_PAIRS_32
-#define VX_SCAN_PAIRS_32 3
-#endif
+#include <algorithm>
 
 namespace vx_cuda {
 namespace {
 
-constexpr uint32_t MIN_CHUNK = 64; /* tokens */
-constexpr size_t SHARED_MAX = 72 * 1024;
+/* How a scan is cut. The figures are measured (H200, docs/performance.md).
+ *
+ * Warps aimed at, over all chunks and channels of an item: many keep the multiprocessors full to
+ * the end, but with a fit each chunk costs a product with N K weights a channel, and half as many
+ * chunks are 0 to 12 % quicker (without a fit, 8 % slower). */
+constexpr uint32_t WARPS = 8192, WARPS_FITTED = 4096;
+#ifndef VX_SCAN_MIN_CHUNK
+#define VX_SCAN_MIN_CHUNK 64 /* tokens */
+#endif
+constexpr uint32_t MIN_CHUNK = VX_SCAN_MIN_CHUNK;
+/* The fit pays while that product is small beside the tokens of a chunk: up to N K = 2.5 times the
+ * chunk it gained 5 to 15 %, from 4 times on it lost (7 % at 4, 60 % at 16, a factor of 9 at 72).
+ */
+constexpr uint32_t FIT_WEIGHTS_A_TOKEN = 3;
+constexpr uint32_t FIT_STATES = 64; /* scan_ends is built up to this N */
+
+/* Shared memory of a block, at most. */
+constexpr uint32_t SHARED_MAX = 72 * 1024;
 
 /* state[c] := state before chunk c, from end states and delta sums: s_{c+1} = exp(a * sum_c) s_c +
  * end_c. A block takes 32 columns (d, n); each of its 32 warps runs over its share of the chunks
@@ -105,14 +113,10 @@ void cut(const vx_scan_shape *s, scan_args *args) {
     while (args->split * args->lane_states < s->states) args->split *= 2;
     uint32_t channel_warps = ceil_div(s->channels, 32 / args->split);
     uint32_t most = ceil_div(s->length, MIN_CHUNK);
-    uint32_t chunks = VX_SCAN_WARPS / channel_warps;
+    uint32_t chunks = (s->rates ? WARPS_FITTED : WARPS) / channel_warps;
     chunks = chunks < 1 ? 1 : chunks > most ? most : chunks;
-    args->chunk = ceil_div(ceil_div(s->length, chunks), TILE) * TILE;
+    args->chunk = ceil_div(ceil_div(s->length, chunks), 16) * 16; /* whole tiles */
     args->chunks = ceil_div(s->length, args->chunk);
-    args->group_warps = 1;
-    while (args->group_warps < BLOCK_WARPS && args->group_warps < channel_warps)
-        args->group_warps *= 2;
-    args->channel_blocks = ceil_div(channel_warps, args->group_warps);
 }
 
 size_t state_bytes(const scan_args *args, size_t items) {
@@ -138,6 +142,9 @@ vx_status fill_item(const vx_scan_shape *s, const vx_scan_item *from, size_t siz
     if (!w->table && (product > INT32_MAX || product * w->dims[2] != s->length))
         return vx_fail(err, VX_ERR_USAGE, "scan order of %u x %u x %u tokens for a length of %u",
                        w->dims[0], w->dims[1], w->dims[2], s->length);
+    if (args->rates && (!from->rates || !from->weights))
+        return vx_fail(err, VX_ERR_USAGE, "scan with %u rates, but an item without a fit",
+                       args->rates);
     to->u = from->u, to->delta = from->delta, to->z = from->z, to->b = from->b, to->c = from->c;
     to->y = from->y;
     to->u_row = from->u_row, to->delta_row = from->delta_row, to->z_row = from->z_row;
@@ -168,22 +175,46 @@ template <typename F> cudaError_t allow_shared(F *kernel, size_t bytes) {
     return e;
 }
 
+/* Shared memory that a block may have here, so that a multiprocessor holds two. */
+uint32_t shared_limit() {
+    int device = 0, block = 0, all = 0;
+    if (cudaGetDevice(&device) != cudaSuccess ||
+        cudaDeviceGetAttribute(&block, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) !=
+            cudaSuccess ||
+        cudaDeviceGetAttribute(&all, cudaDevAttrMaxSharedMemoryPerMultiprocessor, device) !=
+            cudaSuccess)
+        return 48 * 1024;
+    const int half = all / 2 - 1024; /* a block's own 1 KB */
+    return std::min(SHARED_MAX, (uint32_t)std::min(block, half));
+}
+
+/* How many warps make a group and how many groups a block changes no result: it follows from the
+ * channels and from the device's shared memory. */
 template <typename T, bool OUTPUT, int S, int SPLIT>
-cudaError_t launch_pass(scan_args *args, size_t count, cudaStream_t stream) {
-    const uint32_t group =
-        args->group_warps * warp_bytes<T, OUTPUT, SPLIT>() + group_bytes<T, S, SPLIT>();
-    args->groups = BLOCK_WARPS / args->group_warps;
-    while (args->groups > 1 && args->groups * group > SHARED_MAX) args->groups /= 2;
-    cudaError_t e = allow_shared(scan_pass<T, OUTPUT, S, SPLIT>, args->groups * group);
+cudaError_t launch_pass(scan_args args, size_t count, cudaStream_t stream) {
+    const uint32_t limit = shared_limit();
+    const uint32_t warps = ceil_div(args.channels, 32 / SPLIT);
+    auto bytes = [&] {
+        return args.groups *
+               (args.group_warps * warp_bytes<T, OUTPUT, SPLIT>() + group_bytes<T, S, SPLIT>());
+    };
+    args.groups = args.group_warps = 1;
+    while (args.group_warps < BLOCK_WARPS && args.group_warps < warps) args.group_warps *= 2;
+    while (args.group_warps > 1 && bytes() > limit) args.group_warps /= 2;
+    while (args.groups * args.group_warps < BLOCK_WARPS && 2 * bytes() <= limit) args.groups *= 2;
+    args.channel_blocks = ceil_div(warps, args.group_warps);
+
+    cudaError_t e = allow_shared(scan_pass<T, OUTPUT, S, SPLIT>, bytes());
     if (e != cudaSuccess) return e;
-    dim3 grid(ceil_div(args->chunks, args->groups) * args->channel_blocks, (unsigned)count);
+    dim3 grid(ceil_div(args.chunks, args.groups) * args.channel_blocks, (unsigned)count);
     scan_pass<T, OUTPUT, S, SPLIT>
-        <<<grid, args->groups * args->group_warps * 32, args->groups * group, stream>>>(*args);
+        <<<grid, args.groups * args.group_warps * 32, bytes(), stream>>>(args);
     return cudaGetLastError();
 }
 
 template <typename T, int NT, int PAIRS>
 cudaError_t launch_ends(scan_args args, size_t count, cudaStream_t stream) {
+    if (args.rates % (2 * PAIRS) != 0) return cudaErrorInvalidValue;
     args.shares = args.rates / (2 * PAIRS);
     args.octets = 1, args.octet_shift = 0;
     while (2 * args.octets * args.shares <= 8 && args.channels % (16 * args.octets) == 0)
@@ -204,34 +235,32 @@ cudaError_t launch_ends(scan_args args, size_t count, cudaStream_t stream) {
 template <typename T>
 cudaError_t launch_fitted(const scan_args &args, size_t count, cudaStream_t stream) {
     if (args.states <= 16) return launch_ends<T, 2, 5>(args, count, stream);
-    if (args.states <= 32) return launch_ends<T, 4, VX_SCAN_PAIRS_32>(args, count, stream);
-    if (args.states <= 64) return launch_ends<T, 8, 4>(args, count, stream);
-    if (args.states <= 128) return launch_ends<T, 16, 2>(args, count, stream);
-    return launch_ends<T, 32, 1>(args, count, stream);
+    if (args.states <= 32) return launch_ends<T, 4, 3>(args, count, stream);
+    return launch_ends<T, 8, 4>(args, count, stream);
 }
 template <> cudaError_t launch_fitted<float>(const scan_args &, size_t, cudaStream_t) {
     return cudaErrorInvalidValue;
 }
 
 template <typename T, int S, int SPLIT>
-cudaError_t launch_split(scan_args *args, size_t count, cudaStream_t stream) {
+cudaError_t launch_split(const scan_args &args, size_t count, cudaStream_t stream) {
     cudaError_t e = cudaSuccess;
-    if (args->chunks > 1) {
-        e = args->rates ? launch_fitted<T>(*args, count, stream)
-                        : launch_pass<T, false, S, SPLIT>(args, count, stream);
+    if (args.chunks > 1) {
+        e = args.rates ? launch_fitted<T>(args, count, stream)
+                       : launch_pass<T, false, S, SPLIT>(args, count, stream);
         if (e != cudaSuccess) return e;
-        size_t columns = (size_t)args->channels * args->states;
+        size_t columns = (size_t)args.channels * args.states;
         scan_carry<<<dim3((unsigned)((columns + 31) / 32), (unsigned)count), 1024, 0, stream>>>(
-            *args);
+            args);
         e = cudaGetLastError();
         if (e != cudaSuccess) return e;
     }
     return launch_pass<T, true, S, SPLIT>(args, count, stream);
 }
 
-template <typename T> cudaError_t launch(scan_args *args, size_t count, cudaStream_t stream) {
-    if (args->lane_states == 16) return launch_split<T, 16, 1>(args, count, stream);
-    switch (args->split) {
+template <typename T> cudaError_t launch(const scan_args &args, size_t count, cudaStream_t stream) {
+    if (args.lane_states == 16) return launch_split<T, 16, 1>(args, count, stream);
+    switch (args.split) {
     case 1:
         return launch_split<T, 32, 1>(args, count, stream);
     case 2:
@@ -267,6 +296,16 @@ extern "C" vx_status vx_cuda_scan_scratch(const vx_scan_shape *shape, size_t ite
     return VX_OK;
 }
 
+extern "C" bool vx_cuda_scan_fit_pays(const vx_scan_shape *shape) {
+    scan_args args;
+    vx_error err;
+    if (shape->rates == 0 || shape->dtype == VX_F32 || shape->states > FIT_STATES ||
+        check_shape(shape, &err) != VX_OK)
+        return false;
+    cut(shape, &args);
+    return args.chunks > 1 && shape->states * shape->rates <= FIT_WEIGHTS_A_TOKEN * args.chunk;
+}
+
 extern "C" vx_status vx_cuda_scan(const vx_scan_shape *shape, const vx_scan_item *items,
                                   size_t count, void *scratch, size_t scratch_bytes,
                                   cudaStream_t stream, vx_error *err) {
@@ -281,7 +320,8 @@ extern "C" vx_status vx_cuda_scan(const vx_scan_shape *shape, const vx_scan_item
                        need);
     scan_args args = {};
     cut(shape, &args);
-    if (shape->dtype != VX_F32 && has_matrix_units()) args.rates = shape->rates;
+    if (shape->dtype != VX_F32 && shape->states <= FIT_STATES && has_matrix_units())
+        args.rates = shape->rates;
     const size_t size = shape->dtype == VX_F32 ? 4 : 2;
     args.widest_row = args.bc_bytes = 16;
     for (size_t i = 0; i < count; i++) {
@@ -299,13 +339,13 @@ extern "C" vx_status vx_cuda_scan(const vx_scan_shape *shape, const vx_scan_item
     cudaError_t e = cudaErrorInvalidValue;
     switch (shape->dtype) {
     case VX_F32:
-        e = launch<float>(&args, count, stream);
+        e = launch<float>(args, count, stream);
         break;
     case VX_F16:
-        e = launch<__half>(&args, count, stream);
+        e = launch<__half>(args, count, stream);
         break;
     case VX_BF16:
-        e = launch<__nv_bfloat16>(&args, count, stream);
+        e = launch<__nv_bfloat16>(args, count, stream);
         break;
     }
     if (e != cudaSuccess)

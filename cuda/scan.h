@@ -56,14 +56,17 @@ typedef struct vx_scan_item {
     const float *a;          /* [D][N], negative: -exp(A_log) */
     const float *skip;       /* [D] */
     const float *delta_bias; /* [D] */
-    /* A fit of a, or NULL: [D][K] and [D][N][K] as of vx_scan_fit_fill. It makes the first pass
-     * cheaper, and is not used for fp32 or below compute capability 8.0. */
+    /* A fit of a, or NULL: [D][K] and [D][N][K] as of vx_scan_fit_fill. Not used for fp32, for N
+     * above 64 or below compute capability 8.0. */
     const float *rates, *weights;
     vx_scan_walk walk;
 } vx_scan_item;
 
 /* At most this many items in one launch. */
 #define VX_SCAN_MAX_ITEMS 8
+
+/* Whether a fit with shape->rates makes the scan of this shape quicker. If not, give it none. */
+bool vx_cuda_scan_fit_pays(const vx_scan_shape *shape);
 
 /* Bytes of device scratch that vx_cuda_scan needs for `items` items of this shape (a multiple of
  * 256; 0 is possible). VX_ERR_USAGE for a shape outside the limits above. */

@@ -174,7 +174,7 @@ __device__ inline void ends_step(const T *u_delta, const T *b, uint32_t b_row, f
 /* Threads and blocks that fit a multiprocessor's registers, by the accumulators of a lane. */
 template <int NT, int PAIRS> struct ends_bounds {
     static constexpr int SUMS = 4 * NT * PAIRS;
-    static constexpr int THREADS = NT == 32 ? 384 : 256;
+    static constexpr int THREADS = 256;
     static constexpr int BLOCKS = SUMS <= 64 ? 2 : 1;
 };
 

@@ -72,13 +72,10 @@ static void channel_range(const float *a, uint32_t states, double *low, double *
 static uint32_t next_rates(uint32_t states, uint32_t k) {
     static const struct {
         uint32_t states, k[3];
-    } built[] = {{16, {10, 20}},
-                 {32, {12, 18, 24}},
-                 {64, {16, 24}},
-                 {128, {16, 20, 24}},
-                 {256, {18, 20, 24}}};
+    } built[] = {{16, {10, 20}}, {32, {12, 18, 24}}, {64, {16, 24}}};
     size_t row = 0;
-    while (built[row].states < states) row++;
+    while (row < 3 && built[row].states < states) row++;
+    if (row == 3) return 0;
     for (int i = 0; i < 3; i++)
         if (built[row].k[i] > k) return built[row].k[i];
     return 0;

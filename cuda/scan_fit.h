@@ -19,9 +19,10 @@ extern "C" {
 
 #define VX_SCAN_FIT_ERROR 2e-4
 
-/* K for this shape and a ([D][N], negative, host memory); 0: the storage is fp32 or the range of
- * some channel's a is too wide, and the scan works without a fit. Items of one launch need the same
- * K: the largest of theirs. */
+/* The K that suffices for this shape and a ([D][N], negative, host memory), as shape->rates; 0: the
+ * storage is fp32, N is above 64 or the range of some channel's a is too wide, and the scan works
+ * without a fit. Whether a fit is worth it says vx_cuda_scan_fit_pays. Items of one launch need the
+ * same K: the largest of theirs. */
 uint32_t vx_scan_fit_rates(const vx_scan_shape *shape, const float *a);
 
 /* Fills rates [D][K] and weights [D][N][K], host memory, for a K of at least

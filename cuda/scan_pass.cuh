@@ -13,32 +13,23 @@
 
 #include "cuda/scan_parts.cuh"
 
-#ifndef VX_SCAN_TILE
-#define VX_SCAN_TILE 8
-#endif
-/* Blocks of 8 warps that a multiprocessor is to hold, for 16 states a lane: 3 leaves 80 registers a
- * thread, 4 leaves 64. */
-#ifndef VX_SCAN_BLOCKS
-#define VX_SCAN_BLOCKS 3
-#endif
-#ifndef VX_SCAN_BLOCKS_32
-#define VX_SCAN_BLOCKS_32 2
-#endif
-#ifndef VX_SCAN_UNROLL
-#define VX_SCAN_UNROLL 4
-#endif
-#ifndef VX_SCAN_TANH
-#define VX_SCAN_TANH 0
-#endif
-
 namespace vx_cuda {
 
-constexpr uint32_t TILE = VX_SCAN_TILE; /* tokens staged together */
-constexpr uint32_t BLOCK_WARPS = 8;     /* at most */
-constexpr int UNROLL = VX_SCAN_UNROLL;
+constexpr uint32_t BLOCK_WARPS = 8; /* at most */
+constexpr int UNROLL = 4;           /* tokens */
+
+/* Tokens staged together. With fp32 16 are slower than 8 (docs/performance.md), and with 8 lanes a
+ * channel they need more shared memory than a block may have before compute capability 8.0. */
+template <typename T, int SPLIT> __host__ __device__ constexpr uint32_t tile_tokens() {
+    return sizeof(T) < 4 && SPLIT <= 4 ? 16 : 8;
+}
+
+/* Blocks of 8 warps that a multiprocessor's registers are to hold. */
+constexpr int pass_blocks(int lane_states) { return lane_states == 32 ? 2 : 3; }
 
 /* A warp's place: which chunk, which channels, and its parts of shared memory. */
 template <typename T, int S, int SPLIT> struct place {
+    static constexpr uint32_t TILE = tile_tokens<T, SPLIT>();
     static constexpr uint32_t CHANNELS = 32 / SPLIT, STATES = S * SPLIT;
     uint32_t chunk, group, worker; /* worker: this thread's number in its group */
     uint32_t channel, width;       /* the warp's first channel and how many it has (may be 0) */
@@ -51,34 +42,35 @@ template <typename T, int S, int SPLIT> struct place {
 
 /* Bytes of shared memory of a warp and of a group, and the pointers into them. */
 template <typename T, bool OUTPUT, int SPLIT> __host__ __device__ constexpr uint32_t warp_bytes() {
-    return TILE * (32 / SPLIT) * (6 * (uint32_t)sizeof(T) + (SPLIT > 1 ? 8 : 0)) +
-           (SPLIT > 1 && OUTPUT ? TILE * 32 * 4 : 0);
+    return tile_tokens<T, SPLIT>() * (32 / SPLIT * (6 * (uint32_t)sizeof(T) + (SPLIT > 1 ? 8 : 0)) +
+                                      (SPLIT > 1 && OUTPUT ? 32 * 4 : 0));
 }
 template <typename T, int S, int SPLIT> __host__ __device__ constexpr uint32_t group_bytes() {
-    return 2 * TILE * S * SPLIT * (2 * (uint32_t)sizeof(T) + (sizeof(T) < 4 ? 4 : 0));
+    return 2 * tile_tokens<T, SPLIT>() * S * SPLIT *
+           (2 * (uint32_t)sizeof(T) + (sizeof(T) < 4 ? 4 : 0));
 }
 template <typename T, bool OUTPUT, int S, int SPLIT>
 __device__ inline void take_shared(place<T, S, SPLIT> *p, char *warp, char *group) {
     typedef place<T, S, SPLIT> P;
     p->rows = (T *)warp;
-    p->dx = (float2 *)(p->rows + 6 * TILE * P::CHANNELS);
-    p->partial = (float *)(p->dx + TILE * P::CHANNELS);
+    p->dx = (float2 *)(p->rows + 6 * P::TILE * P::CHANNELS);
+    p->partial = (float *)(p->dx + P::TILE * P::CHANNELS);
     p->bc_rows = (T *)group;
-    p->bc = (float *)(p->bc_rows + 4 * TILE * P::STATES);
+    p->bc = (float *)(p->bc_rows + 4 * P::TILE * P::STATES);
 }
 
-/* Starts the copies of tile `t0` into stage `stage`. Lane l brings token l % TILE and returns its
- * voxel. */
+/* Starts the copies of tile `t0` into stage `stage`. Lane l brings token l % P::TILE and returns
+ * its voxel. */
 template <typename T, bool OUTPUT, int S, int SPLIT>
 __device__ inline uint32_t fetch(const scan_args &args, const item_args &it,
                                  const place<T, S, SPLIT> &p, uint32_t t0, uint32_t end,
                                  uint32_t stage, uint32_t lane) {
     typedef place<T, S, SPLIT> P;
-    constexpr uint32_t PLANE = TILE * P::CHANNELS, WORKERS = 32 / TILE;
-    const uint32_t token = lane % TILE, worker = lane / TILE;
-    const uint32_t group_worker = p.worker / TILE, group_workers = args.group_warps * WORKERS;
+    constexpr uint32_t PLANE = P::TILE * P::CHANNELS, WORKERS = 32 / P::TILE;
+    const uint32_t token = lane % P::TILE, worker = lane / P::TILE;
+    const uint32_t group_worker = p.worker / P::TILE, group_workers = args.group_warps * WORKERS;
     T *rows = p.rows + stage * 3 * PLANE + token * P::CHANNELS;
-    T *bc = p.bc_rows + (stage * 2 * TILE + token) * P::STATES;
+    T *bc = p.bc_rows + (stage * 2 * P::TILE + token) * P::STATES;
     uint32_t at = 0;
     if (t0 + token < end) {
         at = voxel_of(it, args.length, t0 + token);
@@ -103,7 +95,7 @@ __device__ inline uint32_t fetch(const scan_args &args, const item_args &it,
             for (uint32_t i = group_worker * BC_PIECE; i < P::STATES;
                  i += group_workers * BC_PIECE) {
                 copy_async<16>(bc + i, b + i);
-                if (OUTPUT) copy_async<16>(bc + TILE * P::STATES + i, c + i);
+                if (OUTPUT) copy_async<16>(bc + P::TILE * P::STATES + i, c + i);
             }
         } else {
             copy_row(rows, u, p.width, args.row_bytes, worker, WORKERS);
@@ -112,7 +104,7 @@ __device__ inline uint32_t fetch(const scan_args &args, const item_args &it,
                 copy_row(rows + 2 * PLANE, z, p.width, args.row_bytes, worker, WORKERS);
             copy_row(bc, b, args.states, args.bc_bytes, group_worker, group_workers);
             if (OUTPUT)
-                copy_row(bc + TILE * P::STATES, c, args.states, args.bc_bytes, group_worker,
+                copy_row(bc + P::TILE * P::STATES, c, args.states, args.bc_bytes, group_worker,
                          group_workers);
         }
     } else if (t0 < end) {
@@ -122,7 +114,7 @@ __device__ inline uint32_t fetch(const scan_args &args, const item_args &it,
         }
         if (group_worker == 0) {
             fill_row(bc, 0, P::STATES, 0.0f);
-            fill_row(bc + TILE * P::STATES, 0, P::STATES, 0.0f);
+            fill_row(bc + P::TILE * P::STATES, 0, P::STATES, 0.0f);
         }
     }
     copy_commit();
@@ -134,10 +126,11 @@ template <typename T, int S, int SPLIT>
 __device__ inline void fill_columns(const scan_args &args, const place<T, S, SPLIT> &p,
                                     uint32_t lane) {
     typedef place<T, S, SPLIT> P;
-    for (uint32_t r = lane; r < 6 * TILE; r += 32) /* row r is of delta if (r / TILE) % 3 == 1 */
+    for (uint32_t r = lane; r < 6 * P::TILE;
+         r += 32) /* row r is of delta if (r / P::TILE) % 3 == 1 */
         fill_row(p.rows + r * P::CHANNELS, p.width, P::CHANNELS,
-                 r / TILE % 3 == 1 ? NO_DELTA : 0.0f);
-    for (uint32_t r = p.worker; r < 4 * TILE; r += args.group_warps * 32)
+                 r / P::TILE % 3 == 1 ? NO_DELTA : 0.0f);
+    for (uint32_t r = p.worker; r < 4 * P::TILE; r += args.group_warps * 32)
         fill_row(p.bc_rows + r * P::STATES, args.states, P::STATES, 0.0f);
 }
 
@@ -147,8 +140,8 @@ __device__ inline void store_tile(const scan_args &args, const item_args &it,
                                   const place<T, S, SPLIT> &p, const T *rows, uint32_t voxel,
                                   uint32_t valid, uint32_t lane) {
     typedef place<T, S, SPLIT> P;
-    constexpr uint32_t WORKERS = 32 / TILE;
-    const uint32_t token = lane % TILE, worker = lane / TILE;
+    constexpr uint32_t WORKERS = 32 / P::TILE;
+    const uint32_t token = lane % P::TILE, worker = lane / P::TILE;
     if (token >= valid || p.width == 0) return;
     T *y = (T *)it.y + (size_t)voxel * it.y_row + p.channel;
     rows += token * P::CHANNELS;
@@ -173,7 +166,8 @@ __device__ inline void store_tile(const scan_args &args, const item_args &it,
 template <typename T, bool OUTPUT, int S, int SPLIT>
 __device__ inline void widen_bc(const scan_args &args, const place<T, S, SPLIT> &p,
                                 uint32_t stage) {
-    constexpr uint32_t COUNT = TILE * place<T, S, SPLIT>::STATES;
+    typedef place<T, S, SPLIT> P;
+    constexpr uint32_t COUNT = P::TILE * P::STATES;
     const T *from = p.bc_rows + stage * 2 * COUNT;
 #pragma unroll 1
     for (uint32_t i = 4 * p.worker; i < (OUTPUT ? 2 : 1) * COUNT; i += args.group_warps * 128)
@@ -205,25 +199,17 @@ __device__ inline float step(float delta, float x, const float *b, const float *
 }
 
 /* y of one token and channel from the sum of C h: skip connection and gate, without branches. */
-template <bool EXACT>
 __device__ inline float finish(float sum, float u, float skip, float z, bool gated) {
     const float y = fmaf(skip, u, sum);
-    float gate;
-    if (EXACT || !VX_SCAN_TANH) {
-        gate = silu(z);
-    } else {
-        const float half = 0.5f * z;
-        gate = fmaf(half, tanh_unit(half), half);
-    }
-    return gated ? y * gate : y;
+    return gated ? y * silu(z) : y;
 }
 
 template <typename T, bool OUTPUT, int S, int SPLIT>
-__global__ void __launch_bounds__(32 * BLOCK_WARPS, S == 32 ? VX_SCAN_BLOCKS_32 : VX_SCAN_BLOCKS)
+__global__ void __launch_bounds__(32 * BLOCK_WARPS, pass_blocks(S))
     scan_pass(const __grid_constant__ scan_args args) {
     typedef place<T, S, SPLIT> P;
     constexpr bool WIDE = sizeof(T) == 4; /* B and C are used as copied */
-    constexpr uint32_t PLANE = TILE * P::CHANNELS;
+    constexpr uint32_t PLANE = P::TILE * P::CHANNELS;
     char *shared = shared_memory();
     const item_args &it = args.item[blockIdx.y];
     const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -264,12 +250,12 @@ __global__ void __launch_bounds__(32 * BLOCK_WARPS, S == 32 ? VX_SCAN_BLOCKS_32 
     const uint32_t begin = p.chunk * args.chunk, end = min(begin + args.chunk, args.length);
     uint32_t stage = 0, next;
     uint32_t voxel = fetch<T, OUTPUT>(args, it, p, begin, end, 0, lane);
-    for (uint32_t t0 = begin; t0 < end; t0 += TILE, stage ^= 1, voxel = next) {
-        next = fetch<T, OUTPUT>(args, it, p, t0 + TILE, end, stage ^ 1, lane);
+    for (uint32_t t0 = begin; t0 < end; t0 += P::TILE, stage ^= 1, voxel = next) {
+        next = fetch<T, OUTPUT>(args, it, p, t0 + P::TILE, end, stage ^ 1, lane);
         copy_wait();
         /* The tile is here; all are done with bc. */
         group_barrier(args.group_warps, BLOCK_WARPS, p.group);
-        const float *bc = (const float *)(p.bc_rows + stage * 2 * TILE * P::STATES);
+        const float *bc = (const float *)(p.bc_rows + stage * 2 * P::TILE * P::STATES);
         if (!WIDE) {
             widen_bc<T, OUTPUT>(args, p, stage);
             group_barrier(args.group_warps, BLOCK_WARPS, p.group);
@@ -280,19 +266,19 @@ __global__ void __launch_bounds__(32 * BLOCK_WARPS, S == 32 ? VX_SCAN_BLOCKS_32 
 
         if (SPLIT == 1) {
 #pragma unroll UNROLL
-            for (uint32_t t = 0; t < TILE; t++) {
+            for (uint32_t t = 0; t < P::TILE; t++) {
                 T *row = rows + t * P::CHANNELS + side;
                 const float u = to_float(row[0]);
                 const float delta = softplus<WIDE>(to_float(row[PLANE]) + bias);
                 if (!OUTPUT) delta_sum += delta;
                 const float sum = step<OUTPUT, S, SPLIT>(delta, delta * u, bc + t * P::STATES,
-                                                         bc + (TILE + t) * P::STATES, h, a);
+                                                         bc + (P::TILE + t) * P::STATES, h, a);
                 if (OUTPUT)
-                    store_shared(row, finish<WIDE>(sum, u, skip, to_float(row[2 * PLANE]), gated));
+                    store_shared(row, finish(sum, u, skip, to_float(row[2 * PLANE]), gated));
             }
         } else {
 #pragma unroll
-            for (uint32_t k = 0; k < TILE; k += SPLIT) {
+            for (uint32_t k = 0; k < P::TILE; k += SPLIT) {
                 const uint32_t t = k + side_token;
                 const uint32_t i = t * P::CHANNELS + side;
                 const float delta = softplus<WIDE>(to_float(rows[PLANE + i]) + bias);
@@ -300,32 +286,31 @@ __global__ void __launch_bounds__(32 * BLOCK_WARPS, S == 32 ? VX_SCAN_BLOCKS_32 
             }
             __syncwarp();
 #pragma unroll UNROLL
-            for (uint32_t t = 0; t < TILE; t++) {
+            for (uint32_t t = 0; t < P::TILE; t++) {
                 const float2 d = p.dx[t * P::CHANNELS + own];
                 if (!OUTPUT) delta_sum += d.x;
                 const float sum = step<OUTPUT, S, SPLIT>(d.x, d.y, bc + t * P::STATES,
-                                                         bc + (TILE + t) * P::STATES, h, a);
+                                                         bc + (P::TILE + t) * P::STATES, h, a);
                 if (OUTPUT) store_shared(p.partial + t * 32 + lane, sum);
             }
             __syncwarp();
             if (OUTPUT) {
 #pragma unroll
-                for (uint32_t k = 0; k < TILE; k += SPLIT) {
+                for (uint32_t k = 0; k < P::TILE; k += SPLIT) {
                     const uint32_t t = k + side_token;
                     const float *part = p.partial + t * 32 + side * SPLIT;
                     float sum = 0;
 #pragma unroll
                     for (int s = 0; s < SPLIT; s++) sum += part[s];
                     T *row = rows + t * P::CHANNELS + side;
-                    from_float(
-                        finish<WIDE>(sum, to_float(row[0]), skip, to_float(row[2 * PLANE]), gated),
-                        row);
+                    from_float(finish(sum, to_float(row[0]), skip, to_float(row[2 * PLANE]), gated),
+                               row);
                 }
             }
         }
         if (OUTPUT) {
             __syncwarp();
-            store_tile(args, it, p, rows, voxel, min(TILE, end - t0), lane);
+            store_tile(args, it, p, rows, voxel, min(P::TILE, end - t0), lane);
         }
         /* All are done with this stage: the warp with its rows, the group with B and C if they were
          * used as copied. */

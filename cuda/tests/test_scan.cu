@@ -374,7 +374,7 @@ int main(int argc, char **argv) {
         for (int t = 0; t < 6; t++) { /* exact first pass in three types, then fitted */
             const int type = t % 3;
             const bool fitted = t >= 3;
-            if (fitted && type == VX_F32) continue;
+            if (fitted && (type == VX_F32 || c.n > 64)) continue; /* there is no fit */
             if (few && (&c - cases) % 3 != type) continue;
             const uint64_t seed = 1234 + 7 * (uint64_t)(3 * (&c - cases) + type);
             double e = run_case(c, (vx_dtype)type, fitted, seed);
