@@ -69,9 +69,10 @@ static void print_geometry(const cJSON *volume) {
 
 static void print_plan(const cJSON *plan) {
     if (!plan) return;
-    printf("%-13s%.1f MB peak: network %.1f, accumulators %.1f, volume %.1f\n", "memory",
-           number_of(plan, "peak_bytes") / 1e6, number_of(plan, "network_bytes") / 1e6,
-           number_of(plan, "accumulator_bytes") / 1e6, number_of(plan, "volume_bytes") / 1e6);
+    printf("%-13s%.1f MB peak: network %.1f, accumulators %.1f, volume %.1f, program %.1f\n",
+           "memory", number_of(plan, "peak_bytes") / 1e6, number_of(plan, "network_bytes") / 1e6,
+           number_of(plan, "accumulator_bytes") / 1e6, number_of(plan, "volume_bytes") / 1e6,
+           number_of(plan, "program_bytes") / 1e6);
     printf("%-13s%.1f GFLOP in %.0f tiles\n", "work", number_of(plan, "flops") / 1e9,
            number_of(plan, "tiles"));
 }

@@ -11,6 +11,7 @@ bool cli_device_options(const cli_device *device, vxm_session_options *out) {
     out->threads = device->threads;
     out->tta = device->tta;
     out->step = device->step;
+    out->memory_limit = (uint64_t)device->memory;
     for (int i = 0; i < 4; i++)
         if (strcmp(device->precision, names[i]) == 0) {
             out->precision = (vxm_precision)i;

@@ -11,6 +11,7 @@ typedef struct cli_device {
     unsigned threads;
     bool tta;
     double step;
+    double memory; /* bytes; 0: what is free */
 } cli_device;
 
 #define CLI_DEVICE_DEFAULTS ((cli_device){.device = "auto", .precision = "auto", .step = 0.5})
@@ -36,6 +37,9 @@ typedef struct cli_device {
          CLI_FLAG, offsetof(args, field.tta),                                                       \
          NULL,     "average over mirrored tiles: better, and up to 8 times slower"},                \
         {0, "no-tta", CLI_UNFLAG, offsetof(args, field.tta), NULL, "no mirroring (the default)"},   \
+        {0,         "memory",                                                                       \
+         CLI_BYTES, offsetof(args, field.memory),                                                   \
+         "LIMIT",   "take at most this much memory (4G, 512M), or say what is needed"},             \
     {                                                                                               \
         0, "step", CLI_NUMBER, offsetof(args, field.step), "SHARE",                                 \
             "tile step as a share of the patch, above 0 to 1 (default 0.5)"                         \

@@ -92,6 +92,31 @@ static bool set_number(const cli_option *option, const char *text, double *out) 
     return true;
 }
 
+/* Decimal units, as everywhere in what the program prints; with i binary ones. */
+static bool set_bytes(const cli_option *option, const char *text, double *out) {
+    static const char units[] = "kmgt";
+    char *end;
+    errno = 0;
+    double value = strtod(text, &end), base = 1000;
+    bool digits = end != text && text[0] != '-' && isfinite(value) && !errno;
+    const char *unit = *end ? strchr(units, *end | 0x20) : NULL;
+    if (unit) {
+        end++;
+        if (*end == 'i') {
+            base = 1024;
+            end++;
+        }
+        value *= pow(base, (double)(unit - units + 1));
+    }
+    if (*end == 'B' || *end == 'b') end++;
+    if (!digits || *end || !(value >= 1 && value <= 1e18)) {
+        cli_usage_error("--%s: '%s' is not a size (512M, 4G, 1.5GiB)", option->name, text);
+        return false;
+    }
+    *out = value;
+    return true;
+}
+
 static bool set_count(const cli_option *option, const char *text, unsigned *out) {
     char *end;
     errno = 0;
@@ -130,6 +155,8 @@ static bool set_option(const cli_option *option, const char *text, void *args) {
         return true;
     case CLI_NUMBER:
         return set_number(option, text, field);
+    case CLI_BYTES:
+        return set_bytes(option, text, field);
     case CLI_COUNT:
         return set_count(option, text, field);
     case CLI_LIST:

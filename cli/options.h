@@ -20,6 +20,7 @@ typedef enum cli_kind {
     CLI_TEXT,          /* const char * */
     CLI_OPTIONAL_TEXT, /* const char *: --name=VALUE, or "" for --name alone */
     CLI_NUMBER,        /* double */
+    CLI_BYTES,         /* double: a size, "512M", "4G", "1.5GiB" */
     CLI_COUNT,         /* unsigned, at least 1 */
     CLI_LIST           /* cli_list: may be repeated */
 } cli_kind;

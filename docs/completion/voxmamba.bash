@@ -2,7 +2,7 @@
 _voxmamba() {
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} verb=${COMP_WORDS[1]}
     local common="--quiet --verbose --log-format --log-paths --help"
-    local device="--device --precision --threads --tta --no-tta --step"
+    local device="--device --precision --threads --tta --no-tta --step --memory"
     COMPREPLY=()
     if [ "$COMP_CWORD" -eq 1 ]; then
         COMPREPLY=($(compgen -W "segment info models evaluate --help --version" -- "$cur"))
@@ -13,7 +13,7 @@ _voxmamba() {
     --precision) COMPREPLY=($(compgen -W "auto fp32 fp16 bf16" -- "$cur")); return ;;
     --format) COMPREPLY=($(compgen -W "nii.gz nii nrrd seg.nrrd mha dcmseg" -- "$cur")); return ;;
     --log-format) COMPREPLY=($(compgen -W "text json" -- "$cur")); return ;;
-    --threads | --step | --labels | --remove-small | --shard | --jobs | --series | --tolerance) return ;;
+    --threads | --step | --memory | --labels | --remove-small | --shard | --jobs | --series | --tolerance) return ;;
     -m | --model)
         COMPREPLY=($(compgen -W "$("${COMP_WORDS[0]}" models 2>/dev/null | sed -n 's/^\([^ ][^ ]*\) .*/\1/p')" -- "$cur")
             $(compgen -f -- "$cur"))

@@ -202,7 +202,11 @@ static void plan_case(batch_run *run, vxm_session *session, size_t i) {
     vxm_error error;
     vx_geometry geo;
     vxm_status s = check_header(run, &batch->list.cases[batch->index[i]], &geo, &error);
-    if (s == VXM_OK) s = vx_plan_volume(session, &geo, &batch->cases[i].plan, &error);
+    vxm_plan *plan = &batch->cases[i].plan;
+    if (s == VXM_OK) s = vx_plan_volume(session, &geo, &batch->segment, plan, &error);
+    uint64_t limit = session->memory_limit;
+    if (s == VXM_OK && limit && plan->peak_bytes > limit)
+        s = vx_memory_short(batch->cases[i].input, plan->peak_bytes, limit, true, &error);
     finish_case(run, i, s, NULL, &error);
 }
 
@@ -244,7 +248,7 @@ static void close_workers(batch_worker *workers, unsigned jobs) {
     vx_free(workers);
 }
 
-/* One session a job; threads and memory are divided between them. */
+/* One session a job; threads are divided between them, memory is taken case by case. */
 static vxm_status open_workers(batch_run *run, const vxm_model *model,
                                const vxm_session_options *options, unsigned jobs,
                                batch_worker **out, vxm_error *error) {
@@ -254,10 +258,6 @@ static vxm_status open_workers(batch_run *run, const vxm_model *model,
     if (s != VXM_OK) return s;
     unsigned threads = share.threads ? share.threads : vx_cpu_count();
     share.threads = threads / jobs ? threads / jobs : 1;
-    if (jobs > 1) {
-        uint64_t memory = share.memory_limit ? share.memory_limit : vx_available_memory();
-        share.memory_limit = memory / jobs;
-    }
     batch_worker *workers = vx_alloc_zero(jobs, sizeof *workers);
     if (!workers) return vx_api_no_memory(error);
     for (unsigned j = 0; j < jobs && s == VXM_OK; j++) {
@@ -376,6 +376,7 @@ static vxm_status run_checked(vxm_batch *batch, const vxm_model *model,
     vxm_status s = open_workers(&run, model, session, jobs, &workers, error);
     if (s != VXM_OK) return s;
     vx_run_state_init(&run.state, &batch->segment.callbacks, batch->count);
+    vx_memory_begin(&run.state, workers[0].session->memory_limit, jobs > 1, 0);
     cJSON_Delete(batch->run);
     batch->run = vx_run_json(batch, workers[0].session, choices, jobs);
     batch->started = vx_now();

@@ -23,7 +23,7 @@ static vxm_status add_plan(cJSON *object, const vxm_session *session, const vx_g
                            vxm_error *error) {
     vxm_plan plan;
     if (!session) return VXM_OK;
-    vxm_status s = vx_plan_volume(session, geo, &plan, error);
+    vxm_status s = vx_plan_volume(session, geo, NULL, &plan, error);
     if (s == VXM_OK) cJSON_AddItemToObject(object, "plan", vx_json_plan(&plan));
     return s;
 }

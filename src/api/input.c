@@ -112,43 +112,55 @@ static vxm_status check_grid(const vx_geometry *first, const vx_geometry *other,
                        distance);
 }
 
-/* Appends the channels of more to *all. */
-static vxm_status append(vx_volume **all, const vx_volume *more, vxm_error *error) {
+/* Makes room for all of the model's channels behind those of the first file. */
+static vxm_status widen(vx_volume **volume, size_t channels, vxm_error *error) {
     vx_error err;
-    vx_volume *sum;
-    size_t voxels = vx_voxels(&more->geo), channels;
-    if (!vx_add_size((*all)->channels, more->channels, &channels)) return vx_api_no_memory(error);
-    vx_status s = vx_volume_create(&(*all)->geo, channels, &sum, &err);
+    vx_volume *wide, *first = *volume;
+    if (first->channels >= channels) return VXM_OK;
+    vx_status s = vx_volume_create(&first->geo, channels, &wide, &err);
     if (s != VX_OK) return vx_api_error(error, NULL, s, &err);
-    memcpy(sum->data, (*all)->data, (*all)->channels * voxels * sizeof *sum->data);
-    memcpy(sum->data + (*all)->channels * voxels, more->data,
-           more->channels * voxels * sizeof *sum->data);
-    sum->source = vx_source_ref((*all)->source);
-    vx_volume_free(*all);
-    *all = sum;
+    memcpy(wide->data, first->data, first->channels * vx_voxels(&first->geo) * sizeof *wide->data);
+    wide->source = vx_source_ref(first->source);
+    vx_volume_free(first);
+    *volume = wide;
     return VXM_OK;
+}
+
+/* The other files' channels. *out is the first file's volume and becomes that of all; used: how
+ * many channels were read in all, which may be more or fewer than there is room for. */
+static vxm_status read_more(vx_case_run *run, const size_t *order, const vx_read_options *options,
+                            vx_volume **out, size_t *used, vxm_error *error) {
+    const vx_case_files *files = run->files;
+    size_t voxels = vx_voxels(&(*out)->geo);
+    vxm_status s = widen(out, run->choices->recipe->channel_count, error);
+    for (size_t k = 1; k < files->channel_count && s == VXM_OK; k++) {
+        vx_error err;
+        vx_volume *one = NULL;
+        const char *path = files->files[order[k]];
+        vx_status t = vx_io_read(path, options, &one, &err);
+        if (t != VX_OK) return vx_api_error(error, path, t, &err);
+        s = check_grid(&(*out)->geo, &one->geo, path, error);
+        if (s == VXM_OK && *used < (*out)->channels && one->channels <= (*out)->channels - *used)
+            memcpy((*out)->data + *used * voxels, one->data,
+                   one->channels * voxels * sizeof *one->data);
+        *used += one->channels; /* at most the files' voxels: no overflow */
+        vx_volume_free(one);
+    }
+    return s;
 }
 
 static vxm_status read_channels(vx_case_run *run, const size_t *order, vx_volume **out,
                                 vxm_error *error) {
     const vx_case_files *files = run->files;
     vx_read_options options = read_options(&run->choices->options, &run->log);
+    vx_error err;
+    const char *path = files->files[order[0]];
+    vx_status t = vx_io_read(path, &options, out, &err);
+    if (t != VX_OK) return vx_api_error(error, path, t, &err);
+    size_t used = (*out)->channels;
     vxm_status s = VXM_OK;
-    for (size_t k = 0; k < files->channel_count && s == VXM_OK; k++) {
-        vx_error err;
-        vx_volume *one = NULL;
-        const char *path = files->files[order[k]];
-        vx_status t = vx_io_read(path, &options, &one, &err);
-        if (t != VX_OK) return vx_api_error(error, path, t, &err);
-        if (!*out) {
-            *out = one;
-            continue;
-        }
-        s = check_grid(&(*out)->geo, &one->geo, path, error);
-        if (s == VXM_OK) s = append(out, one, error);
-        vx_volume_free(one);
-    }
-    return s;
+    if (files->channel_count > 1) s = read_more(run, order, &options, out, &used, error);
+    return s == VXM_OK ? check_count(files, run->choices->recipe, used, error) : s;
 }
 
 vxm_status vx_read_inputs(vx_case_run *run, vx_volume **out, vxm_error *error) {
@@ -160,12 +172,32 @@ vxm_status vx_read_inputs(vx_case_run *run, vx_volume **out, vxm_error *error) {
     vxm_status s = vx_channel_order(files, recipe, order, error);
     if (s == VXM_OK) s = read_channels(run, order, out, error);
     vx_free(order);
-    if (s == VXM_OK) s = check_count(files, recipe, (*out)->channels, error);
     if (s != VXM_OK) {
         vx_volume_free(*out);
         *out = NULL;
     }
     return s;
+}
+
+vxm_status vx_read_again(vx_case_run *run, const vx_geometry *geo, vx_volume **out,
+                         vxm_error *error) {
+    const vx_case_files *files = run->files;
+    /* What there is to say of the file was said at the first reading. */
+    vx_read_options options = read_options(&run->choices->options, NULL);
+    vx_error err;
+    *out = NULL;
+    size_t *order = vx_alloc_zero(files->channel_count, sizeof *order);
+    if (!order) return vx_api_no_memory(error);
+    vxm_status s = vx_channel_order(files, run->choices->recipe, order, error);
+    const char *path = files->files[s == VXM_OK ? order[0] : 0];
+    vx_free(order);
+    if (s != VXM_OK) return s;
+    vx_status t = vx_io_read(path, &options, out, &err);
+    if (t != VX_OK) return vx_api_error(error, path, t, &err);
+    if (memcmp(&(*out)->geo, geo, sizeof *geo) == 0) return VXM_OK;
+    vx_volume_free(*out);
+    *out = NULL;
+    return vx_api_fail(error, path, VXM_ERR_INPUT, "changed while it was being segmented");
 }
 
 vxm_status vx_inspect_inputs(const vx_case_files *files, const vxm_segment_options *options,

@@ -89,6 +89,8 @@ void vx_sha256_text(const char *text, char hex[65]);
 
 /* Largest resident memory of this process so far, bytes. */
 uint64_t vx_peak_memory(void);
+/* Resident memory of this process now, bytes; 0 when unknown. */
+uint64_t vx_current_memory(void);
 /* What this process may still take: free memory and swap, cgroup limit; UINT64_MAX when unknown. */
 uint64_t vx_available_memory(void);
 /* Seconds since some fixed moment. */
@@ -96,8 +98,14 @@ double vx_now(void);
 
 /* ---- Shared steps ---- */
 
-vxm_status vx_plan_volume(const vxm_session *session, const vx_geometry *geo, vxm_plan *out,
-                          vxm_error *error);
+/* The plan that segmenting such a volume would take alone: the smaller one where the session has a
+ * limit that asks for it (the smaller one too where that does not fit either). options: NULL for a
+ * mask alone. */
+vxm_status vx_plan_volume(const vxm_session *session, const vx_geometry *geo,
+                          const vxm_segment_options *options, vxm_plan *out, vxm_error *error);
+/* VXM_ERR_RESOURCE with the two numbers. limited: the user set the limit. */
+vxm_status vx_memory_short(const char *file, uint64_t need, uint64_t room, bool limited,
+                           vxm_error *error);
 /* The volume of a model's one patch at its own spacing: for plans without a volume. */
 vx_geometry vx_patch_geometry(const vx_recipe *recipe);
 /* The recipe's JSON text as stored. */

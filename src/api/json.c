@@ -91,6 +91,7 @@ cJSON *vx_json_plan(const vxm_plan *plan) {
     vx_json_size(object, "network_bytes", plan->network_bytes);
     vx_json_size(object, "accumulator_bytes", plan->accumulator_bytes);
     vx_json_size(object, "volume_bytes", plan->volume_bytes);
+    vx_json_size(object, "program_bytes", plan->program_bytes);
     vx_json_size(object, "peak_bytes", plan->peak_bytes);
     cJSON_AddNumberToObject(object, "flops", plan->flops);
     return object;

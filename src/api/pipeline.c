@@ -14,10 +14,14 @@
 void vx_run_state_init(vx_run_state *state, const vxm_callbacks *callbacks, size_t case_count) {
     *state = (vx_run_state){.callbacks = *callbacks, .case_count = case_count};
     pthread_mutex_init(&state->lock, NULL);
+    pthread_cond_init(&state->memory_given, NULL);
     atomic_init(&state->cancelled, false);
 }
 
-void vx_run_state_destroy(vx_run_state *state) { pthread_mutex_destroy(&state->lock); }
+void vx_run_state_destroy(vx_run_state *state) {
+    pthread_cond_destroy(&state->memory_given);
+    pthread_mutex_destroy(&state->lock);
+}
 
 static void on_message(void *user_data, vx_log_level level, const char *text) {
     vx_case_run *run = user_data;
@@ -56,6 +60,7 @@ vxm_status vx_case_begin(vx_case_run *run, vxm_error *error) {
 }
 
 void vx_case_end(vx_case_run *run) {
+    vx_memory_give(run);
     vx_free(run->hashes);
     run->hashes = NULL;
 }
@@ -71,23 +76,6 @@ static vxm_status enter(vx_case_run *run, const char *stage, double from, double
 }
 
 /* ---- Steps ---- */
-
-/* What the plan says against what is free, before the large buffers: a clear line now is better
- * than the kernel's kill later. */
-static vxm_status check_memory(const vx_case_run *run, const vx_geometry *geo, vxm_error *error) {
-    vxm_plan plan;
-    vxm_status s = vx_plan_volume(run->session, geo, &plan, error);
-    if (s != VXM_OK) return s;
-    uint64_t limit = run->session->memory_limit;
-    uint64_t free_bytes = limit ? limit : vx_available_memory();
-    /* The network's share was allocated with the session. */
-    uint64_t need = limit ? plan.peak_bytes : plan.accumulator_bytes + plan.volume_bytes;
-    if (need <= free_bytes) return VXM_OK;
-    return vx_api_fail(error, run->files ? run->files->shown : NULL, VXM_ERR_RESOURCE,
-                       "%.1f GB of memory are needed, %.1f GB are free (use fewer --jobs, or a "
-                       "machine with more memory)",
-                       (double)need / 1e9, (double)free_bytes / 1e9);
-}
 
 /* One open probability file a class; each slice goes to all of them. */
 typedef struct probability_files {
@@ -148,7 +136,8 @@ static vxm_status predict(vx_case_run *run, vx_volume *image, vx_outputs *output
     vx_error err;
     vx_predict_times times = {0};
     probability_files files = {0};
-    vx_predict_options options = {.log = &run->log, .force = run->choices->options.force != 0};
+    vx_predict_options options = {
+        .log = &run->log, .force = run->choices->options.force != 0, .consume = run->consume};
     vxm_status s = VXM_OK;
     *mask = NULL;
     if (outputs && run->choices->options.probabilities) {
@@ -272,6 +261,32 @@ static vxm_status write_outputs(vx_case_run *run, const vx_volume *image, const 
     return vx_outputs_commit(outputs, sidecar, replace, error);
 }
 
+/* Memory is taken before anything large is read where it may not be there: where the user set a
+ * limit, or other cases run besides. Else the header need not be read twice. */
+static vxm_status read_image(vx_case_run *run, vx_volume **image, vxm_error *error) {
+    vx_geometry geo;
+    size_t channels;
+    vxm_status s = VXM_OK;
+    if (run->state->memory_first) {
+        s = vx_inspect_inputs(run->files, &run->choices->options, &geo, &channels, error);
+        if (s == VXM_OK) s = vx_memory_take(run, &geo, true, error);
+    }
+    if (s == VXM_OK) s = vx_read_inputs(run, image, error);
+    if (s != VXM_OK) return s;
+    /* A stack that had to be resampled has another grid than its headers said. */
+    if (run->memory_held && memcmp((*image)->geo.dims, geo.dims, sizeof geo.dims) == 0) return s;
+    vx_memory_give(run);
+    return vx_memory_take(run, &(*image)->geo, true, error);
+}
+
+/* The image that the prediction used up, for statistics and preview. */
+static vxm_status read_again(vx_case_run *run, vx_volume **image, vxm_error *error) {
+    vx_geometry geo = (*image)->geo;
+    vx_volume_free(*image);
+    *image = NULL;
+    return vx_read_again(run, &geo, image, error);
+}
+
 /* ---- The whole way ---- */
 
 static vxm_status segment(vx_case_run *run, vx_outputs *outputs, vx_volume **image, vx_mask **mask,
@@ -301,25 +316,28 @@ static vxm_status segment(vx_case_run *run, vx_outputs *outputs, vx_volume **ima
     double t1 = vx_now();
     result->hash_s = t1 - t0;
     if (s == VXM_OK) s = enter(run, "read", 0.02, 0.03, error);
-    if (s == VXM_OK) s = vx_read_inputs(run, image, error);
+    if (s == VXM_OK) s = read_image(run, image, error);
     if (s != VXM_OK) return s;
     vx_result_geometry(run->result, &(*image)->geo);
     result->read_s = vx_now() - t1;
 
-    s = check_memory(run, &(*image)->geo, error);
-    if (s == VXM_OK) s = enter(run, "prepare", 0.05, 0.88, error);
+    s = enter(run, "prepare", 0.05, 0.88, error);
     if (s == VXM_OK) s = predict(run, *image, outputs, mask, error);
 
     double t2 = vx_now();
+    if (s == VXM_OK && run->consume) s = read_again(run, image, error);
+
+    double t3 = vx_now();
+    result->read_s += t3 - t2;
     if (s == VXM_OK) s = enter(run, "postprocess", 0.93, 0.02, error);
     if (s == VXM_OK) s = clean_up(run, *mask, error);
     if (s == VXM_OK) s = measure(run, *image, *mask, error);
 
-    double t3 = vx_now();
-    result->postprocess_s = t3 - t2;
+    double t4 = vx_now();
+    result->postprocess_s = t4 - t3;
     if (s == VXM_OK) s = enter(run, "write", 0.95, 0.04, error);
     if (s == VXM_OK) s = write_outputs(run, *image, *mask, outputs, error);
-    result->write_s = vx_now() - t3;
+    result->write_s = vx_now() - t4;
     return s;
 }
 
@@ -396,13 +414,15 @@ vxm_status vxm_segment_image(vxm_session *session, const vxm_image *image,
     if (s != VXM_OK) return s;
     vx_run_state state;
     vx_run_state_init(&state, &known.callbacks, 1);
+    vx_memory_begin(&state, session->memory_limit, false,
+                    vx_voxels(&volume.geo) * volume.channels * sizeof(float));
     vx_case_run run = {.session = session, .choices = &choices, .number = 1, .state = &state};
     vx_mask *mask = NULL;
     double start = vx_now();
     s = vx_case_begin(&run, error);
     if (s == VXM_OK) {
         vx_result_geometry(run.result, &volume.geo);
-        s = check_memory(&run, &volume.geo, error);
+        s = vx_memory_take(&run, &volume.geo, false, error);
         if (s == VXM_OK) s = enter(&run, "prepare", 0.0, 0.95, error);
         if (s == VXM_OK) s = predict(&run, &volume, NULL, &mask, error);
         if (s == VXM_OK) s = enter(&run, "postprocess", 0.95, 0.05, error);

@@ -16,6 +16,13 @@ typedef struct vx_run_state {
     size_t case_count;
     size_t cases_done; /* guarded by lock */
     atomic_bool cancelled;
+    /* memory.c */
+    uint64_t memory_limit; /* 0: what the machine has free */
+    bool memory_first;     /* take it before the image is read */
+    uint64_t memory_fixed; /* resident before the first case: program, weights */
+    uint64_t memory_taken; /* by the cases that run; this and the next two guarded by lock */
+    unsigned memory_holders;
+    pthread_cond_t memory_given;
 } vx_run_state;
 void vx_run_state_init(vx_run_state *state, const vxm_callbacks *callbacks, size_t case_count);
 void vx_run_state_destroy(vx_run_state *state);
@@ -42,8 +49,11 @@ typedef struct vx_case_run {
     /* Made by vx_case_begin. */
     vx_log log;
     vx_result *result;
-    double from, share; /* progress of the part that runs now: from + share * fraction */
-    char (*hashes)[65]; /* of the input's files, in the model's channel order */
+    double from, share;  /* progress of the part that runs now: from + share * fraction */
+    char (*hashes)[65];  /* of the input's files, in the model's channel order */
+    bool memory_held;    /* between vx_memory_take and vx_memory_give */
+    uint64_t memory_own; /* what was taken */
+    bool consume;        /* the plan that was taken: the image is used up and read again */
 } vx_case_run;
 
 /* result NULL afterwards only without memory (VXM_ERR_RESOURCE). */
@@ -53,6 +63,18 @@ void vx_case_end(vx_case_run *run);
 /* Reads, predicts, cleans up, writes. *out also after a failure (geometry, warnings, times); free
  * it with vxm_result_free. */
 vxm_status vx_segment_case(vx_case_run *run, vxm_result **out, vxm_error *error);
+
+/* ---- memory.c ---- */
+
+/* Before the first case. shared: cases run at one time. counted_twice: bytes of an image that is in
+ * memory already and that the plan counts too. */
+void vx_memory_begin(vx_run_state *state, uint64_t limit, bool shared, uint64_t counted_twice);
+/* Takes the case's share by the largest plan that fits, which run->consume then names; waits for
+ * other cases to give theirs back. VXM_ERR_RESOURCE when no plan fits alone. */
+vxm_status vx_memory_take(vx_case_run *run, const vx_geometry *geo, bool can_read_again,
+                          vxm_error *error);
+/* Also by vx_case_end. */
+void vx_memory_give(vx_case_run *run);
 
 /* ---- input.c ---- */
 
@@ -67,6 +89,10 @@ vxm_status vx_check_channels(const vx_case_files *files, const vx_recipe *recipe
 vxm_status vx_hash_inputs(vx_case_run *run, vxm_error *error);
 /* All channels of the case on one grid. */
 vxm_status vx_read_inputs(vx_case_run *run, vx_volume **out, vxm_error *error);
+/* The file of the model's first channel once more, for its intensities; it must still have this
+ * grid. */
+vxm_status vx_read_again(vx_case_run *run, const vx_geometry *geo, vx_volume **out,
+                         vxm_error *error);
 /* Header only: the grid and the number of channels of all files. */
 vxm_status vx_inspect_inputs(const vx_case_files *files, const vxm_segment_options *options,
                              vx_geometry *geo, size_t *channels, vxm_error *error);

@@ -102,31 +102,12 @@ void vxm_session_free(vxm_session *session) {
     vx_free(session);
 }
 
-vxm_status vx_plan_volume(const vxm_session *session, const vx_geometry *geo, vxm_plan *out,
-                          vxm_error *error) {
-    vx_error err;
-    vx_predict_plan plan;
-    *out = (vxm_plan){0};
-    vx_status s = vx_geometry_check(geo, &err);
-    if (s == VX_OK) s = vx_session_plan(session->session, geo, NULL, &plan, &err);
-    if (s != VX_OK) return vx_api_error(error, NULL, s, &err);
-    *out = (vxm_plan){
-        .tiles = plan.tiles,
-        .network_bytes = plan.network_bytes,
-        .accumulator_bytes = plan.accumulator_bytes,
-        .volume_bytes = plan.volume_bytes,
-        .peak_bytes = (uint64_t)plan.network_bytes + plan.accumulator_bytes + plan.volume_bytes,
-        .flops = plan.flops,
-    };
-    return VXM_OK;
-}
-
 vxm_status vxm_session_plan(const vxm_session *session, const size_t dims[3],
                             const double affine[16], vxm_plan *out, vxm_error *error) {
     vx_geometry geo;
     memcpy(geo.dims, dims, sizeof geo.dims);
     memcpy(geo.affine, affine, sizeof geo.affine);
-    return vx_plan_volume(session, &geo, out, error);
+    return vx_plan_volume(session, &geo, NULL, out, error);
 }
 
 vx_geometry vx_patch_geometry(const vx_recipe *recipe) {

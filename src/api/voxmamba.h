@@ -142,7 +142,11 @@ typedef struct vxm_session_options {
     unsigned threads;      /* 0 (default): what affinity and cgroup allow. Never changes a mask. */
     int tta;               /* 1: average over mirrored tiles (the recipe's axes); default 0 */
     double step;           /* tile step as a share of the patch, 0 < step <= 1; default 0.5 */
-    uint64_t memory_limit; /* bytes; 0 (default): what the machine has free */
+    uint64_t memory_limit; /* resident bytes of the process that segmenting may lead to; where a
+                              plan needs more, a smaller one is taken if there is one (the image is
+                              read again for its statistics; batches run fewer cases at a time),
+                              else VXM_ERR_RESOURCE. 0 (default): what the machine has free. Never
+                              changes a mask. */
 } vxm_session_options;
 
 VXM_API void vxm_session_options_init(vxm_session_options *options, size_t size);
@@ -155,11 +159,13 @@ VXM_API void vxm_session_free(vxm_session *session);
 /* What a volume will take, before anything of that size is allocated. */
 typedef struct vxm_plan {
     uint64_t tiles;
-    uint64_t network_bytes;     /* activations and weights */
-    uint64_t accumulator_bytes; /* the sliding slab of logits */
-    uint64_t volume_bytes;      /* image on both grids, mask */
-    uint64_t peak_bytes;        /* the sum */
-    double flops;               /* multiply and add count as two */
+    uint64_t network_bytes;     /* activations, logits of one tile, and weights */
+    uint64_t accumulator_bytes; /* logits that are not finished, one tile's input */
+    uint64_t volume_bytes;      /* the most that the image on both grids and the mask take */
+    uint64_t peak_bytes;    /* resident memory of the process at its highest; below the sum where
+                               the parts are not highest at one time */
+    double flops;           /* multiply and add count as two */
+    uint64_t program_bytes; /* resident already: the program, its libraries, the caller's own */
 } vxm_plan;
 /* dims: voxels along x, y, z. affine: voxel centre -> RAS mm, row-major. */
 VXM_API vxm_status vxm_session_plan(const vxm_session *session, const size_t dims[3],

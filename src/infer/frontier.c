@@ -42,7 +42,7 @@ vx_status vx_frontier_create(const vx_tiles *tiles, const vx_logits_axis map[2],
     size_t rows[2];
     for (out->outer = 0; out->outer < 2; out->outer++)
         rows[out->outer] = vx_frontier_rows(out, false);
-    out->outer = rows[1] < rows[0] - rows[0] / 4;
+    out->outer = rows[1] < rows[0] - rows[0] / 8;
     return VX_OK;
 }
 

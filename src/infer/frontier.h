@@ -10,10 +10,10 @@
  *     along the whole inner axis; all the rest needs a window of one patch along the inner axis.
  *
  * So about (patch - step) x inner + step x patch rows are in memory at a time, instead of (patch +
- * 1) x inner. z is the outer axis unless y needs less than three quarters of its rows, which
- * happens where the volume is hardly longer than a patch along z. The choice depends on the shapes
- * alone: a voxel gets its tiles in one order on every machine, whatever is asked for besides the
- * mask, and floating-point sums depend on that order.
+ * 1) x inner. z is the outer axis unless y needs fewer than seven eighths of its rows, which
+ * happens where the volume is longer along y, or hardly longer than a patch along z. The choice
+ * depends on the shapes alone: a voxel gets its tiles in one order on every machine, whatever is
+ * asked for besides the mask, and floating-point sums depend on that order.
  *
  * Pairs are in tensor order z, y.
  */

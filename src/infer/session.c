@@ -148,9 +148,10 @@ static bool accumulator_bytes(const vx_session *s, const vx_geometry *geo, const
 /* The volume's share, and the peak; false on overflow. */
 static bool sum_bytes(const vx_session *s, const vx_geometry *geo, const vx_route *route,
                       bool consume, vx_predict_plan *out) {
-    size_t preparing, held, mask, predicting;
+    size_t preparing, held, predicting;
     if (!vx_prepare_bytes(s->model->recipe, route, consume, &preparing, &held) ||
-        !vx_mul_size(vx_voxels(geo), s->mask_bytes, &mask) || !vx_add_size(held, mask, &held))
+        !vx_mul_size(vx_voxels(geo), s->mask_bytes, &out->mask_bytes) ||
+        !vx_add_size(held, out->mask_bytes, &held))
         return false;
     out->weight_bytes = s->info.weight_bytes;
     out->network_bytes = s->info.arena_bytes + s->info.weight_bytes;

@@ -44,6 +44,7 @@ typedef struct vx_predict_plan {
     size_t volume_bytes;      /* the most that the volume given and its copies (cropped, turned, at
                                  the model's spacing, the resampler's between), or those that are left
                                  and the mask, take */
+    size_t mask_bytes;        /* the mask alone */
     size_t peak_bytes;        /* all that is held at the highest, the volume given and the weights
                                  among it; about a slice a worker of scratch is not counted */
     double flops;             /* of all tiles and mirrored passes */

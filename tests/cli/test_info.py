@@ -53,7 +53,8 @@ def test_plan_of_a_volume_and_of_a_model(tmp_path, model):
     one = json.loads(run("info", tmp_path / "v.nii.gz", "--plan", "-m", model, "--json").out)["plan"]
     tta = json.loads(run("info", tmp_path / "v.nii.gz", "--plan", "-m", model, "--json", "--tta").out)["plan"]
     patch = json.loads(run("info", model, "--plan", "--json").out)["plan"]
-    assert one["peak_bytes"] == one["network_bytes"] + one["accumulator_bytes"] + one["volume_bytes"]
+    parts = [one[f"{k}_bytes"] for k in ("program", "network", "accumulator", "volume")]
+    assert max(parts) < one["peak_bytes"] <= sum(parts)
     assert one["tiles"] > patch["tiles"] == 1
     assert tta["flops"] == pytest.approx(8 * one["flops"])
     assert one["flops"] == pytest.approx(one["tiles"] * patch["flops"])

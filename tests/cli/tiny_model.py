@@ -5,6 +5,7 @@ import struct
 import numpy as np
 
 LABELS = [("anterior", [230, 120, 80]), ("posterior", [80, 140, 230]), ("third one", [90, 200, 90])]
+LABELS += [(f"label {i}", [9 * i, 99, 9]) for i in range(4, 25)]
 
 
 def recipe(name="tiny", channels=("T1w",), labels=2, patch=(16, 16, 16), spacing=(1.0, 1.0, 1.0), **more):
