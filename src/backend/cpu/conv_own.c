@@ -37,10 +37,19 @@ static void tap_rows(const vx_cpu_step *step, const own_state *own, const void *
     }
 }
 
+/* A linear layer may write over its input: reads rows tokens from a copy. */
+static void copy_rows(const vx_cpu_step *step, const void *x, size_t first, size_t rows,
+                      unsigned char *copy, const void **out) {
+    const size_t bytes = step->in.c * vx_dtype_size(step->kernels->stored);
+    memcpy(copy, (const unsigned char *)x + first * bytes, rows * bytes);
+    for (size_t r = 0; r < rows; r++) out[r] = copy + r * bytes;
+}
+
 /* rows output tokens from token `first` of one n. */
 static void run_rows(const vx_cpu_step *step, const own_state *own, const void *x, unsigned char *y,
                      size_t first, size_t rows, const void **x_rows, void **y_rows) {
     const vx_shape out = step->out;
+    unsigned char *copy = (unsigned char *)(y_rows + ROWS);
     const size_t y_row = out.c * vx_conv_out_size(step);
     size_t tap[3];
     const void **list = x_rows;
@@ -50,6 +59,7 @@ static void run_rows(const vx_cpu_step *step, const own_state *own, const void *
                 size_t o[3] = {first / (out.h * out.w), first / out.w % out.h, first % out.w};
                 tap_rows(step, own, x, tap, o, rows, list);
             }
+    if (x == y) copy_rows(step, x, first, rows, copy, x_rows);
     for (size_t r = 0; r < rows; r++) y_rows[r] = y + (first + r) * y_row;
     const vx_gemm gemm = {.rows = rows,
                           .taps = own->taps,
@@ -111,7 +121,7 @@ vx_status vx_conv_own(const vx_cpu_step *step, bool with_bias, vx_conv *out, vx_
     const size_t tokens = shape.d * shape.h * shape.w;
     const size_t share = ROWS * PIECES_MAX;
     own_state *own = vx_alloc_zero(1, sizeof *own);
-    size_t floats, pointers;
+    size_t floats, pointers, copy;
     if (!own) return vx_fail(err, VX_ERR_RESOURCE, "out of memory");
     out->state = own;
     out->destroy = destroy;
@@ -126,7 +136,9 @@ vx_status vx_conv_own(const vx_cpu_step *step, bool with_bias, vx_conv *out, vx_
         !vx_add_size(floats, shape.c, &floats) || !vx_add_size(floats, step->in.c, &floats) ||
         !vx_mul_size(floats, sizeof(float), &out->weight_bytes) ||
         !vx_add_size(own->taps, 1, &pointers) || !vx_mul_size(pointers, ROWS, &pointers) ||
-        !vx_mul_size(pointers, sizeof(void *), &out->worker_bytes))
+        !vx_mul_size(pointers, sizeof(void *), &out->worker_bytes) ||
+        !vx_mul_size(step->in.c, ROWS * sizeof(float), &copy) ||
+        (op->kind == VX_OP_LINEAR && !vx_add_size(out->worker_bytes, copy, &out->worker_bytes)))
         return vx_cpu_overflow(err);
     own->with_bias = with_bias && op->bias.data;
     out->piece_tokens = ROWS * (tokens / share + (tokens % share != 0));

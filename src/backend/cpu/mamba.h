@@ -38,6 +38,7 @@ typedef struct vx_mamba_wave {
     size_t y;         /* [part][group][token][VX_SCAN_GROUP] */
     size_t dbc;       /* [token][R + 2N]: dt, B, C */
     size_t state;     /* [group][N][VX_SCAN_GROUP] */
+    size_t halo;      /* [d_conv - 1][C], stored: the tokens before the wave, as they came in */
     size_t floats;
 } vx_mamba_wave;
 

@@ -81,7 +81,7 @@ static bool plan_weights(const vx_cpu_step *step, const vx_mamba_step *s, vx_mam
            reserve_matrix(step, end, c, m->d_inner, &at->out);
 }
 
-static bool plan_wave(const vx_mamba *m, const vx_mamba_step *s, vx_mamba_wave *w) {
+static bool plan_wave(const vx_mamba *m, size_t c, const vx_mamba_step *s, vx_mamba_wave *w) {
     const size_t tokens = s->wave_tokens;
     size_t *end = &w->floats;
     return reserve(end, tokens, s->padded, 1, FLOATS, &w->z) &&
@@ -89,7 +89,8 @@ static bool plan_wave(const vx_mamba *m, const vx_mamba_step *s, vx_mamba_wave *
            reserve(end, tokens, s->padded, 1, FLOATS, &w->du) &&
            reserve(end, tokens, s->padded, s->parts, FLOATS, &w->y) &&
            reserve(end, tokens, s->row, 1, FLOATS, &w->dbc) &&
-           reserve(end, s->padded, m->d_state, 1, FLOATS, &w->state);
+           reserve(end, s->padded, m->d_state, 1, FLOATS, &w->state) &&
+           reserve(end, m->d_conv - 1, c, 1, FLOATS, &w->halo);
 }
 
 static bool plan_local(const vx_mamba *m, const vx_mamba_step *s, vx_mamba_local *l) {
@@ -129,8 +130,8 @@ bool vx_mamba_plan(const vx_cpu_step *step, vx_mamba_step *out) {
     const vx_mamba *m = &step->op->mamba;
     *out = (vx_mamba_step){.walk = vx_walk_of(&m->order, step->in),
                            .tokens = step->in.d * step->in.h * step->in.w};
-    return cut(step, out) && plan_weights(step, out, &out->at) && plan_wave(m, out, &out->wave) &&
-           plan_local(m, out, &out->local);
+    return cut(step, out) && plan_weights(step, out, &out->at) &&
+           plan_wave(m, step->in.c, out, &out->wave) && plan_local(m, out, &out->local);
 }
 
 /* --- packing ---------------------------------------------------------------------------------- */

@@ -131,7 +131,7 @@ vx_status vx_cpu_prepare_conv(vx_cpu_step *step, vx_error *err) {
     step->pack = pack;
     step->run = run_conv;
     state->normed = kind != VX_OP_CONV && kind != VX_OP_LINEAR;
-    step->in_place = kind == VX_OP_INSTANCE_NORM;
+    step->in_place = kind == VX_OP_INSTANCE_NORM || kind == VX_OP_LINEAR;
     vx_status status = VX_OK;
     if (state->normed) step->out_float = false;
     if (kind != VX_OP_INSTANCE_NORM) status = prepare_conv(step, state, err);

@@ -85,6 +85,21 @@ static void *z_of(const mamba_job *job, size_t begin) {
     return vx_stored_at(job->kernels, job->wave + job->s->wave.z, begin * job->s->padded);
 }
 
+/* Token number i of the d_conv - 1 before the wave. */
+static void *halo_of(const mamba_job *job, size_t i) {
+    return vx_stored_at(job->kernels, job->wave + job->s->wave.halo, i * job->step->in.c);
+}
+
+/* Keeps the wave's last tokens for the next wave: the output may take their place. */
+static void keep_halo(const mamba_job *job) {
+    const size_t halo = job->m->d_conv - 1;
+    const local_view l = local_of(job, 0);
+    if (!job->step->in_place || job->first + job->tokens == job->s->tokens) return;
+    vx_walk_rows(&job->s->walk, job->first + job->tokens - halo, halo, job->x, token_bytes(job),
+                 l.x_rows);
+    for (size_t i = 0; i < halo; i++) memcpy(halo_of(job, i), l.x_rows[i], token_bytes(job));
+}
+
 /* in_proj of a block and of the d_conv - 1 tokens before it: raw (u before its convolution) in the
  * local scratch, z in the wave. */
 static void project_in(const mamba_job *job, const local_view *l, size_t begin, size_t count) {
@@ -95,6 +110,8 @@ static void project_in(const mamba_job *job, const local_view *l, size_t begin, 
     memset(l->raw, 0, missing * s->padded * sizeof *l->raw);
     vx_walk_rows(&s->walk, position + missing - halo, count + halo - missing, job->x,
                  token_bytes(job), l->x_rows);
+    for (size_t i = begin + missing; i < halo && job->step->in_place; i++)
+        l->x_rows[i - begin - missing] = halo_of(job, i);
     rows_of(l->raw + missing * s->padded, s->padded, count + halo - missing, l->y_rows);
     project(job, l, count + halo - missing, c, s->padded, s->at.in_u, NULL, true);
     memmove(l->x_rows, l->x_rows + halo - missing, count * sizeof *l->x_rows);
@@ -222,6 +239,7 @@ static vx_status run_mamba(const vx_cpu_step *step, const vx_cpu_run *run, vx_er
             const size_t blocks = (job.tokens + VX_MAMBA_BLOCK - 1) / VX_MAMBA_BLOCK;
             vx_pool_run(run->pool, blocks, project_task, &job);
             vx_pool_run(run->pool, s->groups * s->parts, scan_task, &job);
+            keep_halo(&job);
             vx_pool_run(run->pool, blocks, finish_task, &job);
         }
     }
@@ -238,5 +256,8 @@ vx_status vx_cpu_prepare_mamba(vx_cpu_step *step, vx_error *err) {
     step->pack = vx_mamba_pack;
     step->run = run_mamba;
     step->out_float = false;
+    /* A wave's tokens are all read before its output is written, but for the last ones, which the
+     * next wave reads again from their copy. */
+    step->in_place = step->op->mamba.d_conv - 1 <= s->wave_tokens;
     return VX_OK;
 }
