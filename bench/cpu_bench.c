@@ -6,15 +6,17 @@
 #include "bench.h"
 
 static const char usage[] =
-    "usage: voxmamba_bench machine|ops|network|split [options]\n"
+    "usage: voxmamba_bench machine|ops|network|split|model [options]\n"
     "  machine   the processor, and what it reaches by itself\n"
     "  ops       single ops of the networks' shapes\n"
     "  network   one network: time and memory (one a process: peak memory is the process's)\n"
     "  split     a network's ops one by one, summed by kind\n"
+    "  model     only write the network's model file, --save PREFIX\n"
     "options\n"
     "  --family NAME       segmamba_skip (default), none (the twin without Mamba), pan_segmamba,\n"
     "                      segmamba, multi_segmamba\n"
     "  --patch Z,Y,X       default 40,56,40\n"
+    "  --spacing Z,Y,X     the model's, mm; default 1,1,1\n"
     "  --width N           features N, 2N, 4N, 8N; default 32\n"
     "  --channels N        input channels, default 1\n"
     "  --classes N         default 3\n"
@@ -24,13 +26,12 @@ static const char usage[] =
     "  --seconds S         ... or this long, after three runs (default 2)\n"
     "  --quick             ops: the small patch's shapes only\n"
     "  --only NAME         ops: those of this name (conv, mamba, ...)\n"
-    "  --save PREFIX       network: leave PREFIX.safetensors, .input.f32, .logits.f32\n"
+    "  --save PREFIX       network, model: leave PREFIX.safetensors, .input.f32, .logits.f32\n"
     "  --json FILE         append one JSON object a row\n";
 
 typedef struct settings {
     const char *verb;
     bench_network network;
-    size_t patch[3];
     size_t threads, runs;
     double seconds;
     bool quick;
@@ -54,9 +55,16 @@ static bool read_patch(const char *text, size_t patch[3]) {
            read_count(x, 4096, &patch[2]);
 }
 
+static bool read_spacing(const char *text, double spacing[3]) {
+    char rest;
+    return sscanf(text, "%lf,%lf,%lf%c", &spacing[0], &spacing[1], &spacing[2], &rest) == 3 &&
+           spacing[0] > 0 && spacing[1] > 0 && spacing[2] > 0;
+}
+
 static bool read_option(settings *s, const char *name, const char *value) {
     if (strcmp(name, "--family") == 0) return (s->network.family = value) != NULL;
-    if (strcmp(name, "--patch") == 0) return read_patch(value, s->patch);
+    if (strcmp(name, "--patch") == 0) return read_patch(value, s->network.patch);
+    if (strcmp(name, "--spacing") == 0) return read_spacing(value, s->network.spacing);
     if (strcmp(name, "--width") == 0) return read_count(value, 1024, &s->network.width);
     if (strcmp(name, "--channels") == 0)
         return read_count(value, VX_MAX_CHANNELS, &s->network.in_channels);
@@ -92,11 +100,23 @@ static bool read_settings(int argc, char **argv, settings *s) {
     return true;
 }
 
+static vx_status write_model(const bench_context *ctx, const settings *s, vx_error *err) {
+    vx_model *model;
+    vx_graph *graph = NULL;
+    if (!ctx->save) return vx_fail(err, VX_ERR_USAGE, "model needs --save PREFIX");
+    vx_status status = bench_open(ctx, &s->network, s->network.patch, &model, &graph, err);
+    vx_graph_free(graph);
+    vx_model_close(model);
+    return status;
+}
+
 static vx_status dispatch(const bench_context *ctx, const settings *s, vx_error *err) {
+    const size_t *patch = s->network.patch;
     if (strcmp(s->verb, "machine") == 0) return bench_machine(ctx, err);
     if (strcmp(s->verb, "ops") == 0) return bench_ops(ctx, s->quick, s->only, err);
-    if (strcmp(s->verb, "network") == 0) return bench_whole(ctx, &s->network, s->patch, err);
-    if (strcmp(s->verb, "split") == 0) return bench_split(ctx, &s->network, s->patch, err);
+    if (strcmp(s->verb, "network") == 0) return bench_whole(ctx, &s->network, patch, err);
+    if (strcmp(s->verb, "split") == 0) return bench_split(ctx, &s->network, patch, err);
+    if (strcmp(s->verb, "model") == 0) return write_model(ctx, s, err);
     fputs(usage, stderr);
     return vx_fail(err, VX_ERR_USAGE, "there is no benchmark %s", s->verb);
 }
@@ -120,12 +140,15 @@ static vx_status run(const settings *s, vx_error *err) {
 }
 
 int main(int argc, char **argv) {
-    settings s = {
-        .network = {.family = "segmamba_skip", .width = 32, .in_channels = 1, .classes = 3},
-        .patch = {40, 56, 40},
-        .threads = vx_cpu_count(),
-        .runs = 15,
-        .seconds = 2};
+    settings s = {.network = {.family = "segmamba_skip",
+                              .width = 32,
+                              .in_channels = 1,
+                              .classes = 3,
+                              .patch = {40, 56, 40},
+                              .spacing = {1, 1, 1}},
+                  .threads = vx_cpu_count(),
+                  .runs = 15,
+                  .seconds = 2};
     vx_error err = {0};
     if (!read_settings(argc, argv, &s)) {
         fputs(usage, stderr);

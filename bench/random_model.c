@@ -62,8 +62,9 @@ static const char recipe_format[] =
     "{\"format\": 1, \"name\": \"random\", \"version\": \"1.0.0\", \"licence\": \"CC0-1.0\","
     " \"description\": \"random weights for benchmarks\", \"modality\": \"MR\","
     " \"channels\": [], \"labels\": [],"
-    " \"orientation\": \"as-stored\", \"crop\": \"none\", \"spacing_zyx_mm\": [1, 1, 1],"
-    " \"patch_zyx\": [40, 56, 40],"
+    " \"orientation\": \"as-stored\", \"crop\": \"none\", \"spacing_zyx_mm\": [%.17g, %.17g, "
+    "%.17g],"
+    " \"patch_zyx\": [%zu, %zu, %zu],"
     " \"resampling\": {\"image_order\": 3, \"logits_order\": 1, \"separate_axis\": \"never\","
     "  \"separate_axis_order\": 0},"
     " \"mirror_axes\": [], \"postprocess\": {\"keep_largest\": [], \"remove_small_mm3\": 0},"
@@ -77,9 +78,11 @@ static const char recipe_format[] =
 /* The recipe's JSON text (cJSON_free), or NULL. */
 static char *recipe_text(const bench_network *net) {
     char frame[2048], name[32];
-    const size_t w = net->width;
-    const int n = snprintf(frame, sizeof frame, recipe_format, net->in_channels, net->classes, w,
-                           2 * w, 4 * w, 8 * w, net->family);
+    const size_t w = net->width, *patch = net->patch;
+    const double *mm = net->spacing;
+    const int n =
+        snprintf(frame, sizeof frame, recipe_format, mm[0], mm[1], mm[2], patch[0], patch[1],
+                 patch[2], net->in_channels, net->classes, w, 2 * w, 4 * w, 8 * w, net->family);
     cJSON *root = n > 0 && (size_t)n < sizeof frame ? cJSON_Parse(frame) : NULL;
     if (!root) return NULL;
     for (size_t i = 0; i < net->in_channels; i++) {

@@ -10,6 +10,8 @@ typedef struct bench_network {
     const char *family; /* "segmamba_skip", ..., "none": the recipe's word */
     size_t width;       /* features width, 2 width, 4 width, 8 width */
     size_t in_channels, classes;
+    size_t patch[3];   /* z, y, x: of the recipe */
+    double spacing[3]; /* z, y, x, mm: of the recipe */
 } bench_network;
 
 /* Fills a tensor as training would start it, by the end of its state-dict name: A_log = log(1..N),
