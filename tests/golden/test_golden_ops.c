@@ -165,10 +165,12 @@ static float at(const vx_tensor *t, size_t i) {
     return value;
 }
 
-/* The scan's kernels on one group of channels of one n; y rows of VX_SCAN_GROUP. */
+/* The scan's kernels on one group of channels of one n; y: two times SCAN_TOKENS rows of
+ * VX_SCAN_GROUP, the result in the first. */
+enum { SCAN_TOKENS = 320 };
 static void scan_group(const golden_case *c, const vx_kernels *k, size_t n, size_t first,
                        float *y) {
-    enum { L = 320, N = 64, G = VX_SCAN_GROUP };
+    enum { L = SCAN_TOKENS, N = 64, G = VX_SCAN_GROUP };
     static float raw[L * G], u[L * G], z[L * G], delta[L * G], du[L * G], bc[L * 2 * N], a[N * G];
     static float h[N * G];
     const vx_tensor *a_log = tensor(c, "A_log"), *b = tensor(c, "B"), *cc = tensor(c, "C");
@@ -181,6 +183,7 @@ static void scan_group(const golden_case *c, const vx_kernels *k, size_t n, size
     group_rows(tensor(c, "z"), n, first, z);
     memset(a, 0, sizeof a);
     memset(h, 0, sizeof h);
+    memset(y, 0xff, 2 * L * G * sizeof *y);
     for (size_t i = 0; i < G && first + i < d; i++) {
         skip[i] = at(tensor(c, "D"), first + i);
         for (size_t t = 0; t < tokens; t++)
@@ -194,24 +197,29 @@ static void scan_group(const golden_case *c, const vx_kernels *k, size_t n, size
             bc[t * 2 * states + states + s] = at(cc, (n * states + s) * tokens + t);
         }
     k->scan_inputs(raw, u, G, tokens, skip, delta, du, y);
-    const vx_scan scan = {.tokens = tokens,
-                          .states = states,
-                          .delta = delta,
-                          .du = du,
-                          .b = bc,
-                          .c = bc + states,
-                          .bc_row = 2 * states,
-                          .a = a,
-                          .h = h,
-                          .y = y};
-    k->scan(&scan);
-    k->gate(y, 1, 0, z, G, tokens, y);
+    /* In two parts, as the mixer deals out states; the second one's y starts as garbage. */
+    for (size_t part = 0; part < 2; part++) {
+        const size_t first_state = part ? states / 2 : 0;
+        const vx_scan scan = {.tokens = tokens,
+                              .states = part ? states - states / 2 : states / 2,
+                              .delta = delta,
+                              .du = du,
+                              .b = bc + first_state,
+                              .c = bc + states + first_state,
+                              .bc_row = 2 * states,
+                              .a = a + first_state * G,
+                              .h = h + first_state * G,
+                              .y = y + part * L * G,
+                              .fresh = part > 0};
+        k->scan(&scan);
+    }
+    k->gate(y, 2, L * G, z, G, tokens, y);
 }
 
 static void check_scan(const golden_case *c) {
     const vx_tensor *output = tensor(c, "output");
     const size_t d = output->dims[1], tokens = output->dims[2], n = output->bytes / 4;
-    float *y = vx_alloc(tokens * VX_SCAN_GROUP * 4), *got = vx_alloc(n * 4),
+    float *y = vx_alloc(2 * SCAN_TOKENS * VX_SCAN_GROUP * 4), *got = vx_alloc(n * 4),
           *truth = vx_alloc(n * 4);
     memcpy(truth, output->data, n * 4);
     for (int isa = VX_ISA_BASELINE; isa < VX_ISA_BEST; isa++) {
