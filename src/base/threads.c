@@ -15,17 +15,28 @@ typedef struct worker_start {
     unsigned index;
 } worker_start;
 
+/* A network is hundreds of short jobs one after the other: waking a sleeper takes longer than many
+ * of them. So a worker looks for the next job for some 50 microseconds before it sleeps, unless
+ * there are more workers than processors. */
+enum { SPINS = 2000 };
+
+static void relax(void) {
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#endif
+}
+
 struct vx_pool {
     unsigned workers;
     pthread_t *threads; /* workers - 1 */
     worker_start *starts;
     unsigned started;
+    unsigned spins; /* looks at a counter before sleeping */
     pthread_mutex_t lock;
-    pthread_cond_t work, done;
-    /* Guarded by lock. */
-    unsigned long generation;
-    unsigned busy;
-    bool stop;
+    pthread_cond_t work, done; /* for those who sleep; counters move on under lock */
+    atomic_ulong generation;   /* of jobs, and one more to stop */
+    atomic_uint busy;          /* workers that have not finished the current job */
+    atomic_bool stop;
     /* The current job: written before generation moves on, read after. */
     vx_task_fn fn;
     void *ctx;
@@ -41,22 +52,45 @@ static void run_tasks(vx_pool *pool, unsigned worker) {
     }
 }
 
+/* The first generation that is not `seen`. */
+static unsigned long await_job(vx_pool *pool, unsigned long seen) {
+    unsigned long now = seen;
+    for (unsigned i = 0; i < pool->spins; i++) {
+        now = atomic_load_explicit(&pool->generation, memory_order_acquire);
+        if (now != seen) return now;
+        relax();
+    }
+    pthread_mutex_lock(&pool->lock);
+    while ((now = atomic_load(&pool->generation)) == seen)
+        pthread_cond_wait(&pool->work, &pool->lock);
+    pthread_mutex_unlock(&pool->lock);
+    return now;
+}
+
+static void await_workers(vx_pool *pool) {
+    for (unsigned i = 0; i < pool->spins; i++) {
+        if (atomic_load_explicit(&pool->busy, memory_order_acquire) == 0) return;
+        relax();
+    }
+    pthread_mutex_lock(&pool->lock);
+    while (atomic_load(&pool->busy)) pthread_cond_wait(&pool->done, &pool->lock);
+    pthread_mutex_unlock(&pool->lock);
+}
+
 static void *worker_main(void *arg) {
     worker_start *start = arg;
     vx_pool *pool = start->pool;
     unsigned long seen = 0;
-    pthread_mutex_lock(&pool->lock);
     for (;;) {
-        while (!pool->stop && pool->generation == seen) pthread_cond_wait(&pool->work, &pool->lock);
-        if (pool->stop) break;
-        seen = pool->generation;
-        pthread_mutex_unlock(&pool->lock);
+        seen = await_job(pool, seen);
+        if (atomic_load(&pool->stop)) return NULL;
         run_tasks(pool, start->index);
+        if (atomic_fetch_sub(&pool->busy, 1) > 1) continue;
+        /* Under lock: the caller must not fall asleep between its look at busy and this signal. */
         pthread_mutex_lock(&pool->lock);
-        if (--pool->busy == 0) pthread_cond_signal(&pool->done);
+        pthread_cond_signal(&pool->done);
+        pthread_mutex_unlock(&pool->lock);
     }
-    pthread_mutex_unlock(&pool->lock);
-    return NULL;
 }
 
 vx_status vx_pool_create(unsigned workers, vx_pool **out, vx_error *err) {
@@ -66,6 +100,10 @@ vx_status vx_pool_create(unsigned workers, vx_pool **out, vx_error *err) {
     vx_pool *pool = vx_alloc_zero(1, sizeof *pool);
     if (!pool) return vx_fail(err, VX_ERR_RESOURCE, "out of memory");
     pool->workers = workers;
+    pool->spins = workers > vx_cpu_count() ? 0 : SPINS;
+    atomic_init(&pool->generation, 0);
+    atomic_init(&pool->busy, 0);
+    atomic_init(&pool->stop, false);
     pthread_mutex_init(&pool->lock, NULL);
     pthread_cond_init(&pool->work, NULL);
     pthread_cond_init(&pool->done, NULL);
@@ -91,7 +129,8 @@ vx_status vx_pool_create(unsigned workers, vx_pool **out, vx_error *err) {
 void vx_pool_free(vx_pool *pool) {
     if (!pool) return;
     pthread_mutex_lock(&pool->lock);
-    pool->stop = true;
+    atomic_store(&pool->stop, true);
+    atomic_fetch_add(&pool->generation, 1);
     pthread_cond_broadcast(&pool->work);
     pthread_mutex_unlock(&pool->lock);
     for (unsigned i = 1; i <= pool->started; i++) pthread_join(pool->threads[i], NULL);
@@ -116,14 +155,12 @@ void vx_pool_run(vx_pool *pool, size_t count, vx_task_fn fn, void *ctx) {
     pool->ctx = ctx;
     pool->count = count;
     atomic_store_explicit(&pool->next, 0, memory_order_relaxed);
-    pool->busy = pool->started;
-    pool->generation++;
+    atomic_store(&pool->busy, pool->started);
+    atomic_fetch_add_explicit(&pool->generation, 1, memory_order_release);
     pthread_cond_broadcast(&pool->work);
     pthread_mutex_unlock(&pool->lock);
     run_tasks(pool, 0);
-    pthread_mutex_lock(&pool->lock);
-    while (pool->busy) pthread_cond_wait(&pool->done, &pool->lock);
-    pthread_mutex_unlock(&pool->lock);
+    await_workers(pool);
 }
 
 /* Quota of cgroup v2 or v1 in whole processors, rounded up; 0 when there is none. */
