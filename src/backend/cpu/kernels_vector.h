@@ -60,6 +60,10 @@ VX_INLINE vf v_max(vf a, vf b) { return v_select(a > b, a, b); }
 VX_INLINE vf v_min(vf a, vf b) { return v_select(a < b, a, b); }
 #endif
 
+/* Halves added up until one number is left. */
+#if defined(__AVX512F__) && VX_LANES == 16
+VX_INLINE float v_sum(vf v) { return _mm512_reduce_add_ps((__m512)v); }
+#else
 VX_INLINE float v_sum(vf v) {
     float part[VX_LANES];
     memcpy(part, &v, sizeof v);
@@ -67,6 +71,7 @@ VX_INLINE float v_sum(vf v) {
         for (int i = 0; i < half; i++) part[i] += part[i + half];
     return part[0];
 }
+#endif
 
 /* 2^23 * 1.5: adding it rounds a float to the nearest integer (in its low bits), for |x| < 2^22. */
 #define VX_ROUND 12582912.0f
