@@ -66,6 +66,12 @@ static int repeat_op(vx_graph *g, int x, const op_group *group) {
         if (op->kind == VX_OP_NORM_ACT_ADD) y = vx_graph_add(g, y, x, 1.0f);
         return op->act == VX_ACT_NONE ? y : vx_graph_activation(g, y, op->act, op->slope);
     }
+    case VX_OP_TRANSPOSED_CONCAT: { /* unfused: x has not the other input's shape */
+        const size_t taps = op->stride[0] * op->stride[1] * op->stride[2];
+        const size_t c_up = op->weight.elements / taps / group->in.c;
+        x = vx_graph_transposed_conv(g, x, op->weight, op->bias, c_up, op->stride);
+        return vx_graph_concat(g, x, x);
+    }
     case VX_OP_TRANSPOSED_CONV:
         return vx_graph_transposed_conv(g, x, op->weight, op->bias, c, op->stride);
     case VX_OP_INSTANCE_NORM:
@@ -119,6 +125,7 @@ static size_t kind_of(const vx_op *op) {
         return op->kernel[0] * op->kernel[1] * op->kernel[2] > 1 ? 1 : 2;
     case VX_OP_CONV:
     case VX_OP_TRANSPOSED_CONV:
+    case VX_OP_TRANSPOSED_CONCAT:
         return 2;
     case VX_OP_LAYER_NORM:
         return 3;

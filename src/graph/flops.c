@@ -28,6 +28,9 @@ double vx_op_flops(const vx_graph *g, const vx_op *op) {
         return conv;
     case VX_OP_TRANSPOSED_CONV: /* kernel = stride: each output voxel has one input voxel */
         return 2 * out_elements * (double)in.c;
+    case VX_OP_TRANSPOSED_CONCAT: /* the same, without the other input's channels */
+        return 2 * (out_elements - (double)vx_shape_elements(g->values[op->in[1]].shape)) *
+               (double)in.c;
     case VX_OP_INSTANCE_NORM:
     case VX_OP_LAYER_NORM:
         return 7 * out_elements;

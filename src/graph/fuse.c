@@ -1,4 +1,4 @@
-/* conv -> norm -> act and conv -> norm -> add -> act become one op each.
+/* conv -> norm -> act, conv -> norm -> add -> act and transposed conv -> concat become one op each.
  *
  * The last op of a chain is rewritten in place to do the whole; the ops before it are then read by
  * nobody and pruned. Order of execution stays valid because every input of a chain is computed
@@ -66,12 +66,26 @@ static bool fuse_into_addition(vx_graph *g, const int *reader, int norm_value) {
     return true;
 }
 
+/* The concatenation at `last` takes over the transposed convolution that is its first input. */
+static void fuse_into_concat(vx_graph *g, const int *reader, int last) {
+    const vx_op concat = g->ops[last];
+    if (concat.kind != VX_OP_CONCAT || reader[concat.in[0]] != last ||
+        g->ops[concat.in[0]].kind != VX_OP_TRANSPOSED_CONV)
+        return;
+    vx_op op = g->ops[concat.in[0]];
+    op.kind = VX_OP_TRANSPOSED_CONCAT;
+    op.in[1] = concat.in[1];
+    op.out = last;
+    g->ops[last] = op;
+}
+
 vx_status vx_graph_fuse(vx_graph *g, vx_error *err) {
     int *reader = only_readers(g);
     if (!reader) return vx_fail(err, VX_ERR_RESOURCE, "out of memory for the network");
     /* Backwards: an addition's second input is looked at while its first is still unfused. */
     for (size_t i = g->op_count; i-- > 0;) {
         const int v = (int)i;
+        fuse_into_concat(g, reader, v);
         if (!is_conv_norm(g, reader, v) || fuse_into_addition(g, reader, v)) continue;
         const vx_op norm = g->ops[v];
         const vx_op *act = activation_of(g, reader, v);

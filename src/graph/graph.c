@@ -43,6 +43,8 @@ const char *vx_op_name(vx_op_kind kind) {
         return "Mamba";
     case VX_OP_CONV_NORM_ACT:
         return "convolution + norm + activation";
+    case VX_OP_TRANSPOSED_CONCAT:
+        return "transposed convolution + concatenation";
     case VX_OP_NORM_ACT_ADD:
         return "convolution + norm + addition + activation";
     }

@@ -43,9 +43,11 @@ typedef enum vx_op_kind {
     VX_OP_ADD,    /* 2 inputs of equal shape; attr scale: out = scale * (a + b) */
     VX_OP_CONCAT, /* along c, 2 inputs */
     VX_OP_MAMBA,  /* the Mamba mixer over all tokens of one n, in a scan order */
-    /* Made by vx_graph_fuse only. Both carry the convolution's kernel, stride, pad, weight and
-     * bias, the norm's gamma, beta and eps, and the activation's act (VX_ACT_NONE: none followed)
-     * and slope. */
+    /* Made by vx_graph_fuse only. The first is a transposed convolution whose output is the first
+     * channels of out, in[1] the others. The other two carry the convolution's kernel, stride, pad,
+     * weight and bias, the norm's gamma, beta and eps, and the activation's act (VX_ACT_NONE: none
+     * followed) and slope. */
+    VX_OP_TRANSPOSED_CONCAT,
     VX_OP_CONV_NORM_ACT, /* out = act(norm(conv(in[0]))) */
     VX_OP_NORM_ACT_ADD   /* out = act(norm(conv(in[0])) + in[1]); in[1] has out's shape */
 } vx_op_kind;
@@ -150,7 +152,8 @@ vx_status vx_graph_finish(vx_graph *g, vx_error *err);
  * name again. */
 vx_status vx_graph_prune(vx_graph *g, vx_error *err);
 
-/* Rewrites conv -> instance norm -> activation and the residual tail conv -> instance norm -> add
+/* Rewrites transposed conv -> concat (as its first input) into one op, and conv -> instance norm ->
+ * activation and the residual tail conv -> instance norm -> add
  * (scale 1) -> activation into fused ops, where the values between have one reader and are not
  * outputs; a missing activation gives VX_ACT_NONE. Where both inputs of an add end in
  * conv -> instance norm, the add's in[0] is fused with it and the other becomes a

@@ -112,18 +112,20 @@ static void transposed(void **state) {
         {{2, 3, 5, 7, 16}, 8, {0}, {2, 2, 2}, {0}}, {{1, 5, 7, 5, 64}, 32, {0}, {1, 2, 2}, {0}},
         {{1, 2, 3, 4, 7}, 17, {0}, {3, 1, 2}, {0}},
     };
-    for (size_t i = 0; i < 2 * (sizeof list / sizeof *list); i++) {
-        const bool bf16 = i % 2 != 0;
+    /* Alone and before a concatenation, in both types. */
+    for (size_t i = 0; i < 4 * (sizeof list / sizeof *list); i++) {
+        const bool bf16 = i % 2 != 0, concat = i / 2 % 2 != 0;
         ops_weights w = {.seed = 5, .coarse = bf16};
         vx_graph *g;
         vx_error err;
-        const conv_case *c = &list[i / 2];
+        const conv_case *c = &list[i / 4];
         const size_t taps = c->stride[0] * c->stride[1] * c->stride[2];
         assert_int_equal(vx_graph_create(&g, &err), VX_OK);
+        const int x = vx_graph_input(g, c->in);
         int y = vx_graph_transposed_conv(
-            g, vx_graph_input(g, c->in),
-            ops_weight(&w, c->in.c * c->c_out * taps, 1.7f / sqrtf((float)c->in.c), 0),
-            i / 2 % 2 ? ops_weight(&w, c->c_out, 1, 0) : (vx_weight){0}, c->c_out, c->stride);
+            g, x, ops_weight(&w, c->in.c * c->c_out * taps, 1.7f / sqrtf((float)c->in.c), 0),
+            i / 4 % 2 ? ops_weight(&w, c->c_out, 1, 0) : (vx_weight){0}, c->c_out, c->stride);
+        if (concat) y = vx_graph_concat(g, y, vx_graph_upsample_nearest(g, x, c->stride));
         vx_graph_output(g, y);
         if (vx_graph_finish(g, &err) != VX_OK) fail_msg("%s", err.text);
         if (bf16)

@@ -15,6 +15,7 @@ vx_status vx_cpu_prepare(vx_cpu_step *step, vx_error *err) {
     case VX_OP_NORM_ACT_ADD:
         return vx_cpu_prepare_conv(step, err);
     case VX_OP_TRANSPOSED_CONV:
+    case VX_OP_TRANSPOSED_CONCAT:
         return vx_cpu_prepare_transposed(step, err);
     case VX_OP_ACTIVATION:
     case VX_OP_ADD:

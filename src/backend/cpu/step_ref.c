@@ -54,6 +54,22 @@ static void run_fused(const vx_cpu_step *step, float *const w[WEIGHT_MAX], const
     vx_ref_activation(y, elements, op->act, op->slope, y);
 }
 
+/* The transposed convolution at the end of y, then, from the first token on, every token's two
+ * halves to their place: what is written never reaches what is still to be read. */
+static void run_transposed_concat(const vx_cpu_step *step, float *const w[WEIGHT_MAX],
+                                  const float *x, const float *other, float *y) {
+    const size_t tokens = vx_shape_tokens(step->out), c = step->out.c, c_other = step->in2.c;
+    const size_t c_up = c - c_other;
+    float *up = y + tokens * c_other;
+    vx_shape shape = step->out;
+    shape.c = c_up;
+    vx_ref_transposed_conv(x, step->in, w[0], w[1], step->op->stride, up, shape);
+    for (size_t t = 0; t < tokens; t++) {
+        memmove(y + t * c, up + t * c_up, c_up * sizeof *y);
+        memcpy(y + t * c + c_up, other + t * c_other, c_other * sizeof *y);
+    }
+}
+
 static void run_mamba(const vx_cpu_step *step, float *const w[WEIGHT_MAX], const float *x,
                       void *scratch, float *y) {
     const vx_ref_mamba_weights weights = {.in_proj = w[0],
@@ -110,6 +126,9 @@ static vx_status run(const vx_cpu_step *step, const vx_cpu_run *run, vx_error *e
         break;
     case VX_OP_MAMBA:
         run_mamba(step, w, x, run->scratch, y);
+        break;
+    case VX_OP_TRANSPOSED_CONCAT:
+        run_transposed_concat(step, w, x, other, y);
         break;
     case VX_OP_CONV_NORM_ACT:
         run_fused(step, w, x, NULL, y);

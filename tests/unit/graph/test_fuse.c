@@ -211,6 +211,33 @@ static void other_norms_stay(void **state) {
     vx_graph_free(g);
 }
 
+/* A transposed convolution before a concatenation: as its first input, read by nobody else. */
+static void transposed_concat(void **state) {
+    (void)state;
+    const vx_weight w = weight(0, 2 * 2), bias = weight(1, 2);
+    int x;
+    vx_graph *g = new_graph(&x);
+    fuse(g, vx_graph_concat(g, vx_graph_transposed_conv(g, x, w, bias, 2, one), leaky(g, x)));
+    ASSERT_KINDS(g, VX_OP_INPUT, VX_OP_ACTIVATION, VX_OP_TRANSPOSED_CONCAT);
+    const vx_op *op = &g->ops[2];
+    assert_int_equal(op->in[0], 0);
+    assert_int_equal(op->in[1], 1);
+    assert_true(op->weight.data == w.data && op->bias.data == bias.data && op->stride[2] == 1);
+    assert_int_equal(g->values[2].shape.c, 4);
+    /* 2 channels of 120 voxels from 2 channels each. */
+    assert_true(vx_op_flops(g, op) == 2 * 2 * 120 * 2);
+    vx_graph_free(g);
+    g = new_graph(&x);
+    fuse(g, vx_graph_concat(g, x, vx_graph_transposed_conv(g, x, w, bias, 2, one)));
+    ASSERT_KINDS(g, VX_OP_INPUT, VX_OP_TRANSPOSED_CONV, VX_OP_CONCAT);
+    vx_graph_free(g);
+    g = new_graph(&x);
+    const int up = vx_graph_transposed_conv(g, x, w, bias, 2, one);
+    fuse(g, vx_graph_concat(g, up, up));
+    ASSERT_KINDS(g, VX_OP_INPUT, VX_OP_TRANSPOSED_CONV, VX_OP_CONCAT);
+    vx_graph_free(g);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(conv_norm_act),
@@ -220,6 +247,7 @@ int main(void) {
         cmocka_unit_test(addition_without_activation),
         cmocka_unit_test(values_that_others_read_stay),
         cmocka_unit_test(other_norms_stay),
+        cmocka_unit_test(transposed_concat),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
