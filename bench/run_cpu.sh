@@ -5,6 +5,7 @@
 #   --prepare        compile PyTorch's variants into build/bench-work and measure nothing: once beforehand, also on a
 #                    busy machine; without it the first run spends its time on that and leaves out what does not fit
 #   --quick          the 40x56x40 patch only, with the fastest PyTorch scan
+#   --minutes N      what has not begun by then is left out (default 11)
 #   --threads N      default: all processors
 #   --python FILE    the Python that has torch (default: $VOXMAMBA_BENCH_PYTHON, else python3)
 #   --out PREFIX     instead of bench/results/cpu-DATE
@@ -19,10 +20,11 @@ while [ $# -gt 0 ]; do
     case $1 in
     --quick) quick=--quick minutes=3.5 ;;
     --prepare) quick=--prepare minutes=60 ;;
+    --minutes) minutes=${2:?} && shift ;;
     --threads) threads=${2:?} && shift ;;
     --python) python=${2:?} && shift ;;
     --out) out=${2:?} && shift ;;
-    *) die "unknown option $1 (--quick, --prepare, --threads N, --python FILE, --out PREFIX)" ;;
+    *) die "unknown option $1 (--quick, --prepare, --minutes N, --threads N, --python FILE, --out PREFIX)" ;;
     esac
     shift
 done
