@@ -165,8 +165,8 @@ static vx_status measure(const bench_context *ctx, graph_job *job, bench_run *ou
     return VX_OK;
 }
 
-vx_status bench_graph(const bench_context *ctx, const vx_graph *graph, bench_run *out, float *first,
-                      vx_error *err) {
+vx_status bench_graph(const bench_context *ctx, const vx_graph *graph, const vx_model_file *model,
+                      bench_run *out, float *first, vx_error *err) {
     const vx_compile_options options = {.precision = ctx->precision};
     graph_job job = {.in_elements = vx_shape_elements(graph->values[0].shape)};
     *out = (bench_run){0};
@@ -176,6 +176,7 @@ vx_status bench_graph(const bench_context *ctx, const vx_graph *graph, bench_run
     vx_status status = ctx->backend->compile(ctx->device, graph, &options, &job.plan, err);
     out->compile_seconds = bench_now() - begin;
     if (status == VX_OK) {
+        if (model) vx_model_file_release(model);
         ctx->backend->plan_info(job.plan, &out->info);
         status = measure(ctx, &job, out, first, err);
     }

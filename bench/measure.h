@@ -9,6 +9,7 @@
 #include <cjson/cJSON.h>
 
 #include "backend/backend.h"
+#include "model/model.h"
 
 double bench_now(void); /* seconds of the monotonic clock */
 
@@ -66,10 +67,11 @@ typedef struct bench_context {
 } bench_context;
 
 /* The first input is bench_fill_normal(x, n, 1, BENCH_INPUT_SEED). first: NULL, or where its output
- * is left (as many floats as the graph's only output has). */
+ * is left (as many floats as the graph's only output has). model: the file that the weights lie in,
+ * whose pages are given back once they are packed; NULL: none. */
 #define BENCH_INPUT_SEED 7u
-vx_status bench_graph(const bench_context *ctx, const vx_graph *graph, bench_run *out, float *first,
-                      vx_error *err);
+vx_status bench_graph(const bench_context *ctx, const vx_graph *graph, const vx_model_file *model,
+                      bench_run *out, float *first, vx_error *err);
 
 /* {"kind": "machine"}: processor, and what it reaches in a copy, in exponentials and in a matrix
  * product out of the first caches. Printed, and written as one line. */

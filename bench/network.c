@@ -121,8 +121,9 @@ vx_status bench_whole(const bench_context *ctx, const bench_network *network, co
     const size_t logit_count = patch[0] * patch[1] * patch[2] * network->classes;
     if (ctx->save && !(logits = vx_alloc(logit_count * sizeof *logits)))
         status = vx_fail(err, VX_ERR_RESOURCE, "out of memory");
-    /* The model stays mapped while it runs, as in the program: it counts. */
-    if (status == VX_OK) status = bench_graph(ctx, graph, &run, logits, err);
+    /* The model stays mapped while it runs, its pages given back after packing, as in the program.
+     */
+    if (status == VX_OK) status = bench_graph(ctx, graph, model->file, &run, logits, err);
     if (status == VX_OK && ctx->save) status = save(ctx, graph, logits, logit_count, err);
     if (status == VX_OK) {
         const double updates = bench_state_updates(graph);
