@@ -69,7 +69,7 @@ class Session:
 
     def torch(self, *words):
         return self.run([sys.executable, str(HERE / "peers" / "cpu_torch.py"), *words,
-                         "--threads", str(self.args.threads)], f"torch {' '.join(words)}")
+                         "--threads", str(self.args.threads)], f"torch {' '.join(words)}".replace(f"{ROOT}/", ""))
 
     def peer(self, family, patch, variant, seconds, precision="fp32", runs=5, warm_up_only=False):
         """One variant (layout, mode, scan) of PyTorch, on what our last run of the family saved."""
