@@ -145,14 +145,20 @@ def prepare(session):
                          "--save", str(session.work / family))
             for way in ways:
                 session.peer(family, patch, way, 0, runs=1, warm_up_only=True)
+                if patch == SMALL and way[1] == "compile":
+                    session.peer(family, patch, way, 0, "bf16", runs=1, warm_up_only=True)
     peer_ops(session, session.ours("ops", "--quick", "--runs", "1"), runs=1, seconds=0)
 
 
 def half_precision(session, family, variants):
-    """bf16, where the processor computes in it (both programs say so and stop where it does not)."""
-    flags = Path("/proc/cpuinfo").read_text()
-    if " avx512_bf16" in flags or " amx_bf16" in flags:
-        session.network(family, SMALL, variants, 2, "bf16")
+    """bf16, where the processor computes in it: the small patch beside PyTorch, with both sides' rounding error;
+    the large one by ourselves."""
+    if " avx512_bf16" not in Path("/proc/cpuinfo").read_text():
+        return
+    session.network(family, SMALL, variants, 2, "bf16")
+    # The last run that saved its logits was ours in bf16.
+    session.torch("error", str(session.work / family), "--patch", ",".join(map(str, SMALL)), "--scan", "chunked")
+    session.network(family, LARGE, [], precision="bf16", runs=2)
 
 
 def peer_ops(session, ops, runs=5, seconds=0.5):
@@ -241,6 +247,20 @@ def mamba_share(rows):
         yield line
 
 
+def bf16_list(rows):
+    """What bf16 gains, and what its rounding costs."""
+    found = pairs(rows)
+    for (family, patch, precision), (ours, _) in found.items():
+        floats, _ = found.get((family, patch, "fp32"), ([], []))
+        if precision == "bf16" and ours and floats:
+            yield (f"- {FAMILIES[family]}, {text(patch)}: {our_seconds(floats) / our_seconds(ours):.2f} times as fast as "
+                   "our own fp32")
+    for row in rows:
+        if row["kind"] == "error":
+            yield (f"- {FAMILIES[row['family']]}, {text(row['patch'])}: logits off by {row['ours']:.1e}, PyTorch's autocast by "
+                   f"{row['theirs']:.1e} (relative L2, against PyTorch's fp32)")
+
+
 def split_list(rows):
     for row in rows:
         if row["kind"] == "split":
@@ -271,7 +291,7 @@ def report(result):
     yield "Seconds hold for this run on this machine only; compare ratios. Memory: peak resident less that before the"
     yield "model was loaded (PyTorch: after its imports; the peak after its warm-up)."
     for title, lines in (("Networks", network_table(rows)), ("Mamba stages beside convolutions", mamba_share(rows)),
-                         ("PyTorch's variants", variant_table(rows)), ("Single ops", op_table(rows)),
+                         ("bf16", bf16_list(rows)), ("PyTorch's variants", variant_table(rows)), ("Single ops", op_table(rows)),
                          ("Where our time goes", split_list(rows))):
         yield from ("", f"## {title}", "", *lines)
     if result["left_out"]:

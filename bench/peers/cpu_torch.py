@@ -8,6 +8,9 @@ same weights and input, and their logits compared.
     voxmamba_bench ops --json ours.jsonl
     cpu_torch.py ops ours.jsonl --json torch.jsonl
 
+    voxmamba_bench network --precision bf16 --save /tmp/skip
+    cpu_torch.py error /tmp/skip
+
 A network variant is one process, so that its peak memory is its own. Needs torch and safetensors.
 """
 
@@ -144,6 +147,24 @@ def run_network(args):
     write(row, args.json)
 
 
+def run_error(args):
+    """How far bf16 logits are from PyTorch's fp32 ones: ours, which voxmamba_bench has saved, and autocast's."""
+    nets.selective_scan = torch_scans.SCANS[args.scan]
+    network, net = load(args.prefix)
+    x = read_f32(f"{args.prefix}.input.f32", (*args.patch, network["in_channels"])).permute(3, 0, 1, 2)[None].contiguous()
+    with torch.inference_mode():
+        truth = net(x).float()
+        with torch.autocast("cpu", torch.bfloat16):
+            theirs = net(x).float()
+    ours = read_f32(f"{args.prefix}.logits.f32", (*args.patch, network["classes"])).permute(3, 0, 1, 2)[None]
+    row = {"kind": "error", "engine": "torch", "family": network["mamba"]["family"], "patch": list(args.patch),
+           "precision": "bf16", "ours": float((ours - truth).norm() / truth.norm()),
+           "theirs": float((theirs - truth).norm() / truth.norm())}
+    print(f"{row['family']} {'x'.join(map(str, args.patch))} bf16: logits off by {row['ours']:.2e}, PyTorch's autocast by "
+          f"{row['theirs']:.2e}", flush=True)
+    write(row, args.json)
+
+
 # ---------------------------------------------------------------------------------------------- single ops
 def op_module(case):
     """A function of x for the op, its weights random, and the variants to try: (layout, mode, scan)."""
@@ -215,9 +236,13 @@ def main():
     one.add_argument("--scan", choices=tuple(torch_scans.SCANS), default="loop")
     one.add_argument("--precision", choices=tuple(AGREEMENT), default="fp32")
     one.add_argument("--warm-up-only", action="store_true", help="compile, check the logits, and stop")
+    error = verbs.add_parser("error", help="rounding error of bf16: ours, saved by voxmamba_bench, and autocast's")
+    error.add_argument("prefix", help="what voxmamba_bench --precision bf16 --save wrote")
+    error.add_argument("--patch", type=lambda t: tuple(map(int, t.split(","))), default=(40, 56, 40), metavar="Z,Y,X")
+    error.add_argument("--scan", choices=tuple(torch_scans.SCANS), default="loop")
     many = verbs.add_parser("ops", help="every op of a results file")
     many.add_argument("like", help="the lines that voxmamba_bench ops --json wrote")
-    for p in (one, many):
+    for p in (one, error, many):
         p.add_argument("--threads", type=int, default=0, help="default: PyTorch's own choice")
         p.add_argument("--runs", type=int, default=5)
         p.add_argument("--seconds", type=float, default=2.0)
@@ -228,6 +253,8 @@ def main():
     torch.manual_seed(1)
     if args.verb == "ops":
         run_ops(args)
+    elif args.verb == "error":
+        run_error(args)
     elif args.precision != "fp32" and not has_bf16():
         print("torch: this processor has no bf16 arithmetic, left out")
     else:
