@@ -170,11 +170,11 @@ static void filter_matrix(double g[IN][3]) {
 /* out[i] = G f G^T at point (py, px) of the `filters` 3x3 filters f. */
 static void transform_filters(const float *f, size_t filters, const double gy[3],
                               const double gx[3], float *out) {
-    float g[9];
-    for (int i = 0; i < 9; i++) g[i] = (float)(gy[i / 3] * gx[i % 3]);
+    double g[9];
+    for (int i = 0; i < 9; i++) g[i] = gy[i / 3] * gx[i % 3];
     for (size_t i = 0; i < filters; i++, f += 9) {
         double sum = 0;
-        for (int k = 0; k < 9; k++) sum += (double)g[k] * (double)f[k];
+        for (int k = 0; k < 9; k++) sum += g[k] * (double)f[k];
         out[i] = (float)sum;
     }
 }
