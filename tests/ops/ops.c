@@ -196,9 +196,36 @@ static double check_way(const vx_graph *g, const float *x, const float *truth, s
     return error;
 }
 
+size_t ops_ways(bool bf16, ops_how ways[OPS_WAYS]) {
+    /* With the baseline's kernels every convolution that oneDNN can do goes there, but for those
+     * that Winograd's algorithm takes. */
+    static const ops_how floats[OPS_WAYS] = {
+        {.isa = VX_ISA_BASELINE, .own_only = true},
+        {.isa = VX_ISA_AVX2, .own_only = true},
+        {.isa = VX_ISA_AVX512, .own_only = true},
+        {.isa = VX_ISA_AVX512, .own_only = true, .direct_only = true},
+        {.isa = VX_ISA_BASELINE, .direct_only = true},
+        {.isa = VX_ISA_BEST}};
+    static const ops_how halves[OPS_WAYS] = {
+        {.isa = VX_ISA_BASELINE, .own_only = true, .bf16 = true},
+        {.isa = VX_ISA_AVX512, .own_only = true, .bf16 = true},
+        {.isa = VX_ISA_AVX512, .bf16 = true, .direct_only = true},
+        {.isa = VX_ISA_BEST, .bf16 = true}};
+    const ops_how *all = bf16 ? halves : floats;
+    const size_t listed = bf16 ? 4 : 6;
+    size_t count = 0;
+    for (size_t i = 0; i < listed; i++) {
+        if (!(bf16 ? ops_bf16_kernels(all[i].isa) : ops_kernels(all[i].isa))) continue;
+        ways[count] = all[i];
+        ways[count++].workers = 1;
+    }
+    return count;
+}
+
 /* All outputs of g, computed in every way, against the reference. */
-static double check_ways(const vx_graph *g, const ops_how *ways, size_t count, const char *what,
-                         double tolerance) {
+static double check_ways(const vx_graph *g, bool bf16, const char *what, double tolerance) {
+    ops_how ways[OPS_WAYS];
+    const size_t count = ops_ways(bf16, ways);
     double worst = 0;
     float *x = ops_input(g, 12345);
     size_t k = 0;
@@ -207,7 +234,7 @@ static double check_ways(const vx_graph *g, const ops_how *ways, size_t count, c
         const size_t n = vx_shape_elements(g->values[i].shape);
         float *truth = ops_run(g, x, ops_reference, k);
         for (size_t way = 0; way < count; way++) {
-            const double allowed = ways[way].bf16 && n < 64 ? 2 * tolerance : tolerance;
+            const double allowed = bf16 && n < 64 ? 2 * tolerance : tolerance;
             const double error = check_way(g, x, truth, k, n, ways[way], what, allowed);
             if (error > worst) worst = error;
         }
@@ -219,29 +246,9 @@ static double check_ways(const vx_graph *g, const ops_how *ways, size_t count, c
 }
 
 double ops_check(const vx_graph *g, const char *what, double tolerance) {
-    /* With the baseline's kernels every convolution that oneDNN can do goes there, but for those
-     * that Winograd's algorithm takes. */
-    static const ops_how all[] = {{.isa = VX_ISA_BASELINE, .own_only = true},
-                                  {.isa = VX_ISA_AVX2, .own_only = true},
-                                  {.isa = VX_ISA_AVX512, .own_only = true},
-                                  {.isa = VX_ISA_AVX512, .own_only = true, .direct_only = true},
-                                  {.isa = VX_ISA_BASELINE, .direct_only = true},
-                                  {.isa = VX_ISA_BEST}};
-    ops_how ways[sizeof all / sizeof *all];
-    size_t count = 0;
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
-        if (ops_kernels(all[i].isa)) ways[count++] = all[i];
-    return check_ways(g, ways, count, what, tolerance);
+    return check_ways(g, false, what, tolerance);
 }
 
 double ops_check_bf16(const vx_graph *g, const char *what, double tolerance) {
-    static const ops_how all[] = {{.isa = VX_ISA_BASELINE, .own_only = true, .bf16 = true},
-                                  {.isa = VX_ISA_AVX512, .own_only = true, .bf16 = true},
-                                  {.isa = VX_ISA_AVX512, .bf16 = true, .direct_only = true},
-                                  {.isa = VX_ISA_BEST, .bf16 = true}};
-    ops_how ways[sizeof all / sizeof *all];
-    size_t count = 0;
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
-        if (ops_bf16_kernels(all[i].isa)) ways[count++] = all[i];
-    return check_ways(g, ways, count, what, tolerance);
+    return check_ways(g, true, what, tolerance);
 }

@@ -50,6 +50,12 @@ typedef struct ops_how {
     bool direct_only; /* nor by Winograd's algorithm */
 } ops_how;
 
+enum { OPS_WAYS = 6 };
+
+/* The ways of this machine to compute in float, or in bfloat16, for 1 worker; returns their number.
+ */
+size_t ops_ways(bool bf16, ops_how ways[OPS_WAYS]);
+
 static const ops_how ops_reference = {.workers = 1, .reference = true, .isa = VX_ISA_BASELINE};
 static const ops_how ops_fast = {.workers = 1, .isa = VX_ISA_BEST};
 

@@ -61,6 +61,8 @@ static void special_values(void **state) {
         k->exp2(far, 7, y);
         assert_true(y[0] == 1 && y[6] == 1); /* no drift: 2^0 is exactly 1 */
         for (int i = 1; i < 6; i++) assert_true(y[i] <= 0x1p-125f && y[i] >= 0);
+        k->exp2(&x[2], 1, y);
+        assert_true(isnan(y[0]));
         k->softplus(x, 7, y);
         assert_true(isnan(y[2]) && y[4] == 20.5f && y[5] == 100 && y[3] >= 0 && y[3] < 1e-30f);
         for (int act = VX_ACT_RELU; act <= VX_ACT_SILU; act++) {

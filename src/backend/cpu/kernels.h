@@ -93,8 +93,8 @@ typedef struct vx_kernels {
     void (*winograd_out)(const vx_winograd_out *w);
 
     /* Element-wise; y may be x. exp and exp2 are within 2 ulp where the result is a normal number
-     * (exp clamps its argument to those; exp2 takes finite numbers up to 127, and gives at most
-     * 2^-125 below). */
+     * (exp clamps its argument to those; exp2 takes finite numbers up to 127, gives at most 2^-125
+     * below, and keeps a NaN). */
     void (*exp)(const float *x, size_t n, float *y);
     void (*exp2)(const float *x, size_t n, float *y);
     void (*softplus)(const float *x, size_t n, float *y); /* the identity above 20 */

@@ -81,7 +81,8 @@ VX_INLINE vf v_scale(vf x, vf rounded) {
     return (vf)((vi)x + (vi)((vi)rounded << 23));
 }
 
-/* 2^x of `count` vectors in place. Not below 2^-127; x must be finite and at most 127.
+/* 2^x of `count` vectors in place. Not below 2^-127; x must be at most 127 and not infinite; a NaN
+ * whose payload is 0 stays one.
  *
  * Written stage by stage over all vectors: one vector's chain of dependent operations is 45 cycles
  * long, more than a processor's scheduler overlaps if the chains come one after the other. */
@@ -126,7 +127,7 @@ VX_INLINE void v_exp2_all(vf *x, const size_t count) {
                                    0.24022648f,   0.6931472f,   1.0f};
     vf t[8], p[8];
 #pragma GCC unroll 8
-    for (size_t i = 0; i < count; i++) x[i] = v_max(x[i], v_splat(-125.0f));
+    for (size_t i = 0; i < count; i++) x[i] = v_max(v_splat(-125.0f), x[i]); /* keeps a NaN */
 #pragma GCC unroll 8
     for (size_t i = 0; i < count; i++) t[i] = x[i] + v_splat(VX_ROUND);
 #pragma GCC unroll 8

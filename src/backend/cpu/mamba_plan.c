@@ -145,14 +145,20 @@ static void pack_matrix(const vx_cpu_step *step, const float *w, size_t columns,
     vx_pack_gemm(step->kernels, zeroed, padded, depth, 1, depth, 1, 0, out);
 }
 
-/* [group][N][VX_SCAN_GROUP]; the logarithm's base changes to 2, as the kernels want it. Kept
- * finite, also when multiplied by the longest time step (VX_TIME_STEP_MAX). */
+/* The base of the logarithm changes to 2, as the kernels want it. Kept finite, also when multiplied
+ * by the longest time step (VX_TIME_STEP_MAX); but a NaN stays one, or a broken model would give a
+ * mask. */
+static float decay_of(float a_log) {
+    const double rate = -exp((double)a_log) * 1.44269504088896340736;
+    return isnan(rate) ? NAN : (float)fmax(rate, -1e18);
+}
+
+/* [group][N][VX_SCAN_GROUP]. */
 static void pack_decay(const vx_mamba *m, const float *a_log, float *out) {
     for (size_t i = 0; i < m->d_inner; i++)
         for (size_t n = 0; n < m->d_state; n++)
             out[(i / VX_SCAN_GROUP * m->d_state + n) * VX_SCAN_GROUP + i % VX_SCAN_GROUP] =
-                (float)fmax(-exp((double)a_log[i * m->d_state + n]) * 1.44269504088896340736,
-                            -1e18);
+                decay_of(a_log[i * m->d_state + n]);
 }
 
 static size_t most(size_t a, size_t b) { return a > b ? a : b; }
