@@ -155,7 +155,8 @@ void run(const setting &s, const char *name, FILE *json, int repeats, bool check
     vx_scan_shape shape = {(uint32_t)length, s.d, s.n, s.type, 0};
     if (first != EXACT) shape.rates = vx_scan_fit_rates(&shape, w.a.data());
     if (first == BEST && !vx_cuda_scan_fit_pays(&shape)) shape.rates = 0;
-    w.rates.resize((size_t)s.d * shape.rates), w.weights.resize(w.a.size() * shape.rates);
+    w.rates.resize((size_t)s.d * shape.rates),
+        w.weights.resize(vx_scan_fit_weights(&shape, shape.rates));
     if (shape.rates)
         vx_scan_fit_fill(&shape, w.a.data(), shape.rates, w.rates.data(), w.weights.data());
     w.dr = (float *)device_bytes(w.rates.size() * 4 + 4);

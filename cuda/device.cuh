@@ -136,6 +136,12 @@ __device__ inline void copy_commit() {
     asm volatile("cp.async.commit_group;" ::: "memory");
 #endif
 }
+/* Waits until all of this thread's copies have landed. */
+__device__ inline void copy_wait_all() {
+#if __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.wait_all;" ::: "memory");
+#endif
+}
 /* Waits until all but the latest group of this thread's copies have landed. */
 __device__ inline void copy_wait() {
 #if __CUDA_ARCH__ >= 800
@@ -197,6 +203,17 @@ __device__ inline void load_transposed(uint32_t (&v)[4], const void *row) {
 #if __CUDA_ARCH__ >= 750
     uint32_t at = (uint32_t)__cvta_generic_to_shared(row);
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(v[0]), "=r"(v[1]), "=r"(v[2]), "=r"(v[3])
+                 : "r"(at)
+                 : "memory");
+#endif
+}
+
+/* The same, but each lane receives elements [g][2q] and [g][2q + 1]. */
+__device__ inline void load_matrices(uint32_t (&v)[4], const void *row) {
+#if __CUDA_ARCH__ >= 750
+    uint32_t at = (uint32_t)__cvta_generic_to_shared(row);
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
                  : "=r"(v[0]), "=r"(v[1]), "=r"(v[2]), "=r"(v[3])
                  : "r"(at)
                  : "memory");

@@ -11,6 +11,7 @@
  */
 #include "cuda/scan.h"
 
+#include "cuda/launch.cuh"
 #include "cuda/scan_ends.cuh"
 #include "cuda/scan_pass.cuh"
 
@@ -87,15 +88,6 @@ __global__ void __launch_bounds__(1024) scan_carry(const __grid_constant__ scan_
 /* ---- host -------------------------------------------------------------------------------------
  */
 
-uint32_t ceil_div(uint32_t a, uint32_t b) { return a / b + (a % b != 0); }
-
-divider make_divider(uint32_t d) {
-    divider r = {d, 0, 0};
-    while ((1ull << r.shift) < d) r.shift++;
-    r.multiplier = (uint32_t)(((1ull << 32) * ((1ull << r.shift) - d)) / d + 1);
-    return r;
-}
-
 vx_status check_shape(const vx_scan_shape *s, vx_error *err) {
     if (s->length < 1 || s->length > INT32_MAX || s->channels < 1 || s->channels > (1u << 24) ||
         s->states < 1 || s->states > 256)
@@ -128,20 +120,10 @@ size_t sum_bytes(const scan_args *args, size_t items) {
     return (n + 255) / 256 * 256;
 }
 
-/* The widest copy (16, 8 or 4 bytes) that fits both a row's start and its length, or 0. */
-uint32_t widest(uint32_t bytes, const void *pointer, size_t row, size_t count, size_t size) {
-    while (bytes >= 4 && ((uintptr_t)pointer % bytes || row * size % bytes || count * size % bytes))
-        bytes /= 2;
-    return bytes >= 4 ? bytes : 0;
-}
-
 vx_status fill_item(const vx_scan_shape *s, const vx_scan_item *from, size_t size, scan_args *args,
                     item_args *to, vx_error *err) {
-    const vx_scan_walk *w = &from->walk;
-    uint64_t product = (uint64_t)w->dims[0] * w->dims[1];
-    if (!w->table && (product > INT32_MAX || product * w->dims[2] != s->length))
-        return vx_fail(err, VX_ERR_USAGE, "scan order of %u x %u x %u tokens for a length of %u",
-                       w->dims[0], w->dims[1], w->dims[2], s->length);
+    vx_status status = make_walk(&from->walk, s->length, &to->walk, err);
+    if (status != VX_OK) return status;
     if (args->rates && (!from->rates || !from->weights))
         return vx_fail(err, VX_ERR_USAGE, "scan with %u rates, but an item without a fit",
                        args->rates);
@@ -151,10 +133,6 @@ vx_status fill_item(const vx_scan_shape *s, const vx_scan_item *from, size_t siz
     to->b_row = from->b_row, to->c_row = from->c_row, to->y_row = from->y_row;
     to->rates = from->rates, to->weights = from->weights;
     to->a = from->a, to->skip = from->skip, to->delta_bias = from->delta_bias;
-    to->table = w->table, to->reverse = w->reverse;
-    to->by_last = make_divider(w->table ? 1 : w->dims[2]);
-    to->by_middle = make_divider(w->table ? 1 : w->dims[1]);
-    for (int k = 0; k < 3; k++) to->step[k] = w->step[k];
     uint32_t v = args->widest_row;
     v = widest(v, from->u, from->u_row, s->channels, size);
     v = widest(v, from->delta, from->delta_row, s->channels, size);
@@ -164,15 +142,6 @@ vx_status fill_item(const vx_scan_shape *s, const vx_scan_item *from, size_t siz
     v = widest(args->bc_bytes, from->b, from->b_row, s->states, size);
     args->bc_bytes = widest(v, from->c, from->c_row, s->states, size);
     return VX_OK;
-}
-
-/* Allows a kernel more than 48 KB of shared memory, as much of it as the multiprocessor has. */
-template <typename F> cudaError_t allow_shared(F *kernel, size_t bytes) {
-    cudaError_t e = cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
-                                         cudaSharedmemCarveoutMaxShared);
-    if (e == cudaSuccess && bytes > 48 * 1024)
-        e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
-    return e;
 }
 
 /* Shared memory that a block may have here, so that a multiprocessor holds two. */
@@ -270,15 +239,6 @@ template <typename T> cudaError_t launch(const scan_args &args, size_t count, cu
     default:
         return launch_split<T, 32, 8>(args, count, stream);
     }
-}
-
-/* Whether the current device has the matrix units of scan_ends. */
-bool has_matrix_units() {
-    int device = 0, major = 0;
-    return cudaGetDevice(&device) == cudaSuccess &&
-           cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) ==
-               cudaSuccess &&
-           major >= 8;
 }
 
 } // namespace

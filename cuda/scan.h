@@ -56,8 +56,8 @@ typedef struct vx_scan_item {
     const float *a;          /* [D][N], negative: -exp(A_log) */
     const float *skip;       /* [D] */
     const float *delta_bias; /* [D] */
-    /* A fit of a, or NULL: [D][K] and [D][N][K] as of vx_scan_fit_fill. Not used for fp32, for N
-     * above 64 or below compute capability 8.0. */
+    /* A fit of a as of vx_scan_fit_fill, or NULL; the weights 16-byte aligned. Not used for fp32,
+     * for N above 64 or below compute capability 8.0. */
     const float *rates, *weights;
     vx_scan_walk walk;
 } vx_scan_item;

@@ -67,7 +67,7 @@ __device__ inline void ends_fetch(const scan_args &args, const item_args &it, ui
             const uint32_t i = k >> args.octet_shift, piece = k & (octets - 1),
                            row = ends_place(i) * r.row;
             if (from + i < length) {
-                const size_t voxel = voxel_of(it, args.length, end - 1 - from - i);
+                const size_t voxel = voxel_of(it.walk, args.length, end - 1 - from - i);
                 const T *u = (const T *)it.u + voxel * it.u_row + channel;
                 const T *delta = (const T *)it.delta + voxel * it.delta_row + channel;
                 if (args.whole) {
@@ -85,7 +85,7 @@ __device__ inline void ends_fetch(const scan_args &args, const item_args &it, ui
         for (uint32_t k = threadIdx.x; k < ENDS_TOKENS * NT; k += blockDim.x) {
             const uint32_t i = k / NT, piece = k % NT, row = ends_place(i) * r.b_row;
             if (from + i < length) {
-                const size_t voxel = voxel_of(it, args.length, end - 1 - from - i);
+                const size_t voxel = voxel_of(it.walk, args.length, end - 1 - from - i);
                 const T *b = (const T *)it.b + voxel * it.b_row;
                 if (args.whole)
                     copy_async<16>(r.b + row + 8 * piece, b + 8 * piece);
@@ -208,9 +208,9 @@ __global__ void __launch_bounds__(ends_bounds<NT, PAIRS>::THREADS, ends_bounds<N
     ends_fetch<T, NT>(args, it, channel, width, begin, end, 0, 0);
     uint32_t stage = 0;
     for (uint32_t from = 0; from < end - begin; from += ENDS_TOKENS, stage ^= 1) {
+        copy_wait_all();
+        __syncthreads(); /* this stage is here, and all are done with the other */
         ends_fetch<T, NT>(args, it, channel, width, begin, end, from + ENDS_TOKENS, stage ^ 1);
-        copy_wait();
-        __syncthreads();
         const ends_rows<T> r = ends_shared<T, NT>(args, stage);
         /* Matrices: u of token rows 0 .. 7 and 8 .. 15, then delta of the same. */
         const T *u_delta = (lane & 16 ? r.delta : r.u) + (lane & 15) * r.row + 8 * octet;
@@ -218,36 +218,43 @@ __global__ void __launch_bounds__(ends_bounds<NT, PAIRS>::THREADS, ends_bounds<N
         for (uint32_t i = 0; i < ENDS_TOKENS; i += 16)
             ends_step<T, NT, PAIRS>(u_delta + i * r.row, r.b + i * r.b_row, r.b_row, bias, rate,
                                     sum, g, lane);
-        __syncthreads();
     }
 
-    /* w times G: the lane has both rates of its channel's pairs, for two states of each eight. */
+    /* w times G, of this warp's pairs, for two states of each eight: in place of g[0]. */
+    const uint32_t tiles = (args.states + 7) / 8;
+    const float4 *w = (const float4 *)it.weights +
+                      (size_t)(channel / 8 + octet) * (rates / 2) * tiles * 32 +
+                      (size_t)share * PAIRS * tiles * 32 + (lane % 4) * 8 + lane / 4;
+#pragma unroll
+    for (int j = 0; j < NT; j++) {
+        float h[2] = {0, 0};
+#pragma unroll
+        for (int p = 0; p < PAIRS; p++) {
+            float4 v = make_float4(0, 0, 0, 0);
+            if ((uint32_t)j < tiles) v = w[((size_t)p * tiles + j) * 32];
+            h[0] = fmaf(v.x, g[p][j][0], fmaf(v.y, g[p][j][2], h[0]));
+            h[1] = fmaf(v.z, g[p][j][1], fmaf(v.w, g[p][j][3], h[1]));
+        }
+        g[0][j][0] = h[0], g[0][j][1] = h[1];
+    }
+    /* The sum over the warps that share the octet, in their order. */
     const size_t row = ((size_t)blockIdx.y * args.chunks + chunk) * args.channels + own;
     float *parts = (float *)shared_memory() + (octet * 8 + lane / 4) * 8 * NT;
     for (uint32_t turn = 0; turn < args.shares; turn++) {
-        if (turn == share && live) {
-#pragma unroll
-            for (int j = 0; j < NT; j++)
-#pragma unroll
-                for (int i = 0; i < 2; i++) {
-                    const uint32_t n = 8 * j + 2 * (lane % 4) + i;
-                    if (n >= args.states) continue;
-                    const float2 *w =
-                        (const float2 *)(it.weights + ((size_t)own * args.states + n) * rates +
-                                         2 * PAIRS * share);
-                    float h = turn > 0 ? parts[n] : 0.0f;
-#pragma unroll
-                    for (int p = 0; p < PAIRS; p++) {
-                        const float2 wp = w[p];
-                        h = fmaf(wp.x, g[p][j][i], fmaf(wp.y, g[p][j][2 + i], h));
-                    }
-                    if (turn + 1 < args.shares)
-                        parts[n] = h;
-                    else
-                        args.state[row * args.states + n] = h * (1.0f / ENDS_SCALE);
-                }
-        }
         if (args.shares > 1) __syncthreads();
+        if (turn != share || !live) continue;
+#pragma unroll
+        for (int j = 0; j < NT; j++)
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                const uint32_t n = 8 * j + 2 * (lane % 4) + i;
+                if (n >= args.states) continue;
+                const float h = turn > 0 ? parts[n] + g[0][j][i] : g[0][j][i];
+                if (turn + 1 < args.shares)
+                    parts[n] = h;
+                else
+                    args.state[row * args.states + n] = h * (1.0f / ENDS_SCALE);
+            }
     }
     if (live && share == 0 && lane % 4 == 0) args.delta_sum[row] = sum * (1.0f / ENDS_SCALE);
 }

@@ -100,12 +100,25 @@ uint32_t vx_scan_fit_rates(const vx_scan_shape *shape, const float *a) {
     return 0;
 }
 
+size_t vx_scan_fit_weights(const vx_scan_shape *shape, uint32_t k) {
+    const size_t octets = ((size_t)shape->channels + 7) / 8, tiles = (shape->states + 7) / 8;
+    return octets * tiles * 64 * k;
+}
+
+/* Where the weight of channel d, state n and rate i lies. */
+static size_t place(const vx_scan_shape *shape, uint32_t k, size_t d, size_t n, size_t i) {
+    const size_t halves = (shape->states + 7) / 8 * 4; /* pairs of states */
+    const size_t pair = ((d / 8) * (k / 2) + i / 2) * halves + n / 2;
+    return (pair * 8 + d % 8) * 4 + n % 2 * 2 + i % 2;
+}
+
 void vx_scan_fit_fill(const vx_scan_shape *shape, const float *a, uint32_t k, float *rates,
                       float *weights) {
     gram g;
     double low, high, w[MOST_RATES];
     gram_make(&g, k);
     good_range(&g, &low, &high);
+    memset(weights, 0, vx_scan_fit_weights(shape, k) * sizeof(float));
     for (uint32_t d = 0; d < shape->channels; d++) {
         const float *row = a + (size_t)d * shape->states;
         double least, most;
@@ -117,8 +130,7 @@ void vx_scan_fit_fill(const vx_scan_shape *shape, const float *a, uint32_t k, fl
             const double rate = -(double)row[n] / first;
             solve(&g, rate, w);
             for (uint32_t i = 0; i < k; i++) /* back from unit exponentials */
-                weights[((size_t)d * shape->states + n) * k + i] =
-                    (float)(w[i] * sqrt(node(i) / rate));
+                weights[place(shape, k, d, n, i)] = (float)(w[i] * sqrt(node(i) / rate));
         }
     }
 }

@@ -25,8 +25,13 @@ extern "C" {
  * same K: the largest of theirs. */
 uint32_t vx_scan_fit_rates(const vx_scan_shape *shape, const float *a);
 
-/* Fills rates [D][K] and weights [D][N][K], host memory, for a K of at least
- * vx_scan_fit_rates(shape, a) that this function returned for the same N. */
+/* Floats of the weights for K = k. */
+size_t vx_scan_fit_weights(const vx_scan_shape *shape, uint32_t k);
+
+/* Fills rates [D][K] and the weights, host memory, for a K of at least vx_scan_fit_rates(shape, a)
+ * that this function returned for the same N. The weights lie as the lanes of scan_ends hold them,
+ * [D / 8][K / 2][N / 2][8 channels][2 states][2 rates], D and N rounded up to multiples of 8 with
+ * zeros. */
 void vx_scan_fit_fill(const vx_scan_shape *shape, const float *a, uint32_t k, float *rates,
                       float *weights);
 

@@ -73,7 +73,7 @@ __device__ inline uint32_t fetch(const scan_args &args, const item_args &it,
     T *bc = p.bc_rows + (stage * 2 * P::TILE + token) * P::STATES;
     uint32_t at = 0;
     if (t0 + token < end) {
-        at = voxel_of(it, args.length, t0 + token);
+        at = voxel_of(it.walk, args.length, t0 + token);
         const size_t voxel = at;
         const T *u = (const T *)it.u + voxel * it.u_row + p.channel;
         const T *delta = (const T *)it.delta + voxel * it.delta_row + p.channel;

@@ -10,15 +10,9 @@
 #include "cuda/scan.h"
 #include "cuda/scan_fit.h"
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-#include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+#include "cuda/tests/device_test.h"
 
 #include <algorithm>
-#include <vector>
 
 namespace {
 
@@ -32,103 +26,12 @@ struct test_case {
     double delta_scale; /* of exp(uniform(log 1e-3, log 1e-1)), the usual range of delta */
 };
 
-#define CHECK_CUDA(call)                                                                           \
-    do {                                                                                           \
-        cudaError_t e_ = (call);                                                                   \
-        if (e_ != cudaSuccess) {                                                                   \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, cudaGetErrorString(e_));            \
-            exit(1);                                                                               \
-        }                                                                                          \
-    } while (0)
-
-struct random_state {
-    uint64_t s;
-    double uniform() { /* splitmix64, in [0, 1) */
-        s += 0x9e3779b97f4a7c15ull;
-        uint64_t z = s;
-        z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
-        z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
-        return (double)((z ^ (z >> 31)) >> 11) * 0x1p-53;
-    }
-    double normal() { return sqrt(-2 * log(1 - uniform())) * cos(6.283185307179586 * uniform()); }
-};
-
-size_t size_of(vx_dtype t) { return t == VX_F32 ? 4 : 2; }
-
-/* Rounds to the storage type, so that the reference starts from the same numbers. */
-double store(void *at, vx_dtype t, size_t i, double v) {
-    if (t == VX_F32) return ((float *)at)[i] = (float)v;
-    if (t == VX_F16) return __half2float(((__half *)at)[i] = __float2half_rn((float)v));
-    return __bfloat162float(((__nv_bfloat16 *)at)[i] = __float2bfloat16_rn((float)v));
-}
-double load(const void *at, vx_dtype t, size_t i) {
-    if (t == VX_F32) return ((const float *)at)[i];
-    if (t == VX_F16) return __half2float(((const __half *)at)[i]);
-    return __bfloat162float(((const __nv_bfloat16 *)at)[i]);
-}
-
-constexpr size_t GUARD = 256;                        /* bytes before and after */
-constexpr int GUARD_BYTE = 0xA5, POISON_BYTE = 0xFF; /* 0xFF..: NaN in all three types */
-
-/* Device memory with guards on both sides. */
-struct guarded {
-    char *base = nullptr;
-    size_t bytes = 0;
-    void *make(size_t n) {
-        bytes = n;
-        CHECK_CUDA(cudaMalloc(&base, n + 2 * GUARD));
-        CHECK_CUDA(cudaMemset(base, GUARD_BYTE, n + 2 * GUARD));
-        CHECK_CUDA(cudaMemset(base + GUARD, POISON_BYTE, n));
-        return base + GUARD;
-    }
-    bool intact() const {
-        std::vector<unsigned char> h(GUARD);
-        for (int side = 0; side < 2; side++) {
-            CHECK_CUDA(cudaMemcpy(h.data(), base + (side ? GUARD + bytes : 0), GUARD,
-                                  cudaMemcpyDeviceToHost));
-            for (unsigned char c : h)
-                if (c != GUARD_BYTE) return false;
-        }
-        return true;
-    }
-    ~guarded() { cudaFree(base); }
-    guarded() = default;
-    guarded(const guarded &) = delete;
-};
-
 struct problem { /* one item on the host */
     std::vector<char> u, delta, z, bc;
     std::vector<float> a, skip, bias, rates, weights;
     std::vector<int32_t> table;
     size_t bc_row, b_at, c_at;
 };
-
-vx_scan_walk walk_of(const test_case &c) {
-    vx_scan_walk w = {};
-    uint32_t step[3] = {c.dims[1] * c.dims[2], c.dims[2], 1};
-    for (int k = 0; k < 3; k++) {
-        int axis = c.axis[0] < 0 ? k : c.axis[k];
-        w.dims[k] = c.dims[axis], w.step[k] = step[axis];
-    }
-    w.reverse = c.reverse;
-    return w;
-}
-
-/* The order as a list, written without the kernel's arithmetic. */
-std::vector<uint32_t> visited(const test_case &c, const problem &p) {
-    std::vector<uint32_t> v;
-    if (c.axis[0] < 0) {
-        v.assign(p.table.begin(), p.table.end());
-    } else {
-        uint32_t at[3];
-        for (at[c.axis[0]] = 0; at[c.axis[0]] < c.dims[c.axis[0]]; at[c.axis[0]]++)
-            for (at[c.axis[1]] = 0; at[c.axis[1]] < c.dims[c.axis[1]]; at[c.axis[1]]++)
-                for (at[c.axis[2]] = 0; at[c.axis[2]] < c.dims[c.axis[2]]; at[c.axis[2]]++)
-                    v.push_back((at[0] * c.dims[1] + at[1]) * c.dims[2] + at[2]);
-    }
-    if (c.reverse) v = std::vector<uint32_t>(v.rbegin(), v.rend());
-    return v;
-}
 
 void fill(const test_case &c, vx_dtype t, random_state &r, problem *p) {
     size_t length = (size_t)c.dims[0] * c.dims[1] * c.dims[2], es = size_of(t);
@@ -150,16 +53,12 @@ void fill(const test_case &c, vx_dtype t, random_state &r, problem *p) {
         for (uint32_t n = 0; n < c.n; n++) /* near, but not at, the usual -(n + 1) */
             p->a.push_back((float)(-(n + 1.0) * exp(0.3 * r.normal())));
     }
-    if (c.axis[0] < 0) {
-        for (size_t i = 0; i < length; i++) p->table.push_back((int32_t)i);
-        for (size_t i = length; i > 1; i--)
-            std::swap(p->table[i - 1], p->table[(size_t)(r.uniform() * (double)i)]);
-    }
+    if (c.axis[0] < 0) p->table = random_table(length, r);
 }
 
 /* y[voxel][d] in float64. */
 std::vector<double> reference(const test_case &c, vx_dtype t, const problem &p) {
-    std::vector<uint32_t> order = visited(c, p);
+    std::vector<uint32_t> order = visited(c, p.table);
     std::vector<double> y(order.size() * c.d), h((size_t)c.d * c.n, 0.0);
     for (uint32_t voxel : order)
         for (uint32_t d = 0; d < c.d; d++) {
@@ -180,13 +79,6 @@ std::vector<double> reference(const test_case &c, vx_dtype t, const problem &p) 
             }
         }
     return y;
-}
-
-template <typename V> void *upload(guarded &g, const V &v) {
-    size_t n = v.size() * sizeof(v[0]);
-    void *at = g.make(n);
-    CHECK_CUDA(cudaMemcpy(at, v.data(), n, cudaMemcpyHostToDevice));
-    return at;
 }
 
 /* Largest relative L2 error over the items, or a negative number for another failure. */
@@ -222,7 +114,7 @@ double run_case(const test_case &c, vx_dtype t, bool fitted, uint64_t seed) {
         for (int k = 0; k < c.items; k++) {
             problem &p = problems[k];
             p.rates.resize((size_t)c.d * shape.rates);
-            p.weights.resize((size_t)c.d * c.n * shape.rates);
+            p.weights.resize(vx_scan_fit_weights(&shape, shape.rates));
             vx_scan_fit_fill(&shape, p.a.data(), shape.rates, p.rates.data(), p.weights.data());
             items[k].rates = (float *)upload(memory[k * 11 + 9], p.rates);
             items[k].weights = (float *)upload(memory[k * 11 + 10], p.weights);

@@ -1,0 +1,40 @@
+/* What the launchers share, on the host. */
+#ifndef VX_CUDA_LAUNCH_CUH
+#define VX_CUDA_LAUNCH_CUH
+
+#include <cuda_runtime_api.h>
+#include <stddef.h>
+#include <stdint.h>
+
+namespace vx_cuda {
+
+inline uint32_t ceil_div(uint32_t a, uint32_t b) { return a / b + (a % b != 0); }
+
+/* The widest copy (16, 8 or 4 bytes) that fits both a row's start and its length, or 0. */
+inline uint32_t widest(uint32_t bytes, const void *pointer, size_t row, size_t count, size_t size) {
+    while (bytes >= 4 && ((uintptr_t)pointer % bytes || row * size % bytes || count * size % bytes))
+        bytes /= 2;
+    return bytes >= 4 ? bytes : 0;
+}
+
+/* Whether the current device has the matrix units that device.cuh uses. */
+inline bool has_matrix_units() {
+    int device = 0, major = 0;
+    return cudaGetDevice(&device) == cudaSuccess &&
+           cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) ==
+               cudaSuccess &&
+           major >= 8;
+}
+
+/* Allows a kernel more than 48 KB of shared memory, as much of it as the multiprocessor has. */
+template <typename F> cudaError_t allow_shared(F *kernel, size_t bytes) {
+    cudaError_t e = cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                                         cudaSharedmemCarveoutMaxShared);
+    if (e == cudaSuccess && bytes > 48 * 1024)
+        e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
+    return e;
+}
+
+} // namespace vx_cuda
+
+#endif

@@ -1,0 +1,131 @@
+/* What the device tests share: storage types on the host, random numbers, guarded device memory,
+ * scan orders. For one translation unit. */
+#ifndef VX_CUDA_TESTS_DEVICE_TEST_H
+#define VX_CUDA_TESTS_DEVICE_TEST_H
+
+#include "cuda/scan.h"
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <utility>
+#include <vector>
+
+namespace {
+
+#define CHECK_CUDA(call)                                                                           \
+    do {                                                                                           \
+        cudaError_t e_ = (call);                                                                   \
+        if (e_ != cudaSuccess) {                                                                   \
+            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, cudaGetErrorString(e_));            \
+            exit(1);                                                                               \
+        }                                                                                          \
+    } while (0)
+
+struct random_state {
+    uint64_t s;
+    double uniform() { /* splitmix64, in [0, 1) */
+        s += 0x9e3779b97f4a7c15ull;
+        uint64_t z = s;
+        z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
+        z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
+        return (double)((z ^ (z >> 31)) >> 11) * 0x1p-53;
+    }
+    double normal() { return sqrt(-2 * log(1 - uniform())) * cos(6.283185307179586 * uniform()); }
+};
+
+inline size_t size_of(vx_dtype t) { return t == VX_F32 ? 4 : 2; }
+
+/* Rounds to the storage type, so that the reference starts from the same numbers. */
+inline double store(void *at, vx_dtype t, size_t i, double v) {
+    if (t == VX_F32) return ((float *)at)[i] = (float)v;
+    if (t == VX_F16) return __half2float(((__half *)at)[i] = __float2half_rn((float)v));
+    return __bfloat162float(((__nv_bfloat16 *)at)[i] = __float2bfloat16_rn((float)v));
+}
+inline double load(const void *at, vx_dtype t, size_t i) {
+    if (t == VX_F32) return ((const float *)at)[i];
+    if (t == VX_F16) return __half2float(((const __half *)at)[i]);
+    return __bfloat162float(((const __nv_bfloat16 *)at)[i]);
+}
+
+constexpr size_t GUARD = 256;                        /* bytes before and after */
+constexpr int GUARD_BYTE = 0xA5, POISON_BYTE = 0xFF; /* 0xFF..: NaN in all three types */
+
+/* Device memory with guards on both sides. */
+struct guarded {
+    char *base = nullptr;
+    size_t bytes = 0;
+    void *make(size_t n) {
+        bytes = n;
+        CHECK_CUDA(cudaMalloc(&base, n + 2 * GUARD));
+        CHECK_CUDA(cudaMemset(base, GUARD_BYTE, n + 2 * GUARD));
+        CHECK_CUDA(cudaMemset(base + GUARD, POISON_BYTE, n));
+        return base + GUARD;
+    }
+    bool intact() const {
+        std::vector<unsigned char> h(GUARD);
+        for (int side = 0; side < 2; side++) {
+            CHECK_CUDA(cudaMemcpy(h.data(), base + (side ? GUARD + bytes : 0), GUARD,
+                                  cudaMemcpyDeviceToHost));
+            for (unsigned char c : h)
+                if (c != GUARD_BYTE) return false;
+        }
+        return true;
+    }
+    ~guarded() { cudaFree(base); }
+    guarded() = default;
+    guarded(const guarded &) = delete;
+};
+
+template <typename V> void *upload(guarded &g, const V &v) {
+    size_t n = v.size() * sizeof(v[0]);
+    void *at = g.make(n);
+    CHECK_CUDA(cudaMemcpy(at, v.data(), n, cudaMemcpyHostToDevice));
+    return at;
+}
+
+/* A random permutation of 0 .. n - 1. */
+inline std::vector<int32_t> random_table(size_t n, random_state &r) {
+    std::vector<int32_t> table;
+    for (size_t i = 0; i < n; i++) table.push_back((int32_t)i);
+    for (size_t i = n; i > 1; i--)
+        std::swap(table[i - 1], table[(size_t)(r.uniform() * (double)i)]);
+    return table;
+}
+
+/* The walk of a case with dims[3], axis[3] (axis[0] slowest; axis[0] < 0: by a table) and reverse;
+ * the caller sets the table. */
+template <typename C> vx_scan_walk walk_of(const C &c) {
+    vx_scan_walk w = {};
+    uint32_t step[3] = {c.dims[1] * c.dims[2], c.dims[2], 1};
+    for (int k = 0; k < 3; k++) {
+        int axis = c.axis[0] < 0 ? k : c.axis[k];
+        w.dims[k] = c.dims[axis], w.step[k] = step[axis];
+    }
+    w.reverse = c.reverse;
+    return w;
+}
+
+/* The order as a list, written without the kernel's arithmetic. */
+template <typename C> std::vector<uint32_t> visited(const C &c, const std::vector<int32_t> &table) {
+    std::vector<uint32_t> v;
+    if (c.axis[0] < 0) {
+        v.assign(table.begin(), table.end());
+    } else {
+        uint32_t at[3];
+        for (at[c.axis[0]] = 0; at[c.axis[0]] < c.dims[c.axis[0]]; at[c.axis[0]]++)
+            for (at[c.axis[1]] = 0; at[c.axis[1]] < c.dims[c.axis[1]]; at[c.axis[1]]++)
+                for (at[c.axis[2]] = 0; at[c.axis[2]] < c.dims[c.axis[2]]; at[c.axis[2]]++)
+                    v.push_back((at[0] * c.dims[1] + at[1]) * c.dims[2] + at[2]);
+    }
+    if (c.reverse) v = std::vector<uint32_t>(v.rbegin(), v.rend());
+    return v;
+}
+
+} // namespace
+
+#endif
