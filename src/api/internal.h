@@ -23,6 +23,7 @@ struct vxm_session {
     vx_pool *pool;
     vx_session *session;
     const vx_backend *backend;
+    int ordinal; /* which of the backend's devices */
     vx_precision precision;
     unsigned threads;
     bool tta;

@@ -1,4 +1,5 @@
 /* A session: a model on a device with its own threads. */
+#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,16 +9,21 @@
 #include "base/memory.h"
 #include "base/threads.h"
 
-static vxm_status choose_backend(const char *device, const vx_backend **out, vxm_error *error) {
-    if (!device || strcmp(device, "auto") == 0 || strcmp(device, "cpu") == 0) {
-        *out = &vx_backend_cpu;
-        return VXM_OK;
-    }
-    if (strncmp(device, "cuda", 4) == 0 && (device[4] == '\0' || device[4] == ':'))
+/* auto is the CPU: the CUDA backend has not been verified on a device yet. */
+static vxm_status choose_backend(const char *device, vxm_session *made, vxm_error *error) {
+    made->backend = &vx_backend_cpu;
+    if (!device || strcmp(device, "auto") == 0 || strcmp(device, "cpu") == 0) return VXM_OK;
+    made->backend = &vx_backend_cuda;
+    if (strcmp(device, "cuda") == 0) return VXM_OK;
+    if (strcmp(device, "cuda:all") == 0)
         return vx_api_fail(error, NULL, VXM_ERR_RESOURCE,
-                           "device %s is not available: CUDA is not in this build (use --device "
-                           "cpu)",
-                           device);
+                           "device cuda:all is not available yet (use cuda:0)");
+    if (strncmp(device, "cuda:", 5) == 0 && device[5] >= '0' && device[5] <= '9') {
+        char *end;
+        const long ordinal = strtol(device + 5, &end, 10);
+        made->ordinal = ordinal > INT_MAX ? INT_MAX : (int)ordinal;
+        if (*end == '\0') return VXM_OK;
+    }
     return vx_api_fail(error, NULL, VXM_ERR_USAGE,
                        "unknown device '%s' (auto, cpu, cuda, cuda:N, cuda:all)", device);
 }
@@ -56,6 +62,7 @@ static vxm_status open_session(vxm_session *session, vxm_error *error) {
     uint64_t budget = session->memory_limit ? session->memory_limit : vx_available_memory();
     vx_session_options internal = {
         .backend = session->backend,
+        .ordinal = session->ordinal,
         .pool = session->pool,
         .precision = session->precision,
         .tta = session->tta,
@@ -76,7 +83,7 @@ vxm_status vxm_session_create(const vxm_model *model, const vxm_session_options 
     vxm_session made = {.model = model};
     vxm_status s = vx_api_options(&known, sizeof known, options, error);
     if (s == VXM_OK) s = check_options(&known, error);
-    if (s == VXM_OK) s = choose_backend(known.device, &made.backend, error);
+    if (s == VXM_OK) s = choose_backend(known.device, &made, error);
     if (s == VXM_OK) s = choose_precision(known.precision, &made.precision, error);
     if (s != VXM_OK) return s;
     vxm_session *session = vx_alloc(sizeof *session);

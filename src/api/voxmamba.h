@@ -137,7 +137,7 @@ typedef enum vxm_precision {
 
 typedef struct vxm_session_options {
     size_t struct_size;
-    const char *device; /* "auto" (default), "cpu", "cuda", "cuda:N" */
+    const char *device; /* "auto" (default; the CPU), "cpu", "cuda" (= "cuda:0"), "cuda:N" */
     vxm_precision precision;
     unsigned threads;      /* 0 (default): what affinity and cgroup allow. Never changes a mask. */
     int tta;               /* 1: average over mirrored tiles (the recipe's axes); default 0 */

@@ -19,8 +19,9 @@ typedef struct vx_plan vx_plan;
 
 typedef struct vx_compile_options {
     vx_precision precision;
-    size_t memory_budget; /* bytes for arena + weights; 0: no limit */
+    size_t memory_budget; /* bytes of the host's memory for arena + weights; 0: no limit */
     bool reference;       /* CPU: the scalar reference instead of the fast ops (tests) */
+    bool eager;           /* CUDA: launch step by step, not a captured graph (tests, profiles) */
     bool output_in_arena; /* place the graph's only output in the arena too, among buffers that are
                              free by then, where the backend can: see vx_plan_info */
 } vx_compile_options;
@@ -28,6 +29,8 @@ typedef struct vx_compile_options {
 typedef struct vx_plan_info {
     size_t arena_bytes;  /* activations and scratch: what run needs */
     size_t weight_bytes; /* packed weights held by the plan */
+    size_t device_bytes; /* held on a device with memory of its own: weights, activations, scratch
+                          */
     double flops;        /* of one run */
     size_t steps;
     bool output_in_arena; /* run writes the output at output_offset of the arena; its out is not
@@ -54,5 +57,7 @@ typedef struct vx_backend {
 } vx_backend;
 
 extern const vx_backend vx_backend_cpu;
+/* Loads the CUDA module when a device is opened; see cuda_loader.c. */
+extern const vx_backend vx_backend_cuda;
 
 #endif

@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "backend/cpu/layout.h"
+#include "backend/placement.h"
 #include "base/memory.h"
 
 #ifdef VX_HAVE_ONEDNN

@@ -186,11 +186,11 @@ static void stored_types(void **state) {
                                          0x00, 0x7c, 0x00, 0x80, 0x55, 0x35, 0xff, 0x83};
     const double halves[] = {1, -2, 0x1p-24, 65504, INFINITY, -0.0, 0.333251953125, -0x1.ff8p-15};
     float out[8];
-    vx_cpu_read_weight(&(vx_weight){half + 1, VX_F16, 8}, out);
+    vx_read_weight(&(vx_weight){half + 1, VX_F16, 8}, out);
     for (int i = 0; i < 8; i++) assert_true((double)out[i] == halves[i]);
     assert_true(signbit(out[5]));
     static const unsigned char brain[] = {0xee, 0x80, 0x3f, 0x49, 0xc0};
-    vx_cpu_read_weight(&(vx_weight){brain + 1, VX_BF16, 2}, out);
+    vx_read_weight(&(vx_weight){brain + 1, VX_BF16, 2}, out);
     assert_true(out[0] == 1.0f && out[1] == -3.140625f);
 }
 

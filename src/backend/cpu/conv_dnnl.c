@@ -277,9 +277,9 @@ static vx_status pack(vx_conv *conv, const vx_cpu_step *step, void *weights, vx_
     dnnl_state *state = conv->state;
     float *plain = vx_alloc(step->op->weight.elements * sizeof *plain);
     if (!plain) return vx_fail(err, VX_ERR_RESOURCE, "out of memory");
-    vx_cpu_read_weight(&step->op->weight, plain);
+    vx_read_weight(&step->op->weight, plain);
     float *bias = (float *)(void *)((unsigned char *)weights + state->bias_offset);
-    if (state->with_bias) vx_cpu_read_weight(&step->op->bias, bias);
+    if (state->with_bias) vx_read_weight(&step->op->bias, bias);
     const int threads = omp_get_max_threads();
     omp_set_num_threads(1);
     dnnl_status_t status = reorder_weights(step, state, plain, weights);

@@ -102,10 +102,10 @@ static vx_status pack(vx_conv *conv, const vx_cpu_step *step, void *weights, vx_
     float *packed = weights, *bias = packed + floats, *zeros = bias + c_out;
     float *plain = vx_alloc(op->weight.elements * sizeof *plain);
     if (!plain) return vx_fail(err, VX_ERR_RESOURCE, "out of memory");
-    vx_cpu_read_weight(&op->weight, plain);
+    vx_read_weight(&op->weight, plain);
     vx_pack_gemm(step->kernels, plain, c_out, c_in, taps, c_in * taps, taps, 1, packed);
     vx_free(plain);
-    if (own->with_bias) vx_cpu_read_weight(&op->bias, bias);
+    if (own->with_bias) vx_read_weight(&op->bias, bias);
     memset(zeros, 0, c_in * sizeof *zeros);
     own->packed = packed;
     own->bias = own->with_bias ? bias : NULL;

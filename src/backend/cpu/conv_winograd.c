@@ -194,7 +194,7 @@ static vx_status pack(vx_conv *conv, const vx_cpu_step *step, void *weights, vx_
         vx_free(point);
         return vx_fail(err, VX_ERR_RESOURCE, "out of memory");
     }
-    vx_cpu_read_weight(&op->weight, plain);
+    vx_read_weight(&op->weight, plain);
     filter_matrix(g);
     for (size_t i = 0; i < POINTS; i++) {
         transform_filters(plain, filters, g[i / IN], g[i % IN], point);
@@ -203,7 +203,7 @@ static vx_status pack(vx_conv *conv, const vx_cpu_step *step, void *weights, vx_
     }
     vx_free(plain);
     vx_free(point);
-    if (s->with_bias) vx_cpu_read_weight(&op->bias, bias);
+    if (s->with_bias) vx_read_weight(&op->bias, bias);
     memset(zeros, 0, c_in * sizeof *zeros);
     s->packed = packed;
     s->bias = s->with_bias ? bias : NULL;

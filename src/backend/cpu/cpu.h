@@ -12,6 +12,7 @@
 
 #include "backend/backend.h"
 #include "backend/cpu/kernels.h"
+#include "backend/weights.h"
 
 struct vx_device {
     vx_pool *pool;
@@ -75,9 +76,6 @@ void vx_cpu_narrow(vx_pool *pool, const vx_kernels *kernels, const float *x, siz
                    void *y);
 void vx_cpu_widen(vx_pool *pool, const vx_kernels *kernels, const void *x, size_t elements,
                   float *y);
-
-/* Weights as float32, whatever they are stored as; out holds w->elements. */
-void vx_cpu_read_weight(const vx_weight *w, float *out);
 
 static inline vx_status vx_cpu_overflow(vx_error *err) {
     return vx_fail(err, VX_ERR_RESOURCE, "the network is too large for this machine's addresses");

@@ -179,23 +179,23 @@ vx_status vx_mamba_pack(vx_cpu_step *step, vx_error *err) {
         return vx_fail(err, VX_ERR_RESOURCE, "out of memory");
     }
     memset(w, 0, s->at.floats * sizeof *w); /* padding channels do nothing */
-    vx_cpu_read_weight(&m->in_proj, plain);
+    vx_read_weight(&m->in_proj, plain);
     pack_matrix(step, plain, D, c, s->padded, zeroed, w + s->at.in_u);
     pack_matrix(step, plain + D * c, D, c, s->padded, zeroed, w + s->at.in_z);
-    vx_cpu_read_weight(&m->conv_w, plain);
+    vx_read_weight(&m->conv_w, plain);
     for (size_t i = 0; i < D; i++)
         for (size_t k = 0; k < m->d_conv; k++)
             w[s->at.conv + k * s->padded + i] = plain[i * m->d_conv + k];
-    vx_cpu_read_weight(&m->conv_b, w + s->at.conv_b);
-    vx_cpu_read_weight(&m->x_proj, plain);
+    vx_read_weight(&m->conv_b, w + s->at.conv_b);
+    vx_read_weight(&m->x_proj, plain);
     vx_pack_gemm(step->kernels, plain, s->row, D, 1, D, 1, 0, w + s->at.x_proj);
-    vx_cpu_read_weight(&m->dt_w, plain);
+    vx_read_weight(&m->dt_w, plain);
     pack_matrix(step, plain, D, R, s->padded, zeroed, w + s->at.dt);
-    vx_cpu_read_weight(&m->dt_b, w + s->at.dt_b);
-    vx_cpu_read_weight(&m->a_log, plain);
+    vx_read_weight(&m->dt_b, w + s->at.dt_b);
+    vx_read_weight(&m->a_log, plain);
     pack_decay(m, plain, w + s->at.a);
-    vx_cpu_read_weight(&m->d, w + s->at.skip);
-    vx_cpu_read_weight(&m->out_proj, plain);
+    vx_read_weight(&m->d, w + s->at.skip);
+    vx_read_weight(&m->out_proj, plain);
     vx_pack_gemm(step->kernels, plain, c, D, 1, D, 1, 0, w + s->at.out);
     vx_free(plain);
     vx_free(zeroed);

@@ -5,7 +5,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#include "backend/cpu/layout.h"
+#include "backend/placement.h"
 #include "base/size.h"
 
 /* With AddressSanitizer only the buffers that are alive may be touched, and each has a redzone. */
@@ -77,14 +77,13 @@ static vx_status prepare_steps(vx_plan *plan, bool reference, vx_error *err) {
     return VX_OK;
 }
 
-/* Lifetimes: a value lives from the step that writes it to the last one that reads it, an output in
- * the arena to the end. What the caller's memory holds has no buffer. */
+/* An output in the arena lives to the end. What the caller's memory holds has no buffer. */
 static vx_status place_values(vx_plan *plan, vx_error *err) {
     const vx_graph *g = plan->graph;
+    vx_lifetimes(g, plan->buffers);
     for (size_t i = 0; i < g->op_count; i++) {
         vx_buffer *b = &plan->buffers[i];
-        b->first = b->last = i;
-        plan->home[i] = i;
+        b->in_place = plan->steps[i].in_place;
         if (g->ops[i].kind == VX_OP_INPUT && is_float_plan(plan)) continue;
         const bool direct = writes_output(plan, i);
         if (direct && !plan->output_in_arena) continue;
@@ -92,28 +91,8 @@ static vx_status place_values(vx_plan *plan, vx_error *err) {
                          vx_dtype_size(direct ? VX_F32 : plan->kernels->stored), &b->bytes))
             return vx_cpu_overflow(err);
     }
-    for (size_t i = 0; i < g->op_count; i++)
-        for (int k = 0; k < 2; k++)
-            if (g->ops[i].in[k] >= 0) plan->buffers[g->ops[i].in[k]].last = i;
     if (plan->output_in_arena) plan->buffers[plan->output].last = g->op_count - 1;
     return VX_OK;
-}
-
-/* A step that may work in place takes over its input's buffer if it is the last reader. */
-static void share_buffers(vx_plan *plan) {
-    const vx_graph *g = plan->graph;
-    for (size_t i = 0; i < g->op_count; i++) {
-        const vx_op *op = &g->ops[i];
-        if (!plan->steps[i].in_place || op->in[0] == op->in[1]) continue;
-        const size_t root = plan->home[op->in[0]];
-        vx_buffer *from = &plan->buffers[root], *to = &plan->buffers[i];
-        if (!from->bytes || from->bytes != to->bytes || from->last != i) continue;
-        plan->home[i] = root;
-        from->last = to->last;
-        to->bytes = 0;
-    }
-    /* Later sharers prolong a root: its last use is known only now, which is fine, because a value
-     * is shared at its own last use only. */
 }
 
 /* Whether the graph has one output, and that written by a step. */
@@ -132,7 +111,7 @@ static vx_status lay_out(vx_plan *plan, vx_error *err) {
     size_t worker_max = 0;
     vx_status status = place_values(plan, err);
     if (status != VX_OK) return status;
-    share_buffers(plan);
+    vx_share_buffers(plan->graph, plan->buffers, plan->home);
     for (size_t i = 0; i < ops; i++) {
         plan->buffers[ops + i] =
             (vx_buffer){.bytes = plan->steps[i].scratch_bytes, .first = i, .last = i};

@@ -62,8 +62,8 @@ static vx_status pack(vx_cpu_step *step, vx_error *err) {
     }
     if (state->normed) {
         float *gamma = (float *)(void *)((unsigned char *)step->weights + state->conv_bytes);
-        vx_cpu_read_weight(&step->op->gamma, gamma);
-        vx_cpu_read_weight(&step->op->beta, gamma + step->out.c);
+        vx_read_weight(&step->op->gamma, gamma);
+        vx_read_weight(&step->op->beta, gamma + step->out.c);
     }
     return VX_OK;
 }

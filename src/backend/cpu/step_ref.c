@@ -39,7 +39,7 @@ static vx_status pack(vx_cpu_step *step, vx_error *err) {
     (void)err;
     find_weights(step, at);
     for (size_t i = 0; i < count; i++)
-        if (at[i]) vx_cpu_read_weight(list[i], at[i]);
+        if (at[i]) vx_read_weight(list[i], at[i]);
     return VX_OK;
 }
 

@@ -135,8 +135,8 @@ static vx_status run_simple(const vx_cpu_step *step, const vx_cpu_run *run, vx_e
 static vx_status pack_layer_norm(vx_cpu_step *step, vx_error *err) {
     float *gamma = step->weights;
     (void)err;
-    vx_cpu_read_weight(&step->op->gamma, gamma);
-    vx_cpu_read_weight(&step->op->beta, gamma + step->out.c);
+    vx_read_weight(&step->op->gamma, gamma);
+    vx_read_weight(&step->op->beta, gamma + step->out.c);
     return VX_OK;
 }
 

@@ -88,12 +88,12 @@ static vx_status pack(vx_cpu_step *step, vx_error *err) {
     const size_t c_out = state->c_out, taps = state->taps;
     float *packed = step->weights, *plain = vx_alloc(op->weight.elements * sizeof *plain);
     if (!plain) return vx_fail(err, VX_ERR_RESOURCE, "out of memory");
-    vx_cpu_read_weight(&op->weight, plain);
+    vx_read_weight(&op->weight, plain);
     for (size_t tap = 0; tap < taps; tap++)
         vx_pack_gemm(step->kernels, plain + tap, c_out, step->in.c, 1, taps, c_out * taps, 0,
                      packed + tap * state->tap_floats);
     vx_free(plain);
-    if (op->bias.data) vx_cpu_read_weight(&op->bias, packed + taps * state->tap_floats);
+    if (op->bias.data) vx_read_weight(&op->bias, packed + taps * state->tap_floats);
     return VX_OK;
 }
 

@@ -1,8 +1,8 @@
 /* Weights as stored (float32, IEEE half, bfloat16; any byte alignment) to float32. */
+#include "backend/weights.h"
+
 #include <stdint.h>
 #include <string.h>
-
-#include "backend/cpu/cpu.h"
 
 static float from_bits(uint32_t bits) {
     float f;
@@ -20,7 +20,7 @@ static float from_half(uint16_t h) {
     return sign ? -tiny : tiny;
 }
 
-void vx_cpu_read_weight(const vx_weight *w, float *out) {
+void vx_read_weight(const vx_weight *w, float *out) {
     const unsigned char *p = w->data;
     if (w->dtype == VX_F32) {
         memcpy(out, p, w->elements * sizeof *out);

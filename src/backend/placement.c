@@ -1,9 +1,34 @@
-#include "backend/cpu/layout.h"
+#include "backend/placement.h"
 
 #include <stdlib.h>
 
 #include "base/memory.h"
 #include "base/size.h"
+
+void vx_lifetimes(const vx_graph *g, vx_buffer *buffers) {
+    for (size_t i = 0; i < g->op_count; i++) {
+        buffers[i].first = buffers[i].last = i;
+        for (int k = 0; k < 2; k++)
+            if (g->ops[i].in[k] >= 0) buffers[g->ops[i].in[k]].last = i;
+    }
+}
+
+void vx_share_buffers(const vx_graph *g, vx_buffer *buffers, size_t *home) {
+    for (size_t i = 0; i < g->op_count; i++) {
+        const vx_op *op = &g->ops[i];
+        vx_buffer *to = &buffers[i];
+        home[i] = i;
+        if (!to->in_place || op->in[0] < 0 || op->in[0] == op->in[1]) continue;
+        const size_t root = home[op->in[0]];
+        vx_buffer *from = &buffers[root];
+        if (!from->bytes || from->bytes != to->bytes || from->last != i) continue;
+        home[i] = root;
+        from->last = to->last;
+        to->bytes = 0;
+    }
+    /* Later sharers prolong a root: its last use is known only now, which is fine, because a value
+     * is shared at its own last use only. */
+}
 
 /* Larger first; equal sizes in the order of their first use, so that the result is unique. */
 static int by_size(const void *a, const void *b) {

@@ -1,0 +1,88 @@
+/* A CUDA device: its stream and the libraries' handles. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/memory.h"
+#include "cuda/check_libraries.h"
+#include "cuda/plan.h"
+
+static void close_device(vx_device *device) {
+    if (!device) return;
+    (void)cudaSetDevice(device->ordinal);
+    if (device->blas) cublasLtDestroy(device->blas);
+    if (device->cudnn) cudnnDestroy(device->cudnn);
+    if (device->stream) cudaStreamDestroy(device->stream);
+    vx_free(device);
+}
+
+/* Which device it is, or why there is none. */
+static vx_status find_device(int ordinal, vx_device *device, vx_error *err) {
+    struct cudaDeviceProp properties;
+    int count = 0;
+    const cudaError_t code = cudaGetDeviceCount(&count);
+    if (code == cudaErrorInsufficientDriver) /* also without any */
+        return vx_fail(err, VX_ERR_RESOURCE,
+                       "no NVIDIA driver, or one that is too old (use --device cpu)");
+    if (code == cudaErrorNoDevice)
+        return vx_fail(err, VX_ERR_RESOURCE, "no NVIDIA device (use --device cpu)");
+    vx_status status = vx_cuda_check(code, "looking for devices", err);
+    if (status != VX_OK) return status;
+    if (ordinal < 0 || ordinal >= count)
+        return vx_fail(err, VX_ERR_RESOURCE, "there is no cuda:%d (%d device%s)", ordinal, count,
+                       count == 1 ? "" : "s");
+    device->ordinal = ordinal;
+    status = vx_cuda_check(cudaSetDevice(ordinal), "choosing the device", err);
+    if (status == VX_OK)
+        status = vx_cuda_check(cudaGetDeviceProperties(&properties, ordinal),
+                               "asking for the device's properties", err);
+    if (status != VX_OK) return status;
+    device->major = properties.major;
+    device->minor = properties.minor;
+    device->multiprocessors = properties.multiProcessorCount;
+    snprintf(device->name, sizeof device->name, "%.*s", (int)sizeof device->name - 1,
+             properties.name);
+    if (properties.major * 10 + properties.minor < 75)
+        return vx_fail(err, VX_ERR_RESOURCE,
+                       "%s has compute capability %d.%d (7.5 is needed; use --device cpu)",
+                       device->name, properties.major, properties.minor);
+    return VX_OK;
+}
+
+static vx_status open_handles(vx_device *device, vx_error *err) {
+    vx_status status = vx_cuda_check(
+        cudaStreamCreateWithFlags(&device->stream, cudaStreamNonBlocking), "making a stream", err);
+    if (status == VX_OK) status = vx_cudnn_check(cudnnCreate(&device->cudnn), "starting", err);
+    if (status == VX_OK)
+        status = vx_cudnn_check(cudnnSetStream(device->cudnn, device->stream), "starting", err);
+    if (status == VX_OK) status = vx_cublas_check(cublasLtCreate(&device->blas), "starting", err);
+    return status;
+}
+
+static vx_status open_device(int ordinal, vx_pool *pool, vx_device **out, vx_error *err) {
+    *out = NULL;
+    (void)pool; /* nothing of a plan runs on the host */
+    vx_device *device = vx_alloc_zero(1, sizeof *device);
+    if (!device) return vx_cuda_no_memory(err);
+    vx_status status = find_device(ordinal, device, err);
+    if (status == VX_OK) status = open_handles(device, err);
+    if (status == VX_OK)
+        *out = device;
+    else
+        close_device(device);
+    return status;
+}
+
+static void describe(const vx_device *device, char *text, size_t bytes) {
+    const size_t version = cudnnGetVersion(); /* 10000 major + 100 minor + patch */
+    snprintf(text, bytes, "%s, compute capability %d.%d, cuDNN %zu.%zu.%zu", device->name,
+             device->major, device->minor, version / 10000, version / 100 % 100, version % 100);
+}
+
+const vx_backend vx_cuda_backend = {.name = "cuda",
+                                    .open = open_device,
+                                    .close = close_device,
+                                    .describe = describe,
+                                    .compile = vx_cuda_compile,
+                                    .plan_free = vx_cuda_plan_free,
+                                    .plan_info = vx_cuda_plan_info,
+                                    .run = vx_cuda_run_plan};

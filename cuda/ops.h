@@ -1,0 +1,98 @@
+/* Launchers of our own kernels: one op a .cu file. Each queues its kernels on the stream: no
+ * allocation, no synchronisation, capturable in a CUDA graph. VX_ERR_RESOURCE when a launch fails.
+ *
+ * All pointers are device memory. x, y: values, channels last [n][d][h][w][c], of the type `dtype`,
+ * VX_CUDA_ALIGN aligned unless a row step says otherwise. y never overlaps an input unless a
+ * comment says so. Parameters (gamma, beta, convolution taps) are float.
+ */
+#ifndef VX_CUDA_OPS_H
+#define VX_CUDA_OPS_H
+
+#include <cuda_runtime_api.h>
+#include <stddef.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#include "cuda/scan.h"
+#include "graph/graph.h"
+
+/* cast.cu: n numbers from one type to another, rounded to the nearest, ties to even. */
+vx_status vx_cuda_cast(const void *x, vx_dtype from, void *y, vx_dtype to, size_t n,
+                       cudaStream_t stream, vx_error *err);
+
+/* activation.cu: y may be x. */
+vx_status vx_cuda_activation(const void *x, void *y, size_t n, vx_dtype dtype, vx_activation act,
+                             float slope, cudaStream_t stream, vx_error *err);
+
+/* add.cu: y = scale * (a + b). y may be a or b. */
+vx_status vx_cuda_add(const void *a, const void *b, void *y, size_t n, vx_dtype dtype, float scale,
+                      cudaStream_t stream, vx_error *err);
+
+/* avg_pool.cu: torch.nn.AvgPool3d(stride, stride). */
+vx_status vx_cuda_avg_pool(const void *x, vx_shape in, const size_t stride[3], void *y,
+                           vx_shape out, vx_dtype dtype, cudaStream_t stream, vx_error *err);
+
+/* upsample.cu: torch.nn.Upsample(mode="nearest") by whole factors. */
+vx_status vx_cuda_upsample_nearest(const void *x, const size_t factor[3], void *y, vx_shape out,
+                                   vx_dtype dtype, cudaStream_t stream, vx_error *err);
+
+/* concat.cu: y[t] = a[t] followed by b[t]. */
+vx_status vx_cuda_concat(const void *a, size_t c_a, const void *b, size_t c_b, void *y,
+                         size_t tokens, vx_dtype dtype, cudaStream_t stream, vx_error *err);
+
+/* scatter.cu: the second half of a transposed convolution with kernel = stride.
+ * x [n][d][h][w] of the input's grid, each voxel [sd][sh][sw][c]; y [n][d*sd][h*sh][w*sw][c] =
+ * out. With out.c > c, y's other channels are skip [n][d*sd][h*sh][w*sw][out.c - c]; else skip is
+ * not read. */
+vx_status vx_cuda_scatter(const void *x, const size_t stride[3], size_t c, const void *skip,
+                          void *y, vx_shape out, vx_dtype dtype, cudaStream_t stream,
+                          vx_error *err);
+
+/* layer_norm.cu: torch.nn.LayerNorm over the c channels of each token. y may be x. */
+vx_status vx_cuda_layer_norm(const void *x, void *y, size_t tokens, size_t c, const float *gamma,
+                             const float *beta, float eps, vx_dtype dtype, cudaStream_t stream,
+                             vx_error *err);
+
+/* instance_norm.cu: y = act((x - mean) / sqrt(variance + eps) * gamma + beta + residual), mean and
+ * biased variance over the voxels of one n and channel (Ulyanov et al. 2016, arXiv:1607.08022).
+ * residual: as y, or NULL. y may be x or residual. scratch: vx_cuda_instance_norm_scratch bytes,
+ * VX_CUDA_ALIGN aligned. How voxels are cut into parts depends on the shape alone, and the parts
+ * are joined in a fixed order: runs repeat to the bit. */
+typedef struct vx_cuda_norm {
+    vx_shape shape;
+    vx_dtype dtype;
+    const float *gamma, *beta; /* [c] */
+    float eps;
+    vx_activation act;
+    float slope;
+} vx_cuda_norm;
+/* False on overflow. */
+bool vx_cuda_instance_norm_scratch(vx_shape shape, size_t *bytes);
+vx_status vx_cuda_instance_norm(const vx_cuda_norm *norm, const void *x, const void *residual,
+                                void *y, void *scratch, cudaStream_t stream, vx_error *err);
+/* bias.cu: y[t] = x[t] + bias, bias [c]. y may be x. */
+vx_status vx_cuda_bias(const void *x, const float *bias, void *y, size_t tokens, size_t c,
+                       vx_dtype dtype, cudaStream_t stream, vx_error *err);
+
+/* causal_conv.cu: the mixer's depthwise convolution along the scan (Gu & Dao 2023,
+ * arXiv:2312.00752): y_t = SiLU(bias + sum_k taps[k] * x_{t-K+1+k}), zeros before the first token.
+ * Tokens lie at their voxel's place; the walk says which voxel is token t. Each of n sequences has
+ * walk.dims' product of tokens. x: rows of x_row elements, of which the first `channels` are read;
+ * y: rows of `channels`. taps [K][channels], bias [channels]. */
+typedef struct vx_cuda_causal_conv {
+    size_t n, channels, x_row;
+    unsigned taps;     /* K >= 1 */
+    vx_scan_walk walk; /* without a table */
+    vx_dtype dtype;
+} vx_cuda_causal_conv;
+vx_status vx_cuda_causal_conv_silu(const vx_cuda_causal_conv *conv, const void *x,
+                                   const float *taps, const float *bias, void *y,
+                                   cudaStream_t stream, vx_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

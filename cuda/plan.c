@@ -1,0 +1,416 @@
+/* Compiling a graph for a CUDA device: fuse, prepare a step for each op, lay out one arena, pack
+ * and upload the weights, run once, capture the launches; and running the result. */
+#include "cuda/plan.h"
+
+#include <string.h>
+
+#include "backend/placement.h"
+#include "base/memory.h"
+#include "base/size.h"
+#include "cuda/check.h"
+#include "cuda/ops.h"
+
+struct vx_plan {
+    vx_device *device;
+    vx_dtype dtype;  /* what values hold unless they are float */
+    vx_graph *graph; /* own copy; op i is step i and writes value i */
+    vx_cuda_step *steps;
+    /* One a value, then one a step's scratch, then one a value's float copy: of the input and of
+     * outputs that their step cannot write as float. Bytes are rounded up to VX_CUDA_ALIGN. */
+    vx_buffer *buffers;
+    size_t *exact;                  /* bytes of each buffer before rounding */
+    size_t *home;                   /* value -> the value whose buffer it lives in */
+    void **value;                   /* where each value lives */
+    unsigned char *arena, *weights; /* device memory */
+    size_t arena_bytes, weight_bytes;
+    cudaGraphExec_t launches; /* NULL: eager */
+    double flops;
+};
+
+enum { GUARD_BYTE = 0x5a, POISON_BYTE = 0xff };
+
+static size_t guard_bytes(const vx_plan *plan) {
+    return plan->device->separate ? VX_CUDA_ALIGN : 0;
+}
+
+/* --- compile ---------------------------------------------------------------------------------- */
+
+static bool is_float(const vx_plan *plan, size_t value) {
+    return plan->dtype == VX_F32 || plan->steps[value].out_float;
+}
+
+static bool is_input(const vx_plan *plan, size_t value) {
+    return plan->graph->ops[value].kind == VX_OP_INPUT;
+}
+
+/* Whether value has a float copy. */
+static bool is_copied(const vx_plan *plan, size_t value) {
+    return !is_float(plan, value) && (is_input(plan, value) || plan->graph->values[value].output);
+}
+
+static bool is_read(const vx_graph *g, size_t value) {
+    for (size_t i = value + 1; i < g->op_count; i++)
+        if (g->ops[i].in[0] == (int)value || g->ops[i].in[1] == (int)value) return true;
+    return false;
+}
+
+static vx_status prepare_steps(vx_plan *plan, vx_error *err) {
+    const vx_graph *g = plan->graph;
+    for (size_t i = 0; i < g->op_count; i++) {
+        const vx_op *op = &g->ops[i];
+        vx_cuda_step *step = &plan->steps[i];
+        step->device = plan->device;
+        step->op = op;
+        step->dtype = plan->dtype;
+        step->out = g->values[op->out].shape;
+        step->in = op->in[0] >= 0 ? g->values[op->in[0]].shape : step->out;
+        step->in2 = op->in[1] >= 0 ? g->values[op->in[1]].shape : (vx_shape){0};
+        if (op->kind == VX_OP_INPUT) continue;
+        step->out_float = plan->dtype != VX_F32 && g->values[i].output && !is_read(g, i);
+        vx_status status = vx_cuda_prepare(step, err);
+        if (status != VX_OK) {
+            const char *name = g->values[op->out].name;
+            return vx_fail_prefix(err, status, name[0] ? name : vx_op_name(op->kind));
+        }
+        plan->flops += vx_op_flops(g, op);
+    }
+    return VX_OK;
+}
+
+static bool set_bytes(vx_plan *plan, size_t buffer, size_t exact) {
+    plan->exact[buffer] = exact;
+    return vx_align_size(exact, VX_CUDA_ALIGN, &plan->buffers[buffer].bytes);
+}
+
+/* Buffers of value i: its own, its step's scratch, its float copy. Outputs are read when all steps
+ * have run: what holds them lives beyond the last. */
+static bool place_value(vx_plan *plan, size_t i) {
+    const size_t ops = plan->graph->op_count, end = ops;
+    vx_buffer *own = &plan->buffers[i], *scratch = own + ops, *copy = scratch + ops;
+    const bool output = plan->graph->values[i].output;
+    size_t bytes, elements = vx_shape_elements(plan->graph->values[i].shape);
+    own->in_place = plan->steps[i].in_place;
+    scratch->first = scratch->last = i;
+    copy->first = i;
+    copy->last = output ? end : i;
+    if (output && is_float(plan, i)) own->last = end;
+    if (!vx_mul_size(elements, vx_dtype_size(is_float(plan, i) ? VX_F32 : plan->dtype), &bytes) ||
+        !set_bytes(plan, i, bytes) || !set_bytes(plan, ops + i, plan->steps[i].scratch_bytes))
+        return false;
+    return !is_copied(plan, i) ||
+           (vx_mul_size(elements, sizeof(float), &bytes) && set_bytes(plan, 2 * ops + i, bytes));
+}
+
+/* For tests: everything lives all the time, so nothing is reused and guard bytes stay. */
+static void separate(vx_plan *plan) {
+    for (size_t k = 0; k < 3 * plan->graph->op_count; k++) {
+        plan->buffers[k].first = 0;
+        plan->buffers[k].last = plan->graph->op_count;
+        plan->buffers[k].in_place = false;
+    }
+}
+
+static vx_status lay_out(vx_plan *plan, vx_error *err) {
+    const size_t ops = plan->graph->op_count;
+    vx_lifetimes(plan->graph, plan->buffers);
+    for (size_t i = 0; i < ops; i++)
+        if (!place_value(plan, i)) return vx_cuda_overflow(err);
+    if (plan->device->separate) separate(plan);
+    vx_share_buffers(plan->graph, plan->buffers, plan->home);
+    if (!vx_layout(plan->buffers, 3 * ops, guard_bytes(plan), &plan->arena_bytes))
+        return vx_cuda_overflow(err);
+    for (size_t i = 0; i < ops; i++) {
+        size_t bytes;
+        if (!vx_align_size(plan->steps[i].weight_bytes, VX_CUDA_ALIGN, &bytes) ||
+            !vx_add_size(plan->weight_bytes, bytes, &plan->weight_bytes))
+            return vx_cuda_overflow(err);
+    }
+    return VX_OK;
+}
+
+static vx_status allocate(vx_plan *plan, vx_error *err) {
+    size_t needed, available = 0, total = 0;
+    if (!vx_add_size(plan->arena_bytes, plan->weight_bytes, &needed)) return vx_cuda_overflow(err);
+    vx_status status =
+        vx_cuda_check(cudaMemGetInfo(&available, &total), "asking for free memory", err);
+    if (status != VX_OK) return status;
+    if (needed > available)
+        return vx_fail(err, VX_ERR_RESOURCE,
+                       "the network needs %zu bytes of the GPU's memory, %zu are free (use "
+                       "--device cpu)",
+                       needed, available);
+    status = vx_cuda_check(cudaMalloc((void **)&plan->arena, plan->arena_bytes ? needed : 1),
+                           "memory for the network", err);
+    if (status == VX_OK) plan->weights = plan->arena + plan->arena_bytes;
+    return status;
+}
+
+static vx_status pack_steps(vx_plan *plan, unsigned char *host, vx_error *err) {
+    size_t at = 0;
+    for (size_t i = 0; i < plan->graph->op_count; i++) {
+        vx_cuda_step *step = &plan->steps[i];
+        step->weights = plan->weights + at;
+        vx_status status = step->pack ? step->pack(step, host + at, err) : VX_OK;
+        if (status != VX_OK) return status;
+        at += (step->weight_bytes + VX_CUDA_ALIGN - 1) & ~(VX_CUDA_ALIGN - 1);
+    }
+    return VX_OK;
+}
+
+static vx_status upload_weights(vx_plan *plan, vx_error *err) {
+    unsigned char *host = vx_alloc_zero(plan->weight_bytes ? plan->weight_bytes : 1, 1);
+    if (!host) return vx_cuda_no_memory(err);
+    vx_status status = pack_steps(plan, host, err);
+    if (status == VX_OK)
+        status = vx_cuda_check(cudaMemcpyAsync(plan->weights, host, plan->weight_bytes,
+                                               cudaMemcpyHostToDevice, plan->device->stream),
+                               "uploading weights", err);
+    if (status == VX_OK)
+        status =
+            vx_cuda_check(cudaStreamSynchronize(plan->device->stream), "uploading weights", err);
+    vx_free(host);
+    return status;
+}
+
+/* --- launching -------------------------------------------------------------------------------- */
+
+static void *copy_of(const vx_plan *plan, size_t value) {
+    return plan->arena + plan->buffers[2 * plan->graph->op_count + value].offset;
+}
+
+/* Where the caller's numbers of a value go to or come from: float. */
+static void *float_of(const vx_plan *plan, size_t value) {
+    return is_copied(plan, value) ? copy_of(plan, value) : plan->value[value];
+}
+
+static void find_values(vx_plan *plan) {
+    for (size_t i = 0; i < plan->graph->op_count; i++)
+        plan->value[i] = plan->arena + plan->buffers[plan->home[i]].offset;
+}
+
+static vx_status launch_step(const vx_plan *plan, size_t i, vx_error *err) {
+    const size_t ops = plan->graph->op_count;
+    const size_t elements = vx_shape_elements(plan->graph->values[i].shape);
+    const cudaStream_t stream = plan->device->stream;
+    const vx_cuda_step *step = &plan->steps[i];
+    const vx_cuda_run run = {.value = plan->value,
+                             .scratch = plan->arena + plan->buffers[ops + i].offset,
+                             .stream = stream};
+    if (is_input(plan, i))
+        return is_copied(plan, i) ? vx_cuda_cast(copy_of(plan, i), VX_F32, plan->value[i],
+                                                 plan->dtype, elements, stream, err)
+                                  : VX_OK;
+    vx_status status = step->launch(step, &run, err);
+    if (status != VX_OK || !is_copied(plan, i)) return status;
+    return vx_cuda_cast(plan->value[i], plan->dtype, copy_of(plan, i), VX_F32, elements, stream,
+                        err);
+}
+
+/* All steps, from the uploaded input to outputs that are ready to be copied out. */
+static vx_status launch_steps(const vx_plan *plan, vx_error *err) {
+    for (size_t i = 0; i < plan->graph->op_count; i++) {
+        vx_status status = launch_step(plan, i, err);
+        if (status != VX_OK) {
+            const char *name = plan->graph->values[i].name;
+            return vx_fail_prefix(err, status,
+                                  name[0] ? name : vx_op_name(plan->graph->ops[i].kind));
+        }
+    }
+    return VX_OK;
+}
+
+/* One run on zeros: what the libraries load at first use cannot be loaded while capturing, and a
+ * step that fails says so here. */
+static vx_status warm_up(vx_plan *plan, vx_error *err) {
+    const cudaStream_t stream = plan->device->stream;
+    vx_status status = vx_cuda_check(cudaMemsetAsync(plan->arena, 0, plan->arena_bytes, stream),
+                                     "clearing the network's memory", err);
+    if (status == VX_OK) status = launch_steps(plan, err);
+    if (status != VX_OK) return status;
+    return vx_cuda_check(cudaStreamSynchronize(stream), "the network's first run", err);
+}
+
+static vx_status capture(vx_plan *plan, vx_error *err) {
+    const cudaStream_t stream = plan->device->stream;
+    cudaGraph_t graph = NULL;
+    vx_status status =
+        vx_cuda_check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal),
+                      "capturing the network's launches", err);
+    if (status != VX_OK) return status;
+    status = launch_steps(plan, err);
+    const cudaError_t ended = cudaStreamEndCapture(stream, &graph); /* also after a failure */
+    if (status == VX_OK)
+        status = vx_cuda_check(ended, "capturing the network's launches", err);
+    else
+        (void)cudaGetLastError();
+    if (status == VX_OK)
+        status = vx_cuda_check(cudaGraphInstantiate(&plan->launches, graph, 0),
+                               "making a CUDA graph", err);
+    if (graph) cudaGraphDestroy(graph);
+    return status;
+}
+
+static vx_status fill_plan(vx_plan *plan, const vx_graph *graph, const vx_compile_options *options,
+                           vx_error *err) {
+    vx_status status = vx_graph_copy(graph, &plan->graph, err);
+    if (status == VX_OK) status = vx_graph_fuse(plan->graph, err);
+    if (status != VX_OK) return status;
+    const size_t ops = plan->graph->op_count;
+    plan->steps = vx_alloc_zero(ops, sizeof *plan->steps);
+    plan->buffers = vx_alloc_zero(3 * ops, sizeof *plan->buffers);
+    plan->exact = vx_alloc_zero(3 * ops, sizeof *plan->exact);
+    plan->home = vx_alloc_zero(ops, sizeof *plan->home);
+    plan->value = vx_alloc_zero(ops, sizeof *plan->value);
+    if (!plan->steps || !plan->buffers || !plan->exact || !plan->home || !plan->value)
+        return vx_cuda_no_memory(err);
+    if ((status = prepare_steps(plan, err)) != VX_OK) return status;
+    if ((status = lay_out(plan, err)) != VX_OK) return status;
+    if ((status = allocate(plan, err)) != VX_OK) return status;
+    find_values(plan);
+    if ((status = upload_weights(plan, err)) != VX_OK) return status;
+    if ((status = warm_up(plan, err)) != VX_OK) return status;
+    return options->eager ? VX_OK : capture(plan, err);
+}
+
+static vx_status choose_type(const vx_device *device, const vx_compile_options *options,
+                             vx_dtype *out, vx_error *err) {
+    if (options->reference)
+        return vx_fail(err, VX_ERR_USAGE, "the scalar reference runs on the CPU");
+    *out = options->precision == VX_PRECISION_FP32   ? VX_F32
+           : options->precision == VX_PRECISION_FP16 ? VX_F16
+                                                     : VX_BF16;
+    if (*out == VX_BF16 && device->major < 8)
+        return vx_fail(err, VX_ERR_RESOURCE,
+                       "precision bf16 is not available on %s, which has compute capability %d.%d "
+                       "(8.0 is needed; use --precision fp16)",
+                       device->name, device->major, device->minor);
+    return VX_OK;
+}
+
+/* The CUDA runtime keeps a current device for each thread. */
+static vx_status enter(const vx_device *device, vx_error *err) {
+    return vx_cuda_check(cudaSetDevice(device->ordinal), "choosing the device", err);
+}
+
+vx_status vx_cuda_compile(vx_device *device, const vx_graph *graph,
+                          const vx_compile_options *options, vx_plan **out, vx_error *err) {
+    *out = NULL;
+    vx_dtype dtype = VX_F32;
+    vx_status status = choose_type(device, options, &dtype, err);
+    if (status == VX_OK) status = enter(device, err);
+    if (status != VX_OK) return status;
+    vx_plan *plan = vx_alloc_zero(1, sizeof *plan);
+    if (!plan) return vx_cuda_no_memory(err);
+    plan->device = device;
+    plan->dtype = dtype;
+    status = fill_plan(plan, graph, options, err);
+    if (status == VX_OK)
+        *out = plan;
+    else
+        vx_cuda_plan_free(plan);
+    return status;
+}
+
+void vx_cuda_plan_free(vx_plan *plan) {
+    if (!plan) return;
+    (void)enter(plan->device, NULL);
+    if (plan->launches) cudaGraphExecDestroy(plan->launches);
+    for (size_t i = 0; plan->steps && i < plan->graph->op_count; i++) {
+        vx_cuda_step *step = &plan->steps[i];
+        if (step->destroy) step->destroy(step);
+        vx_free(step->state);
+    }
+    cudaFree(plan->arena); /* the weights are its end */
+    vx_free(plan->steps);
+    vx_free(plan->buffers);
+    vx_free(plan->exact);
+    vx_free(plan->home);
+    vx_free(plan->value);
+    vx_graph_free(plan->graph);
+    vx_free(plan);
+}
+
+void vx_cuda_plan_info(const vx_plan *plan, vx_plan_info *out) {
+    *out = (vx_plan_info){.device_bytes = plan->arena_bytes + plan->weight_bytes,
+                          .flops = plan->flops,
+                          .steps = plan->graph->op_count - 1};
+}
+
+/* --- run -------------------------------------------------------------------------------------- */
+
+static size_t float_bytes(const vx_plan *plan, size_t value) {
+    return vx_shape_elements(plan->graph->values[value].shape) * sizeof(float);
+}
+
+static vx_status copy_out(const vx_plan *plan, float *const *out, vx_error *err) {
+    for (size_t i = 0; i < plan->graph->op_count; i++) {
+        if (!plan->graph->values[i].output) continue;
+        vx_status status =
+            vx_cuda_check(cudaMemcpyAsync(*out++, float_of(plan, i), float_bytes(plan, i),
+                                          cudaMemcpyDeviceToHost, plan->device->stream),
+                          "copying the result", err);
+        if (status != VX_OK) return status;
+    }
+    return VX_OK;
+}
+
+vx_status vx_cuda_run_plan(vx_plan *plan, void *arena, const float *in, float *const *out,
+                           vx_error *err) {
+    const cudaStream_t stream = plan->device->stream;
+    (void)arena; /* of no bytes: activations live on the device */
+    vx_status status = enter(plan->device, err);
+    if (status == VX_OK)
+        status = vx_cuda_check(cudaMemcpyAsync(float_of(plan, 0), in, float_bytes(plan, 0),
+                                               cudaMemcpyHostToDevice, stream),
+                               "copying the input", err);
+    if (status == VX_OK)
+        status = plan->launches
+                     ? vx_cuda_check(cudaGraphLaunch(plan->launches, stream), "the network", err)
+                     : launch_steps(plan, err);
+    if (status == VX_OK) status = copy_out(plan, out, err);
+    /* Also after a failure: nothing may still write to the caller's memory. */
+    const cudaError_t ended = cudaStreamSynchronize(stream);
+    return status == VX_OK ? vx_cuda_check(ended, "the network", err) : status;
+}
+
+/* --- tests ------------------------------------------------------------------------------------ */
+
+/* Where the guard behind a buffer lies: from its exact end to the next buffer. */
+static size_t guard_of(const vx_plan *plan, size_t k, size_t *offset) {
+    const vx_buffer *b = &plan->buffers[k];
+    *offset = b->offset + plan->exact[k];
+    return b->bytes ? b->bytes - plan->exact[k] + guard_bytes(plan) : 0;
+}
+
+vx_status vx_cuda_poison(vx_plan *plan, vx_error *err) {
+    size_t offset;
+    vx_status status = enter(plan->device, err);
+    if (status == VX_OK)
+        status =
+            vx_cuda_check(cudaMemset(plan->arena, POISON_BYTE, plan->arena_bytes), "poison", err);
+    for (size_t k = 0; k < 3 * plan->graph->op_count && plan->device->separate; k++) {
+        const size_t bytes = guard_of(plan, k, &offset);
+        if (status == VX_OK && bytes)
+            status =
+                vx_cuda_check(cudaMemset(plan->arena + offset, GUARD_BYTE, bytes), "guards", err);
+    }
+    /* Memsets of the default stream do not wait for a stream of ours, nor it for them. */
+    return status == VX_OK ? vx_cuda_check(cudaDeviceSynchronize(), "poison", err) : status;
+}
+
+vx_status vx_cuda_check_guards(const vx_plan *plan, vx_error *err) {
+    unsigned char bytes[2 * 256];
+    size_t offset;
+    for (size_t k = 0; k < 3 * plan->graph->op_count; k++) {
+        const size_t count = guard_of(plan, k, &offset);
+        if (!count || count > sizeof bytes) continue;
+        vx_status status = vx_cuda_check(
+            cudaMemcpy(bytes, plan->arena + offset, count, cudaMemcpyDeviceToHost), "guards", err);
+        if (status != VX_OK) return status;
+        for (size_t i = 0; i < count; i++)
+            if (bytes[i] != GUARD_BYTE)
+                return vx_fail(err, VX_ERR_RESOURCE, "byte %zu behind buffer %zu was written", i,
+                               k);
+    }
+    return VX_OK;
+}

@@ -1,0 +1,30 @@
+/* The CUDA backend's compile and run (backend.h has the contracts), and what its tests look at. */
+#ifndef VX_CUDA_PLAN_H
+#define VX_CUDA_PLAN_H
+
+#include "cuda/step.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+extern const vx_backend vx_cuda_backend;
+
+vx_status vx_cuda_compile(vx_device *device, const vx_graph *graph,
+                          const vx_compile_options *options, vx_plan **out, vx_error *err);
+void vx_cuda_plan_free(vx_plan *plan);
+void vx_cuda_plan_info(const vx_plan *plan, vx_plan_info *out);
+vx_status vx_cuda_run_plan(vx_plan *plan, void *arena, const float *in, float *const *out,
+                           vx_error *err);
+
+/* Tests: fills the device arena with 0xff (NaN in every type), and the guard bytes behind every
+ * buffer with another byte, if the device was set to `separate`. */
+vx_status vx_cuda_poison(vx_plan *plan, vx_error *err);
+/* Tests: VX_ERR_RESOURCE when a guard byte was written since. */
+vx_status vx_cuda_check_guards(const vx_plan *plan, vx_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

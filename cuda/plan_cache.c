@@ -1,0 +1,71 @@
+#include "cuda/plan_cache.h"
+
+#include <errno.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/memory.h"
+#include "base/out_file.h"
+
+/* A plan's text is about 2 KB; more than this is not one of ours. */
+enum { TEXT_MAX = 1 << 20, PATH_BYTES = 4096, NAME_BYTES = 64 };
+
+static bool make_folder(const char *path) { return mkdir(path, 0700) == 0 || errno == EEXIST; }
+
+/* The file of a key: its FNV-1a hash. Two keys of one hash share a file, which holds one of them.
+ */
+static bool file_of(const char *key, bool make, char path[PATH_BYTES]) {
+    const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+    uint64_t hash = 14695981039346656037u;
+    char folder[PATH_BYTES - NAME_BYTES];
+    for (const char *p = key; *p; p++) hash = (hash ^ (unsigned char)*p) * 1099511628211u;
+    /* The specification asks for absolute paths only. */
+    const bool own = cache && cache[0] == '/';
+    if (!own && (!home || home[0] != '/')) return false;
+    const int n = snprintf(folder, sizeof folder, "%s%s", own ? cache : home, own ? "" : "/.cache");
+    if (n < 0 || (size_t)n + sizeof "/voxmamba" > sizeof folder) return false;
+    if (make && !make_folder(folder)) return false;
+    memcpy(folder + n, "/voxmamba", sizeof "/voxmamba");
+    if (make && !make_folder(folder)) return false;
+    snprintf(path, PATH_BYTES, "%s/cudnn-%016llx.plan", folder, (unsigned long long)hash);
+    return true;
+}
+
+char *vx_plan_cache_read(const char *key, size_t *bytes) {
+    char path[PATH_BYTES];
+    char *text = NULL;
+    const size_t head = strlen(key) + 1;
+    *bytes = 0;
+    if (!file_of(key, false, path)) return NULL;
+    FILE *file = fopen(path, "rb");
+    if (!file) return NULL;
+    char *all = vx_alloc(TEXT_MAX);
+    const size_t n = all ? fread(all, 1, TEXT_MAX, file) : 0;
+    fclose(file);
+    if (n > head && n < TEXT_MAX && memcmp(all, key, head - 1) == 0 && all[head - 1] == '\n')
+        text = vx_alloc(n - head + 1);
+    if (text) {
+        memcpy(text, all + head, n - head);
+        text[n - head] = '\0';
+        *bytes = n - head;
+    }
+    vx_free(all);
+    return text;
+}
+
+void vx_plan_cache_write(const char *key, const char *text, size_t bytes) {
+    char path[PATH_BYTES];
+    vx_out_file *file;
+    if (bytes + strlen(key) + 1 >= TEXT_MAX || !file_of(key, true, path)) return;
+    if (vx_out_open(path, &file, NULL) != VX_OK) return;
+    if (vx_out_write(file, key, strlen(key), NULL) == VX_OK &&
+        vx_out_write(file, "\n", 1, NULL) == VX_OK &&
+        vx_out_write(file, text, bytes, NULL) == VX_OK)
+        vx_out_commit(file, true, NULL);
+    else
+        vx_out_discard(file);
+}

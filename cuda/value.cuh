@@ -1,0 +1,81 @@
+/* Device code that the ops share: numbers of any storage type as float, and activations. */
+#ifndef VX_CUDA_VALUE_CUH
+#define VX_CUDA_VALUE_CUH
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include "cuda/ops.h"
+
+namespace vx_cuda {
+
+__device__ __forceinline__ float to_float(float x) { return x; }
+__device__ __forceinline__ float to_float(__half x) { return __half2float(x); }
+__device__ __forceinline__ float to_float(__nv_bfloat16 x) { return __bfloat162float(x); }
+
+template <typename T> __device__ __forceinline__ T from_float(float x);
+template <> __device__ __forceinline__ float from_float<float>(float x) { return x; }
+template <> __device__ __forceinline__ __half from_float<__half>(float x) {
+    return __float2half_rn(x);
+}
+template <> __device__ __forceinline__ __nv_bfloat16 from_float<__nv_bfloat16>(float x) {
+    return __float2bfloat16_rn(x);
+}
+
+/* V numbers that are read and written in one access; the address is a multiple of their bytes. */
+template <typename T, int V> struct alignas(sizeof(T) * V) numbers { T x[V]; };
+
+template <typename T, int V>
+__device__ __forceinline__ void load_numbers(const T *from, float (&to)[V]) {
+    const numbers<T, V> n = *reinterpret_cast<const numbers<T, V> *>(from);
+#pragma unroll
+    for (int i = 0; i < V; i++) to[i] = to_float(n.x[i]);
+}
+
+template <typename T, int V>
+__device__ __forceinline__ void store_numbers(T *to, const float (&from)[V]) {
+    numbers<T, V> n;
+#pragma unroll
+    for (int i = 0; i < V; i++) n.x[i] = from_float<T>(from[i]);
+    *reinterpret_cast<numbers<T, V> *>(to) = n;
+}
+
+/* expf, not __expf: fp32 has to be exact to its rounding. */
+__device__ __forceinline__ float silu(float x) { return x / (1.0f + expf(-x)); }
+
+/* As vx_ref_activate: GELU is the exact one. */
+__device__ __forceinline__ float activate(float x, vx_activation act, float slope) {
+    switch (act) {
+    case VX_ACT_NONE:
+        return x;
+    case VX_ACT_RELU:
+        return x > 0.0f || isnan(x) ? x : 0.0f;
+    case VX_ACT_LEAKY_RELU:
+        return x > 0.0f ? x : x * slope;
+    case VX_ACT_GELU:
+        return 0.5f * x * erfcf(-x * 0.70710678118654752440f);
+    case VX_ACT_SILU:
+        return silu(x);
+    }
+    return x;
+}
+
+/* Blocks of `threads` for n pieces of work in a grid-stride loop. */
+inline unsigned blocks_for(size_t n, unsigned threads) {
+    const size_t blocks = (n + threads - 1) / threads, most = 1u << 20;
+    return (unsigned)(blocks < 1 ? 1 : blocks > most ? most : blocks);
+}
+
+/* Calls launch(zero of the storage type), which gives the types of a template their names. */
+template <typename F> void for_type(vx_dtype dtype, F &&launch) {
+    if (dtype == VX_F32)
+        launch(float());
+    else if (dtype == VX_F16)
+        launch(__half());
+    else
+        launch(__nv_bfloat16());
+}
+
+} // namespace vx_cuda
+
+#endif

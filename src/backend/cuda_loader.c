@@ -1,0 +1,141 @@
+/* The CUDA backend as the library sees it: a table that loads the module when a device is opened
+ * and hands everything on. Without the module, or without what the module needs (driver, device,
+ * cuDNN, cuBLAS), open fails with VX_ERR_RESOURCE and one line that says what is missing.
+ *
+ * The module is never unmapped again (RTLD_NODELETE): the CUDA libraries that come with it do not
+ * stand that.
+ */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <limits.h>
+#include <link.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "backend/module.h"
+
+struct vx_device {
+    void *handle; /* of dlopen */
+    const vx_backend *module;
+    vx_device *inner;
+};
+
+struct vx_plan {
+    const vx_backend *module;
+    vx_plan *inner;
+};
+
+/* Where the module may lie, seen from the folder of the library or, when that is linked in, of the
+ * program. */
+static const char *const places[] = {"libvoxmamba_cuda.so", "voxmamba/libvoxmamba_cuda.so",
+                                     "../lib/voxmamba/libvoxmamba_cuda.so"};
+
+/* The file that this code was loaded from: the shared library, or the program. */
+static bool own_path(char path[PATH_MAX]) {
+    Dl_info info;
+    struct link_map *map = NULL;
+    if (dladdr1((const void *)&vx_backend_cuda, &info, (void **)&map, RTLD_DL_LINKMAP) && map &&
+        map->l_name && map->l_name[0]) {
+        const size_t length = strlen(map->l_name);
+        if (length >= PATH_MAX) return false;
+        memcpy(path, map->l_name, length + 1);
+        return true;
+    }
+    const ssize_t length = readlink("/proc/self/exe", path, PATH_MAX - 1); /* has no l_name */
+    if (length <= 0) return false;
+    path[length] = '\0';
+    return true;
+}
+
+static vx_status load_module(void **handle, vx_error *err) {
+    char own[PATH_MAX], path[PATH_MAX + 64];
+    if (!own_path(own)) return vx_fail(err, VX_ERR_RESOURCE, "the program's own folder is unknown");
+    char *slash = strrchr(own, '/');
+    const size_t folder = slash ? (size_t)(slash - own) + 1 : 0;
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+        snprintf(path, sizeof path, "%.*s%s", (int)folder, own, places[i]);
+        if (access(path, F_OK) != 0) continue;
+        *handle = dlopen(path, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
+        if (*handle) return VX_OK;
+        const char *reason = dlerror(); /* names the library that is missing */
+        return vx_fail(err, VX_ERR_RESOURCE, "the CUDA module does not load: %s",
+                       reason ? reason : path);
+    }
+    return vx_fail(err, VX_ERR_RESOURCE, "the CUDA module is not installed (use --device cpu)");
+}
+
+static vx_status find_backend(void *handle, const vx_backend **out, vx_error *err) {
+    /* POSIX has dlsym return functions as void *; ISO C has no cast for it. */
+    vx_module_entry entry = NULL;
+    void *symbol = dlsym(handle, VX_MODULE_SYMBOL);
+    memcpy(&entry, &symbol, sizeof entry);
+    *out = entry ? entry(VX_MODULE_ABI) : NULL;
+    if (*out) return VX_OK;
+    return vx_fail(err, VX_ERR_RESOURCE,
+                   "the CUDA module is of another build than this program (install both again)");
+}
+
+static void close_device(vx_device *device) {
+    if (!device) return;
+    if (device->inner) device->module->close(device->inner);
+    if (device->handle) dlclose(device->handle);
+    vx_free(device);
+}
+
+static vx_status open_device(int ordinal, vx_pool *pool, vx_device **out, vx_error *err) {
+    *out = NULL;
+    vx_device *device = vx_alloc_zero(1, sizeof *device);
+    if (!device) return vx_fail(err, VX_ERR_RESOURCE, "out of memory");
+    vx_status status = load_module(&device->handle, err);
+    if (status == VX_OK) status = find_backend(device->handle, &device->module, err);
+    if (status == VX_OK) status = device->module->open(ordinal, pool, &device->inner, err);
+    if (status != VX_OK) {
+        close_device(device);
+        return vx_fail_prefix(err, status, "CUDA is not available");
+    }
+    *out = device;
+    return VX_OK;
+}
+
+static void describe(const vx_device *device, char *text, size_t bytes) {
+    device->module->describe(device->inner, text, bytes);
+}
+
+static vx_status compile(vx_device *device, const vx_graph *graph,
+                         const vx_compile_options *options, vx_plan **out, vx_error *err) {
+    *out = NULL;
+    vx_plan *plan = vx_alloc_zero(1, sizeof *plan);
+    if (!plan) return vx_fail(err, VX_ERR_RESOURCE, "out of memory");
+    plan->module = device->module;
+    vx_status status = device->module->compile(device->inner, graph, options, &plan->inner, err);
+    if (status == VX_OK)
+        *out = plan;
+    else
+        vx_free(plan);
+    return status;
+}
+
+static void plan_free(vx_plan *plan) {
+    if (!plan) return;
+    plan->module->plan_free(plan->inner);
+    vx_free(plan);
+}
+
+static void plan_info(const vx_plan *plan, vx_plan_info *out) {
+    plan->module->plan_info(plan->inner, out);
+}
+
+static vx_status run(vx_plan *plan, void *arena, const float *in, float *const *out,
+                     vx_error *err) {
+    return plan->module->run(plan->inner, arena, in, out, err);
+}
+
+const vx_backend vx_backend_cuda = {.name = "cuda",
+                                    .open = open_device,
+                                    .close = close_device,
+                                    .describe = describe,
+                                    .compile = compile,
+                                    .plan_free = plan_free,
+                                    .plan_info = plan_info,
+                                    .run = run};

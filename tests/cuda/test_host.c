@@ -1,0 +1,93 @@
+/* What of the CUDA backend runs on the host: rounding weights to a storage type, kept plans. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/memory.h"
+#include "cuda/plan_cache.h"
+#include "cuda/step.h"
+
+static float widened(uint16_t bits, vx_dtype type) {
+    float f;
+    const vx_weight w = {&bits, type, 1};
+    vx_read_weight(&w, &f);
+    return f;
+}
+
+static uint16_t narrowed(float f, vx_dtype type) {
+    uint16_t bits;
+    vx_cuda_narrow_host(&f, 1, type, &bits);
+    return bits;
+}
+
+/* Every number of the type comes back; between two neighbours the nearer one is taken, and of two
+ * equally near ones the even one. */
+static void rounds_to_nearest_even(void **state) {
+    static const vx_dtype types[] = {VX_F16, VX_BF16};
+    (void)state;
+    for (int t = 0; t < 2; t++) {
+        const uint16_t infinity = types[t] == VX_F16 ? 0x7c00 : 0x7f80;
+        for (uint32_t b = 0; b < 65536; b++) {
+            const uint16_t bits = (uint16_t)b, sign = bits & 0x8000u, size = bits & 0x7fffu;
+            const float f = widened(bits, types[t]);
+            if (size > infinity) {
+                assert_true(isnan(f) && isnan(widened(narrowed(f, types[t]), types[t])));
+                continue;
+            }
+            assert_int_equal(narrowed(f, types[t]), bits);
+            if (size >= infinity - 1) continue; /* no finite neighbour above */
+            const float next = widened((uint16_t)(bits + 1), types[t]);
+            const float middle = (float)(((double)f + (double)next) / 2); /* exact */
+            const uint16_t even = size % 2 ? bits + 1 : bits;
+            assert_int_equal(narrowed(middle, types[t]), even);
+            assert_int_equal(narrowed(nextafterf(middle, sign ? -INFINITY : INFINITY), types[t]),
+                             bits + 1);
+            assert_int_equal(narrowed(nextafterf(middle, 0), types[t]), bits);
+        }
+    }
+    assert_int_equal(narrowed(65519.0f, VX_F16), 0x7bff);
+    assert_int_equal(narrowed(65520.0f, VX_F16), 0x7c00);
+    assert_int_equal(narrowed(-1e30f, VX_F16), 0xfc00);
+    assert_int_equal(narrowed(3.4e38f, VX_BF16), 0x7f80);
+}
+
+/* A kept plan comes back under its key alone; no folder is no error. */
+static void plans_are_kept(void **state) {
+    char folder[] = "/tmp/voxmamba-cache-test-XXXXXX";
+    static const char text[] = "{\"plan\":\n 1}";
+    size_t bytes;
+    (void)state;
+    assert_non_null(mkdtemp(folder));
+    assert_int_equal(setenv("XDG_CACHE_HOME", folder, 1), 0);
+    assert_null(vx_plan_cache_read("a key", &bytes));
+    vx_plan_cache_write("a key", text, sizeof text - 1);
+    char *back = vx_plan_cache_read("a key", &bytes);
+    assert_non_null(back);
+    assert_int_equal(bytes, sizeof text - 1);
+    assert_string_equal(back, text);
+    vx_free(back);
+    assert_null(vx_plan_cache_read("a ke", &bytes));
+    assert_null(vx_plan_cache_read("another key", &bytes));
+    vx_plan_cache_write("a key", "new", 3);
+    back = vx_plan_cache_read("a key", &bytes);
+    assert_string_equal(back, "new");
+    vx_free(back);
+    assert_int_equal(setenv("XDG_CACHE_HOME", "/proc/nowhere", 1), 0);
+    vx_plan_cache_write("a key", text, sizeof text - 1);
+    assert_null(vx_plan_cache_read("a key", &bytes));
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(rounds_to_nearest_even),
+        cmocka_unit_test(plans_are_kept),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
