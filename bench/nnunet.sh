@@ -4,7 +4,8 @@
 # takes 5 minutes on 2 cores, with sequential 9.
 #   --threads N      default: all processors
 #   --features LIST  of the PlainConvUNet (default: 16,32,64,128,256)
-#   --engines LIST   of voxmamba (first), nnunet, sequential: nnU-Net in one process (default: voxmamba,nnunet)
+#   --engines LIST   of voxmamba (first), nnunet, sequential (nnU-Net in one process), float32 (the same, accumulating in
+#                    that type, to see why labels differ); default: voxmamba,nnunet
 #   --python FILE    the Python that has nnunetv2 (default: $VOXMAMBA_BENCH_PYTHON, else python3)
 #   --out PREFIX     instead of bench/results/nnunet-DATE
 . "$(dirname -- "$0")/../scripts/lib.sh"

@@ -6,7 +6,7 @@ random weights; they go into an nnU-Net results folder and into a model file. Bo
 run them, each from its command line in processes of its own:
 
 - nnU-Net: nnUNetv2_predict_from_modelfolder -device cpu --disable_tta -npp 1 -nps 1; if asked for, its
-  predict_from_files_sequential too (one process, less memory)
+  predict_from_files_sequential too (one process, less memory), also with a float32 accumulator
 - ours: voxmamba segment
 
 Time is that of the whole command. Memory is the largest sum, over the command's processes, of the proportional set
@@ -112,13 +112,19 @@ def make(work, features):
     export.write_model(work / "model.safetensors", {k: v for k, v in state.items() if k in own}, value, "fp32")
 
 
-def predict_sequentially(results, images, out, threads):
-    """nnU-Net in this process alone."""
-    import torch
-    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+def predict_sequentially(engine, results, images, out, threads):
+    """nnU-Net in this process alone; engine "float32": with its accumulator and weights in that type."""
+    import functools
 
+    import torch
+    from nnunetv2.inference import predict_from_raw_data as module
+
+    if engine == "float32":
+        torch.half = torch.float32  # what the predictor names when it allocates
+        gaussian = module.compute_gaussian
+        module.compute_gaussian = functools.lru_cache(functools.partial(gaussian, dtype=torch.float32))
     torch.set_num_threads(threads)
-    predictor = nnUNetPredictor(use_mirroring=False, device=torch.device("cpu"), allow_tqdm=False)
+    predictor = module.nnUNetPredictor(use_mirroring=False, device=torch.device("cpu"), allow_tqdm=False)
     predictor.initialize_from_trained_model_folder(results, (0,))
     Path(out).mkdir(exist_ok=True)
     predictor.predict_from_files_sequential(images, out)
@@ -210,7 +216,7 @@ def run_all(args):
             row = measure(engine, [command, "-i", images, "-o", out, "-m", results, "-f", "0", "-device", "cpu",
                                    "--disable_tta", "-npp", "1", "-nps", "1", "--disable_progress_bar"], environment)
         else:
-            row = measure(engine, [sys.executable, __file__, "sequential", results, images, out, threads], environment)
+            row = measure(engine, [sys.executable, __file__, engine, results, images, out, threads], environment)
         if engine != "voxmamba":
             row |= compare(work / "ours.nii.gz", out / "case.nii.gz")
         yield row
@@ -218,7 +224,7 @@ def run_all(args):
 
 # ---------------------------------------------------------------------------------------------- the report
 NAMES = {"voxmamba": "VoxMamba, `segment`", "nnunet": "nnU-Net, its command (-npp 1 -nps 1)",
-         "sequential": "nnU-Net, one process"}
+         "sequential": "nnU-Net, one process", "float32": "nnU-Net, one process, accumulating in float32"}
 
 
 def table(result):
@@ -250,8 +256,8 @@ def git(*words):
 
 
 def main():
-    if sys.argv[1:2] == ["sequential"]:
-        predict_sequentially(sys.argv[2], sys.argv[3], sys.argv[4], int(sys.argv[5]))
+    if sys.argv[1:2] in (["sequential"], ["float32"]):
+        predict_sequentially(*sys.argv[1:5], int(sys.argv[5]))
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--program", required=True, help="voxmamba")
