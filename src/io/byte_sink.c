@@ -5,8 +5,7 @@
 #include "base/memory.h"
 #include "base/out_file.h"
 
-#define CHUNK         ((size_t)1 << 18)
-#define DEFAULT_LEVEL 6
+#define CHUNK ((size_t)1 << 18)
 
 struct vx_byte_sink {
     vx_out_file *file;
@@ -17,7 +16,7 @@ struct vx_byte_sink {
 
 vx_status vx_sink_open(const char *path, bool gzip, int level, vx_byte_sink **out, vx_error *err) {
     *out = NULL;
-    if (level < 0 || level > 9)
+    if (gzip && (level < 1 || level > 9))
         return vx_fail(err, VX_ERR_USAGE, "gzip levels are 1 to 9, not %d", level);
     vx_byte_sink *sink = vx_alloc_zero(1, sizeof *sink);
     if (sink) sink->packed = vx_alloc(CHUNK);
@@ -27,8 +26,7 @@ vx_status vx_sink_open(const char *path, bool gzip, int level, vx_byte_sink **ou
     }
     sink->gzip = gzip;
     if (gzip) {
-        int code = deflateInit2(&sink->z, level ? level : DEFAULT_LEVEL, Z_DEFLATED, 15 + 16, 8,
-                                Z_DEFAULT_STRATEGY);
+        int code = deflateInit2(&sink->z, level, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY);
         if (code != Z_OK) {
             vx_sink_discard(sink);
             return vx_fail(err, VX_ERR_RESOURCE, "out of memory");

@@ -10,7 +10,7 @@
 
 typedef struct vx_byte_sink vx_byte_sink;
 
-/* level: 1..9, 0 for the default. The gzip header holds neither name nor time, so the same bytes
+/* level: 1..9, where gzip. The gzip header holds neither name nor time, so the same bytes
  * give the same file. */
 vx_status vx_sink_open(const char *path, bool gzip, int level, vx_byte_sink **out, vx_error *err);
 vx_status vx_sink_write(vx_byte_sink *sink, const void *data, size_t bytes, vx_error *err);

@@ -94,12 +94,16 @@ vx_status vx_io_files(const char *path, const vx_read_options *options, vx_file_
 vx_status vx_io_series(const char *folder, const vx_read_options *options, vx_series **out,
                        size_t *count, vx_error *err);
 
+/* Compression of labels and of probabilities where nothing else is asked for (bench/results/gzip-*:
+ * higher levels cost several times the time for masks a little smaller). */
+enum { VX_GZIP_LABELS = 4, VX_GZIP_FLOATS = 1 };
+
 typedef struct vx_write_options {
     vx_format format;
     bool replace; /* false: an existing file is VX_ERR_OUTPUT */
     const vx_label_table
         *labels;    /* names and colours where the format can hold them; may be NULL */
-    int gzip_level; /* 0: the default */
+    int gzip_level; /* 1 to 9; 0: the default */
 } vx_write_options;
 
 /* Atomic (base/out_file.h). mask->source decides the header where it fits the format. */

@@ -352,12 +352,12 @@ static vx_status nifti_write_mask(const char *path, const vx_mask *mask,
     unsigned char header[VX_NIFTI_MAX_BYTES];
     size_t header_bytes;
     vx_byte_sink *sink;
+    int level = options->gzip_level ? options->gzip_level : VX_GZIP_LABELS;
     vx_status s = vx_nifti_build(&mask->geo, mask->source,
                                  mask->bytes == 1 ? VX_NIFTI_LABELS_UINT8 : VX_NIFTI_LABELS_UINT16,
                                  header, &header_bytes, err);
     if (s == VX_OK)
-        s = vx_sink_open(path, options->format == VX_FORMAT_NIFTI_GZ, options->gzip_level, &sink,
-                         err);
+        s = vx_sink_open(path, options->format == VX_FORMAT_NIFTI_GZ, level, &sink, err);
     if (s != VX_OK) return s;
     s = vx_sink_write(sink, header, header_bytes, err);
     if (s == VX_OK) s = vx_sink_write(sink, mask->data, vx_voxels(&mask->geo) * mask->bytes, err);

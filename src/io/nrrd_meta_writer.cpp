@@ -243,7 +243,7 @@ void write_itk_mask(const char *path, const vx_mask *mask, const vx_write_option
         fail(VX_ERR_USAGE, "gzip levels are 1 to 9, not %d", options->gzip_level);
     vx_error err;
     check(vx_geometry_check(&mask->geo, &err), err);
-    const int level = options->gzip_level > 0 ? options->gzip_level : 6;
+    const int level = options->gzip_level > 0 ? options->gzip_level : VX_GZIP_LABELS;
     const std::vector<unsigned char> packed =
         deflated(mask->data, vx_voxels(&mask->geo) * mask->bytes, level, meta ? 15 : 31);
     const std::string header = meta ? meta_header(mask, packed.size()) : nrrd_header(mask, options);

@@ -30,7 +30,8 @@ vx_status vx_slice_writer_open(const char *path, const vx_geometry *geo, vx_sour
     writer->slice_bytes = geo->dims[0] * geo->dims[1] * sizeof(float);
     writer->left = geo->dims[2];
     writer->replace = options->replace;
-    s = vx_sink_open(path, gzip, options->gzip_level, &writer->sink, err);
+    int level = options->gzip_level ? options->gzip_level : VX_GZIP_FLOATS;
+    s = vx_sink_open(path, gzip, level, &writer->sink, err);
     if (s == VX_OK) s = vx_sink_write(writer->sink, header, header_bytes, err);
     if (s != VX_OK) {
         vx_slice_writer_discard(writer);
