@@ -56,7 +56,7 @@ run_tests() {
     if [ $strict = yes ] && grep -E '\*\*\*Skipped' "build/$preset-tests.log" | grep -v ' cuda\.'; then
         die "tests were skipped ($preset)"
     fi
-    tail -n 5 "build/$preset-tests.log"
+    grep -E 'Total Test time|tests passed' "build/$preset-tests.log" | sort -r
 }
 
 build debug-sanitize
