@@ -123,7 +123,9 @@ def test_bf16(plain, model, tmp_path):
                 tmp_path / "r.json")
         hashes.add(hashlib.sha256(load(out)[0].tobytes()).hexdigest())
     assert len(hashes) == 1
-    assert (load(out)[0] != load(mask)[0]).mean() < 0.02
+    found, expected = load(out)[0], load(mask)[0]
+    differ = (found != expected).sum() / ((found != 0) | (expected != 0)).sum()
+    assert differ < 0.01  # of the labelled voxels; 0.0065 measured
     assert json.load(open(tmp_path / "r.json"))["options"]["precision"] == "bf16"
 
 

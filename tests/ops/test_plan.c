@@ -209,7 +209,7 @@ static void bf16_needs_its_processor(void **state) {
     ops_weights_free(&w);
 }
 
-/* Values and weights in half the bytes; the scratch of float stays, which counts in a small net. */
+/* Values and matrices in half the bytes; float scratch and Winograd's filters stay as they are. */
 static void bf16_takes_less(void **state) {
     (void)state;
     ops_weights w = {.seed = 1234};
