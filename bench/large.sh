@@ -2,7 +2,7 @@
 # Memory and time of large volumes with many classes, on the CPU: bench/results/large-DATE.json and .md.
 # 512x512x400 voxels of 0.75x0.75x1.5 mm, SegMambaSkip of width 16 with random weights, patch 128^3, 25 and 5 classes:
 # (a) the model at 1.5 mm, (b) the model at the volume's own spacing. Needs a Python with numpy and 4 GB of memory; takes
-# some 15 minutes on 2 cores, with --whole an hour: (b) has 294 windows.
+# some 15 minutes on 2 cores, with --whole half an hour: (b) has 294 windows.
 #   --only LIST      of a25,a5,b25,b5 (default: all)
 #   --add            keep the other rows of the results that are there
 #   --whole          run (b) to its end; else it is stopped once its memory is highest, and its times are of that part
