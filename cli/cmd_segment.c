@@ -45,7 +45,7 @@ static const cli_option options[] = {
     ROW(0, "resume", CLI_FLAG, resume, NULL, "skip cases that CASE.json confirms as done"),
     ROW(0, "overwrite", CLI_FLAG, overwrite, NULL, "replace existing outputs"),
     ROW(0, "shard", CLI_TEXT, shard, "I/N", "do only every N-th case, from the I-th (1/N to N/N)"),
-    ROW(0, "jobs", CLI_COUNT, jobs, "N", "cases at a time (default 1); threads are divided"),
+    ROW(0, "jobs", CLI_COUNT, jobs, "N", "cases at a time on each device (default 1)"),
     ROW(0, "batch", CLI_FLAG, batch, NULL, "each subfolder of INPUT is a DICOM case"),
     ROW(0, "dry-run", CLI_FLAG, dry_run, NULL, "check and plan only, write nothing"),
     ROW(0, "series", CLI_TEXT, series, "UID|NUMBER", "this series of a DICOM folder"),

@@ -23,13 +23,13 @@ typedef struct cli_device {
      CLI_TEXT,                                                                                      \
      offsetof(args, field.device),                                                                  \
      "auto|cpu|cuda|cuda:N|cuda:all",                                                               \
-     "where to compute (default auto)"},                                                            \
+     "where to compute (default auto: a GPU if it can be used)"},                                   \
         {0,                                                                                         \
          "precision",                                                                               \
          CLI_TEXT,                                                                                  \
          offsetof(args, field.precision),                                                           \
          "auto|fp32|fp16|bf16",                                                                     \
-         "arithmetic (default auto: fp32 on the CPU; bf16 needs AVX512_BF16)"},                     \
+         "arithmetic (default auto: fp32 on the CPU, fp16 on CUDA)"},                               \
         {0,         "threads",                                                                      \
          CLI_COUNT, offsetof(args, field.threads),                                                  \
          "N",       "CPU threads (default: what affinity and cgroup allow); the mask is the same"}, \

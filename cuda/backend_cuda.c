@@ -15,18 +15,23 @@ static void close_device(vx_device *device) {
     vx_free(device);
 }
 
-/* Which device it is, or why there is none. */
-static vx_status find_device(int ordinal, vx_device *device, vx_error *err) {
-    struct cudaDeviceProp properties;
-    int count = 0;
-    const cudaError_t code = cudaGetDeviceCount(&count);
+static vx_status count_devices(int *out, vx_error *err) {
+    *out = 0;
+    const cudaError_t code = cudaGetDeviceCount(out);
+    if (code == cudaErrorNoDevice) return VX_OK;
     if (code == cudaErrorInsufficientDriver) /* also without any */
         return vx_fail(err, VX_ERR_RESOURCE,
                        "no NVIDIA driver, or one that is too old (use --device cpu)");
-    if (code == cudaErrorNoDevice)
-        return vx_fail(err, VX_ERR_RESOURCE, "no NVIDIA device (use --device cpu)");
-    vx_status status = vx_cuda_check(code, "looking for devices", err);
+    return vx_cuda_check(code, "looking for devices", err);
+}
+
+/* Which device it is, or why there is none. */
+static vx_status find_device(int ordinal, vx_device *device, vx_error *err) {
+    struct cudaDeviceProp properties;
+    int count;
+    vx_status status = count_devices(&count, err);
     if (status != VX_OK) return status;
+    if (count == 0) return vx_fail(err, VX_ERR_RESOURCE, "no NVIDIA device (use --device cpu)");
     if (ordinal < 0 || ordinal >= count)
         return vx_fail(err, VX_ERR_RESOURCE, "there is no cuda:%d (%d device%s)", ordinal, count,
                        count == 1 ? "" : "s");
@@ -79,6 +84,8 @@ static void describe(const vx_device *device, char *text, size_t bytes) {
 }
 
 const vx_backend vx_cuda_backend = {.name = "cuda",
+                                    .automatic = VX_PRECISION_FP16,
+                                    .count = count_devices,
                                     .open = open_device,
                                     .close = close_device,
                                     .describe = describe,

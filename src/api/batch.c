@@ -1,5 +1,5 @@
-/* Many cases: each worker has its own session and takes the next case; one bad case does not stop
- * the others. vxm_batch_run, at the end, is the order of things. */
+/* Many cases: each worker has its own session, on one of the devices, and takes the next case; one
+ * bad case does not stop the others. vxm_batch_run, at the end, is the order of things. */
 #include "api/batch.h"
 
 #include <math.h>
@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "api/order.h"
 #include "base/memory.h"
 #include "base/out_file.h"
 #include "base/threads.h"
@@ -151,7 +152,8 @@ typedef struct batch_run {
     vxm_batch *batch;
     const vx_choices *choices;
     vx_run_state state;
-    size_t next; /* case to take; guarded by state.lock */
+    size_t next;    /* case to take; this and order guarded by state.lock */
+    vx_order order; /* of what the cases say */
 } batch_run;
 
 typedef struct batch_worker {
@@ -179,7 +181,7 @@ static void finish_case(batch_run *run, size_t i, vxm_status status, vxm_result 
     }
     pthread_mutex_lock(&run->state.lock);
     run->state.cases_done++;
-    if (batch->options.on_case) batch->options.on_case(batch->options.user_data, c);
+    vx_order_end(&run->order, i);
     pthread_mutex_unlock(&run->state.lock);
 }
 
@@ -243,40 +245,47 @@ static void *work(void *arg) {
     }
 }
 
-static void close_workers(batch_worker *workers, unsigned jobs) {
-    for (unsigned j = 0; j < jobs; j++) vxm_session_free(workers[j].session);
+static void close_workers(batch_worker *workers, unsigned count) {
+    for (unsigned j = 0; workers && j < count; j++) vxm_session_free(workers[j].session);
     vx_free(workers);
 }
 
-/* One session a job; threads are divided between them, memory is taken case by case. */
+/* jobs on each device, and no more than cases. */
+static unsigned count_workers(const vxm_batch *batch, const vx_device_list *devices) {
+    const size_t most = (size_t)batch->options.jobs * devices->count;
+    if (most <= batch->count) return (unsigned)most;
+    return batch->count ? (unsigned)batch->count : 1;
+}
+
+/* A session each, the devices in turn; threads are divided between them, memory is taken case by
+ * case. */
 static vxm_status open_workers(batch_run *run, const vxm_model *model,
-                               const vxm_session_options *options, unsigned jobs,
-                               batch_worker **out, vxm_error *error) {
-    vxm_session_options share;
-    vxm_session_options_init(&share, sizeof share);
-    vxm_status s = vx_api_options(&share, sizeof share, options, error);
-    if (s != VXM_OK) return s;
+                               const vxm_session_options *options, vx_device_list *devices,
+                               batch_worker **out, unsigned *count, vxm_error *error) {
+    vxm_session_options share = *options;
     unsigned threads = share.threads ? share.threads : vx_cpu_count();
-    share.threads = threads / jobs ? threads / jobs : 1;
-    batch_worker *workers = vx_alloc_zero(jobs, sizeof *workers);
+    *count = count_workers(run->batch, devices);
+    share.threads = threads / *count ? threads / *count : 1;
+    batch_worker *workers = vx_alloc_zero(*count, sizeof *workers);
     if (!workers) return vx_api_no_memory(error);
-    for (unsigned j = 0; j < jobs && s == VXM_OK; j++) {
+    vxm_status s = VXM_OK;
+    for (unsigned j = 0; j < *count && s == VXM_OK; j++) {
         workers[j].run = run;
-        s = vxm_session_create(model, &share, &workers[j].session, error);
+        s = vx_open_session(model, &share, devices, j, &workers[j].session, error);
     }
     if (s != VXM_OK) {
-        close_workers(workers, jobs);
+        close_workers(workers, *count);
         return s;
     }
     *out = workers;
     return VXM_OK;
 }
 
-static void run_workers(batch_worker *workers, unsigned jobs) {
-    for (unsigned j = 1; j < jobs; j++)
+static void run_workers(batch_worker *workers, unsigned count) {
+    for (unsigned j = 1; j < count; j++)
         workers[j].started = pthread_create(&workers[j].thread, NULL, work, &workers[j]) == 0;
     work(&workers[0]); /* whatever threads could not be started, this one does all that is left */
-    for (unsigned j = 1; j < jobs; j++)
+    for (unsigned j = 1; j < count; j++)
         if (workers[j].started) pthread_join(workers[j].thread, NULL);
 }
 
@@ -366,50 +375,104 @@ static vxm_status write_reports(const vxm_batch *batch, vxm_error *error) {
     return s;
 }
 
-static vxm_status run_checked(vxm_batch *batch, const vxm_model *model,
-                              const vxm_session_options *session, const vx_choices *choices,
-                              vxm_error *error) {
-    batch_worker *workers = NULL;
-    batch_run run = {.batch = batch, .choices = choices};
-    unsigned jobs = batch->options.jobs;
-    if (jobs > batch->count) jobs = batch->count ? (unsigned)batch->count : 1;
-    vxm_status s = open_workers(&run, model, session, jobs, &workers, error);
-    if (s != VXM_OK) return s;
-    vx_run_state_init(&run.state, &batch->segment.callbacks, batch->count);
-    vx_memory_begin(&run.state, workers[0].session->memory_limit, jobs > 1, 0);
+/* A line of a case, under the run's lock. */
+static void say_in_order(void *user_data, vxm_log_level level, size_t case_number,
+                         const char *text) {
+    batch_run *run = user_data;
+    const vxm_batch_options *options = &run->batch->options;
+    vx_order_say(&run->order, (case_number - options->shard) / options->shards, level, text);
+}
+
+static int pass_progress(void *user_data, const vxm_progress *progress) {
+    const vxm_callbacks *to = &((batch_run *)user_data)->batch->segment.callbacks;
+    return to->progress(to->user_data, progress);
+}
+
+/* The caller's callbacks behind the order of the cases. */
+static vxm_status begin_speaking(batch_run *run, vxm_error *error) {
+    const vxm_batch *batch = run->batch;
+    const vxm_callbacks *to = &batch->segment.callbacks;
+    vxm_callbacks ordered = {.user_data = run,
+                             .log = to->log ? say_in_order : NULL,
+                             .progress = to->progress ? pass_progress : NULL};
+    vxm_status s = vx_order_create(batch->cases, batch->count, &run->order, error);
+    run->order.log = to->log;
+    run->order.log_data = to->user_data;
+    run->order.on_case = batch->options.on_case;
+    run->order.on_case_data = batch->options.user_data;
+    if (s == VXM_OK) vx_run_state_init(&run->state, &ordered, batch->count);
+    return s;
+}
+
+/* The folders and files that the run will want, before hours of work. */
+static vxm_status prepare_outputs(const vxm_batch *batch, vxm_error *error) {
+    if (batch->options.dry_run) return VXM_OK;
+    vxm_status s = vx_output_folder_make(&batch->rule, error);
+    if (s == VXM_OK) s = check_can_make(batch->options.report_path, error);
+    if (s == VXM_OK) s = check_can_make(batch->options.stats_path, error);
+    if (s == VXM_OK) vx_output_sweep(&batch->rule);
+    return s;
+}
+
+static vxm_status run_all(batch_run *run, batch_worker *workers, unsigned count,
+                          const vx_device_list *devices, vxm_error *error) {
+    vxm_batch *batch = run->batch;
+    vxm_session *first = workers[0].session;
+    const unsigned used = count < devices->count ? count : devices->count;
+    vx_say_device(first, &batch->segment.callbacks);
+    vx_memory_begin(&run->state, first->memory_limit, count > 1, 0);
     cJSON_Delete(batch->run);
-    batch->run = vx_run_json(batch, workers[0].session, choices, jobs);
+    batch->run = vx_run_json(batch, first, run->choices, count, used);
     batch->started = vx_now();
     for (size_t i = 0; i < batch->count; i++) forget_outcome(&batch->cases[i]);
-    if (!batch->options.dry_run) {
-        s = vx_output_folder_make(&batch->rule, error);
-        if (s == VXM_OK) s = check_can_make(batch->options.report_path, error);
-        if (s == VXM_OK) s = check_can_make(batch->options.stats_path, error);
-        if (s == VXM_OK) vx_output_sweep(&batch->rule);
-    }
-    if (s == VXM_OK) run_workers(workers, jobs);
+    vxm_status s = prepare_outputs(batch, error);
+    if (s == VXM_OK) run_workers(workers, count);
     batch->finished = vx_now();
+    vx_order_free(&run->order);
+    if (s != VXM_OK) return s;
+    s = summarise(batch, atomic_load(&run->state.cancelled), error);
+    if (batch->options.dry_run) return s;
+    vxm_status written = write_reports(batch, s == VXM_OK ? error : NULL);
+    return s == VXM_OK ? written : s;
+}
+
+static vxm_status run_checked(vxm_batch *batch, const vxm_model *model,
+                              const vxm_session_options *options, const vx_choices *choices,
+                              const vx_device_source *source, vxm_error *error) {
+    batch_worker *workers = NULL;
+    unsigned count = 0;
+    vxm_session_options known;
+    vx_device_list devices;
+    batch_run run = {.batch = batch, .choices = choices};
+    vxm_session_options_init(&known, sizeof known);
+    vxm_status s = vx_api_options(&known, sizeof known, options, error);
+    if (s == VXM_OK) s = vx_devices_find(source, known.device, &devices, error);
+    if (s == VXM_OK) s = open_workers(&run, model, &known, &devices, &workers, &count, error);
+    if (s != VXM_OK) return s;
+    s = begin_speaking(&run, error);
     if (s == VXM_OK) {
-        s = summarise(batch, atomic_load(&run.state.cancelled), error);
-        if (!batch->options.dry_run) {
-            vxm_status written = write_reports(batch, s == VXM_OK ? error : NULL);
-            if (s == VXM_OK) s = written;
-        }
+        s = run_all(&run, workers, count, &devices, error);
+        vx_run_state_destroy(&run.state);
     }
-    vx_run_state_destroy(&run.state);
-    close_workers(workers, jobs);
+    close_workers(workers, count);
+    return s;
+}
+
+vxm_status vx_batch_run_on(vxm_batch *batch, const vxm_model *model,
+                           const vxm_session_options *session, const vx_device_source *source,
+                           vxm_error *error) {
+    vx_choices choices;
+    vxm_status s = vx_choices_make(&batch->segment, model->model->recipe, &choices, error);
+    if (s != VXM_OK) return s;
+    s = check_outputs(batch, &choices, error);
+    if (s == VXM_OK) s = run_checked(batch, model, session, &choices, source, error);
+    vx_choices_free(&choices);
     return s;
 }
 
 vxm_status vxm_batch_run(vxm_batch *batch, const vxm_model *model,
                          const vxm_session_options *session, vxm_error *error) {
-    vx_choices choices;
-    vxm_status s = vx_choices_make(&batch->segment, model->model->recipe, &choices, error);
-    if (s != VXM_OK) return s;
-    s = check_outputs(batch, &choices, error);
-    if (s == VXM_OK) s = run_checked(batch, model, session, &choices, error);
-    vx_choices_free(&choices);
-    return s;
+    return vx_batch_run_on(batch, model, session, &vx_machine_devices, error);
 }
 
 vxm_status vxm_batch_report_json(const vxm_batch *batch, char **json, vxm_error *error) {

@@ -3,6 +3,7 @@
 #define VX_API_BATCH_H
 
 #include "api/cases.h"
+#include "api/devices.h"
 #include "api/outputs.h"
 #include "api/pipeline.h"
 
@@ -24,11 +25,17 @@ struct vxm_batch {
 /* Grid and channels of the first case that can be read; false when none can. */
 bool vx_batch_first_geometry(const vxm_batch *batch, vx_geometry *geo, size_t *channels);
 
+/* vxm_batch_run with devices from elsewhere than the machine. */
+vxm_status vx_batch_run_on(vxm_batch *batch, const vxm_model *model,
+                           const vxm_session_options *session, const vx_device_source *source,
+                           vxm_error *error);
+
 /* ---- run_report.c ---- */
 
-/* Tool, model, options, device: the head of the report. */
+/* Tool, model, options, device: the head of the report. session: one of all; workers: cases at a
+ * time; devices: how many of them are used. */
 cJSON *vx_run_json(const vxm_batch *batch, const vxm_session *session, const vx_choices *choices,
-                   unsigned jobs);
+                   unsigned workers, unsigned devices);
 cJSON *vx_batch_report(const vxm_batch *batch);
 cJSON *vx_batch_stats(const vxm_batch *batch);
 

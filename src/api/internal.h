@@ -25,11 +25,16 @@ struct vxm_session {
     const vx_backend *backend;
     int ordinal; /* which of the backend's devices */
     vx_precision precision;
+    bool may_repeat;   /* auto chose less than fp32: a case that overflows is done again in fp32 */
+    vx_session *exact; /* for that: the same in fp32; NULL until a case needs it */
     unsigned threads;
     bool tta;
     double step;
     uint64_t memory_limit; /* bytes; 0: ask the machine */
     char device[160];      /* one line about the processor */
+    /* Why auto is the CPU although a driver seems to be there; "" otherwise. */
+    char left_aside[sizeof((vxm_error *)0)->text];
+    bool device_said; /* by vx_say_device */
 };
 
 /* ---- Errors ---- */
@@ -96,6 +101,14 @@ uint64_t vx_current_memory(void);
 uint64_t vx_available_memory(void);
 /* Seconds since some fixed moment. */
 double vx_now(void);
+
+/* ---- Sessions ---- */
+
+/* Where the session computes, as an INFO line; and as a warning that auto left a GPU aside. Once a
+ * session. */
+void vx_say_device(vxm_session *session, const vxm_callbacks *callbacks);
+/* session->exact, made by the first call. */
+vxm_status vx_exact_session(vxm_session *session, vx_session **out, vxm_error *error);
 
 /* ---- Shared steps ---- */
 

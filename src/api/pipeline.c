@@ -130,14 +130,17 @@ static vxm_status close_probabilities(probability_files *files, vxm_status so_fa
     return so_far;
 }
 
-/* outputs: NULL when nothing is written. */
-static vxm_status predict(vx_case_run *run, vx_volume *image, vx_outputs *outputs, vx_mask **mask,
-                          vxm_error *error) {
+/* outputs: NULL when nothing is written. *overflow is set as vx_session_predict does. */
+static vxm_status predict_with(vx_case_run *run, vx_session *session, vx_volume *image,
+                               vx_outputs *outputs, vx_mask **mask, bool *overflow,
+                               vxm_error *error) {
     vx_error err;
     vx_predict_times times = {0};
     probability_files files = {0};
-    vx_predict_options options = {
-        .log = &run->log, .force = run->choices->options.force != 0, .consume = run->consume};
+    vx_predict_options options = {.log = &run->log,
+                                  .force = run->choices->options.force != 0,
+                                  .consume = run->consume,
+                                  .overflow = overflow};
     vxm_status s = VXM_OK;
     *mask = NULL;
     if (outputs && run->choices->options.probabilities) {
@@ -146,19 +149,38 @@ static vxm_status predict(vx_case_run *run, vx_volume *image, vx_outputs *output
         options.sink_data = &files;
     }
     if (s == VXM_OK) {
-        vx_status t =
-            vx_session_predict(run->session->session, image, &options, mask, &times, &err);
+        vx_status t = vx_session_predict(session, image, &options, mask, &times, &err);
         if (t != VX_OK) {
             const char *file = run->files ? run->files->shown : NULL;
             s = vx_api_error(error, t == VX_ERR_OUTPUT ? run->target->mask : file, t, &err);
         }
     }
     s = close_probabilities(&files, s, run->target ? run->target->mask : NULL, error);
-    run->result->pub.preprocess_s = times.preprocess;
-    run->result->pub.network_s = times.network;
-    run->result->pub.accumulate_s = times.accumulate;
-    run->result->pub.finalise_s = times.finalise;
+    run->result->pub.preprocess_s += times.preprocess;
+    run->result->pub.network_s += times.network;
+    run->result->pub.accumulate_s += times.accumulate;
+    run->result->pub.finalise_s += times.finalise;
     return s;
+}
+
+/* fp16 may overflow where fp32 does not. Where auto chose it, such a case is done again in fp32,
+ * all of it: a mask has one precision (docs/decisions/0003). *image is read again if it was used
+ * up. */
+static vxm_status predict(vx_case_run *run, vx_volume **image, vx_outputs *outputs, vx_mask **mask,
+                          vxm_error *error) {
+    bool overflow = false;
+    vx_session *exact = NULL;
+    vxm_status s =
+        predict_with(run, run->session->session, *image, outputs, mask, &overflow, error);
+    if (!overflow || !run->session->may_repeat) return s;
+    vx_log_message(&run->log, VX_LOG_WARNING,
+                   "a logit is infinite or NaN in half precision: computed again in fp32");
+    s = vx_exact_session(run->session, &exact, error);
+    if (s == VXM_OK && !(*image)->data) {
+        vx_volume_free(*image);
+        s = vx_read_inputs(run, image, error);
+    }
+    return s == VXM_OK ? predict_with(run, exact, *image, outputs, mask, NULL, error) : s;
 }
 
 /* Labels that were not asked for become background. */
@@ -322,7 +344,7 @@ static vxm_status segment(vx_case_run *run, vx_outputs *outputs, vx_volume **ima
     result->read_s = vx_now() - t1;
 
     s = enter(run, "prepare", 0.05, 0.88, error);
-    if (s == VXM_OK) s = predict(run, *image, outputs, mask, error);
+    if (s == VXM_OK) s = predict(run, image, outputs, mask, error);
 
     double t2 = vx_now();
     if (s == VXM_OK && run->consume) s = read_again(run, image, error);
@@ -414,6 +436,7 @@ vxm_status vxm_segment_image(vxm_session *session, const vxm_image *image,
     if (s != VXM_OK) return s;
     vx_run_state state;
     vx_run_state_init(&state, &known.callbacks, 1);
+    vx_say_device(session, &known.callbacks);
     vx_memory_begin(&state, session->memory_limit, false,
                     vx_voxels(&volume.geo) * volume.channels * sizeof(float));
     vx_case_run run = {.session = session, .choices = &choices, .number = 1, .state = &state};
@@ -424,7 +447,8 @@ vxm_status vxm_segment_image(vxm_session *session, const vxm_image *image,
         vx_result_geometry(run.result, &volume.geo);
         s = vx_memory_take(&run, &volume.geo, false, error);
         if (s == VXM_OK) s = enter(&run, "prepare", 0.0, 0.95, error);
-        if (s == VXM_OK) s = predict(&run, &volume, NULL, &mask, error);
+        vx_volume *image_in_place = &volume; /* nothing consumes it */
+        if (s == VXM_OK) s = predict(&run, &image_in_place, NULL, &mask, error);
         if (s == VXM_OK) s = enter(&run, "postprocess", 0.95, 0.05, error);
         if (s == VXM_OK) s = clean_up(&run, mask, error);
         if (s == VXM_OK) s = measure(&run, &volume, mask, error);

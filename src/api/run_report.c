@@ -40,7 +40,7 @@ static cJSON *model_json(const vx_model *model) {
 }
 
 cJSON *vx_run_json(const vxm_batch *batch, const vxm_session *session, const vx_choices *choices,
-                   unsigned jobs) {
+                   unsigned workers, unsigned devices) {
     cJSON *run = cJSON_CreateObject();
     cJSON_AddItemToObject(run, "model", model_json(session->model->model));
     cJSON_AddItemToObject(run, "options", vx_choices_json(choices, session, batch->rule.format));
@@ -48,7 +48,8 @@ cJSON *vx_run_json(const vxm_batch *batch, const vxm_session *session, const vx_
     cJSON_AddStringToObject(device, "kind", session->backend->name);
     cJSON_AddStringToObject(device, "description", session->device);
     vx_json_size(device, "threads", session->threads);
-    vx_json_size(device, "jobs", jobs);
+    vx_json_size(device, "jobs", workers);
+    vx_json_size(device, "devices", devices);
     return run;
 }
 

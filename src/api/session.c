@@ -1,45 +1,27 @@
 /* A session: a model on a device with its own threads. */
-#include <limits.h>
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
-#include "api/internal.h"
+#include "api/devices.h"
 #include "base/memory.h"
 #include "base/threads.h"
 
-/* auto is the CPU: the CUDA backend has not been verified on a device yet. */
-static vxm_status choose_backend(const char *device, vxm_session *made, vxm_error *error) {
-    made->backend = &vx_backend_cpu;
-    if (!device || strcmp(device, "auto") == 0 || strcmp(device, "cpu") == 0) return VXM_OK;
-    made->backend = &vx_backend_cuda;
-    if (strcmp(device, "cuda") == 0) return VXM_OK;
-    if (strcmp(device, "cuda:all") == 0)
-        return vx_api_fail(error, NULL, VXM_ERR_RESOURCE,
-                           "device cuda:all is not available yet (use cuda:0)");
-    if (strncmp(device, "cuda:", 5) == 0 && device[5] >= '0' && device[5] <= '9') {
-        char *end;
-        const long ordinal = strtol(device + 5, &end, 10);
-        made->ordinal = ordinal > INT_MAX ? INT_MAX : (int)ordinal;
-        if (*end == '\0') return VXM_OK;
-    }
-    return vx_api_fail(error, NULL, VXM_ERR_USAGE,
-                       "unknown device '%s' (auto, cpu, cuda, cuda:N, cuda:all)", device);
-}
-
 /* Whether the device has it is found when the network is compiled. */
-static vxm_status choose_precision(vxm_precision wanted, vx_precision *out, vxm_error *error) {
+static vxm_status choose_precision(vxm_precision wanted, vxm_session *made, vxm_error *error) {
     switch (wanted) {
     case VXM_PRECISION_AUTO:
+        made->precision = made->backend->automatic;
+        made->may_repeat = made->precision != VX_PRECISION_FP32;
+        return VXM_OK;
     case VXM_PRECISION_FP32:
-        *out = VX_PRECISION_FP32;
+        made->precision = VX_PRECISION_FP32;
         return VXM_OK;
     case VXM_PRECISION_FP16:
-        *out = VX_PRECISION_FP16;
+        made->precision = VX_PRECISION_FP16;
         return VXM_OK;
     case VXM_PRECISION_BF16:
-        *out = VX_PRECISION_BF16;
+        made->precision = VX_PRECISION_BF16;
         return VXM_OK;
     }
     return vx_api_fail(error, NULL, VXM_ERR_USAGE, "unknown precision %d", (int)wanted);
@@ -55,58 +37,109 @@ static vxm_status check_options(const vxm_session_options *options, vxm_error *e
     return VXM_OK;
 }
 
-static vxm_status open_session(vxm_session *session, vxm_error *error) {
+static vxm_status compile(vxm_session *session, vx_precision precision, vx_session **out,
+                          vxm_error *error) {
     vx_error err;
-    vx_status s = vx_pool_create(session->threads, &session->pool, &err);
-    if (s != VX_OK) return vx_api_error(error, NULL, s, &err);
     uint64_t budget = session->memory_limit ? session->memory_limit : vx_available_memory();
     vx_session_options internal = {
         .backend = session->backend,
         .ordinal = session->ordinal,
         .pool = session->pool,
-        .precision = session->precision,
+        .precision = precision,
         .tta = session->tta,
         .step = session->step,
         .memory_budget = budget > SIZE_MAX / 2 ? 0 : (size_t)budget,
     };
-    s = vx_session_create(session->model->model, &internal, &session->session, &err);
-    if (s != VX_OK) return vx_api_error(error, session->model->path, s, &err);
+    vx_status s = vx_session_create(session->model->model, &internal, out, &err);
+    /* A device that is not there is not the model's fault. */
+    const char *file = s == VX_ERR_RESOURCE ? NULL : session->model->path;
+    return s == VX_OK ? VXM_OK : vx_api_error(error, file, s, &err);
+}
+
+static vxm_status open_on(const vxm_model *model, const vxm_session_options *options,
+                          const vx_backend *backend, int ordinal, vxm_session **out,
+                          vxm_error *error) {
+    vx_error err;
+    vxm_session *session = vx_alloc_zero(1, sizeof *session);
+    if (!session) return vx_api_no_memory(error);
+    session->model = model;
+    session->backend = backend;
+    session->ordinal = ordinal;
+    session->threads = options->threads ? options->threads : vx_cpu_count();
+    session->tta = options->tta != 0;
+    session->step = options->step;
+    session->memory_limit = options->memory_limit;
+    vxm_status s = choose_precision(options->precision, session, error);
+    if (s == VXM_OK) {
+        vx_status t = vx_pool_create(session->threads, &session->pool, &err);
+        if (t != VX_OK) s = vx_api_error(error, NULL, t, &err);
+    }
+    if (s == VXM_OK) s = compile(session, session->precision, &session->session, error);
+    if (s != VXM_OK) {
+        vxm_session_free(session);
+        return s;
+    }
     vx_session_describe(session->session, session->device, sizeof session->device);
+    *out = session;
     return VXM_OK;
+}
+
+vxm_status vx_open_session(const vxm_model *model, const vxm_session_options *options,
+                           vx_device_list *list, unsigned k, vxm_session **out, vxm_error *error) {
+    vxm_error own;
+    if (!error) error = &own;
+    *out = NULL;
+    const vx_backend *instead = list->instead;
+    list->instead = NULL;
+    vxm_status s = check_options(options, error);
+    if (s != VXM_OK) return s;
+    s = open_on(model, options, list->backend, list->first + (int)(k % list->count), out, error);
+    if (s == VXM_ERR_RESOURCE && instead) {
+        *list = (vx_device_list){.backend = instead, .count = 1};
+        snprintf(list->left_aside, sizeof list->left_aside, "%s", error->text);
+        s = open_on(model, options, instead, 0, out, error);
+    }
+    if (s == VXM_OK) memcpy((*out)->left_aside, list->left_aside, sizeof list->left_aside);
+    return s;
 }
 
 vxm_status vxm_session_create(const vxm_model *model, const vxm_session_options *options,
                               vxm_session **out, vxm_error *error) {
     *out = NULL;
     vxm_session_options known;
+    vx_device_list list;
     vxm_session_options_init(&known, sizeof known);
-    vxm_session made = {.model = model};
     vxm_status s = vx_api_options(&known, sizeof known, options, error);
-    if (s == VXM_OK) s = check_options(&known, error);
-    if (s == VXM_OK) s = choose_backend(known.device, &made, error);
-    if (s == VXM_OK) s = choose_precision(known.precision, &made.precision, error);
-    if (s != VXM_OK) return s;
-    vxm_session *session = vx_alloc(sizeof *session);
-    if (!session) return vx_api_no_memory(error);
-    *session = made;
-    session->threads = known.threads ? known.threads : vx_cpu_count();
-    session->tta = known.tta != 0;
-    session->step = known.step;
-    session->memory_limit = known.memory_limit;
-    s = open_session(session, error);
-    if (s != VXM_OK) {
-        vxm_session_free(session);
-        return s;
-    }
-    *out = session;
-    return VXM_OK;
+    if (s == VXM_OK) s = vx_devices_find(&vx_machine_devices, known.device, &list, error);
+    return s == VXM_OK ? vx_open_session(model, &known, &list, 0, out, error) : s;
 }
 
 void vxm_session_free(vxm_session *session) {
     if (!session) return;
-    if (session->session) vx_session_free(session->session);
+    vx_session_free(session->exact);
+    vx_session_free(session->session);
     vx_pool_free(session->pool);
     vx_free(session);
+}
+
+vxm_status vx_exact_session(vxm_session *session, vx_session **out, vxm_error *error) {
+    vxm_status s = VXM_OK;
+    if (!session->exact) s = compile(session, VX_PRECISION_FP32, &session->exact, error);
+    *out = session->exact;
+    return s;
+}
+
+void vx_say_device(vxm_session *session, const vxm_callbacks *callbacks) {
+    static const char *const precisions[] = {"fp32", "fp16", "bf16"};
+    char line[sizeof session->left_aside + 64];
+    if (!callbacks->log || session->device_said) return;
+    session->device_said = true;
+    if (session->left_aside[0]) {
+        snprintf(line, sizeof line, "computing on the CPU: %s", session->left_aside);
+        callbacks->log(callbacks->user_data, VXM_LOG_WARNING, 0, line);
+    }
+    snprintf(line, sizeof line, "device: %s, %s", session->device, precisions[session->precision]);
+    callbacks->log(callbacks->user_data, VXM_LOG_INFO, 0, line);
 }
 
 vxm_status vxm_session_plan(const vxm_session *session, const size_t dims[3],

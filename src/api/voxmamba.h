@@ -128,7 +128,8 @@ VXM_API vxm_status vxm_models_json(const char *folders, char **json, vxm_error *
 typedef struct vxm_session vxm_session;
 
 typedef enum vxm_precision {
-    VXM_PRECISION_AUTO = 0, /* fp32 on the CPU */
+    VXM_PRECISION_AUTO = 0, /* fp32 on the CPU; fp16 on CUDA, and a case with an infinite or NaN
+                               logit is computed again in fp32, with a warning */
     VXM_PRECISION_FP32 = 1,
     VXM_PRECISION_FP16 = 2, /* not on the CPU */
     VXM_PRECISION_BF16 = 3  /* on CPUs with AVX512_BF16; statistics, exponentials and the scan's
@@ -137,7 +138,10 @@ typedef enum vxm_precision {
 
 typedef struct vxm_session_options {
     size_t struct_size;
-    const char *device; /* "auto" (default; the CPU), "cpu", "cuda" (= "cuda:0"), "cuda:N" */
+    const char *device; /* "auto" (default): "cuda" where it can be used, else "cpu", and a warning
+                           if a driver is there but something is missing. "cpu", "cuda" (=
+                           "cuda:0"), "cuda:N", "cuda:all": for a batch, all of them; a session has
+                           the first */
     vxm_precision precision;
     unsigned threads;      /* 0 (default): what affinity and cgroup allow. Never changes a mask. */
     int tta;               /* 1: average over mirrored tiles (the recipe's axes); default 0 */
@@ -283,11 +287,13 @@ typedef struct vxm_batch_options {
     const char *report_path; /* JSON of the run (docs/report.schema.json); NULL: none */
     const char *stats_path;  /* JSON: volume, mean and sd a label and case; NULL: none */
     unsigned shard, shards;  /* this run does cases shard, shard + shards, ...; 1 of 1 */
-    unsigned jobs;           /* cases at a time; they share threads and memory; default 1 */
+    unsigned jobs;           /* cases at a time, on each device; they share threads and memory;
+                                default 1 */
     int resume;              /* 1: skip what the sidecar confirms as done, redo the rest */
     int folders;             /* 1: every subfolder of an input is a DICOM case */
     int dry_run;             /* 1: check and plan only, write nothing */
-    /* Called when a case ends, never two at once. May be NULL. */
+    /* Called for every case that ends, in the order of the cases (log lines too come in that
+     * order), never two at once. May be NULL. */
     void (*on_case)(void *user_data, const vxm_case *finished);
     void *user_data;
 } vxm_batch_options;

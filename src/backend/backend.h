@@ -39,7 +39,11 @@ typedef struct vx_plan_info {
 } vx_plan_info;
 
 typedef struct vx_backend {
-    const char *name; /* "cpu", "cuda" */
+    const char *name;       /* "cpu", "cuda" */
+    vx_precision automatic; /* what --precision auto means here (docs/decisions/0003) */
+    /* How many devices there are; 0 is no error. VX_ERR_RESOURCE when something is missing that
+     * even the answer needs. */
+    vx_status (*count)(int *out, vx_error *err);
     /* pool: borrowed, outlives the device. */
     vx_status (*open)(int ordinal, vx_pool *pool, vx_device **out, vx_error *err);
     void (*close)(vx_device *device);

@@ -28,8 +28,11 @@ struct vx_plan {
 
 /* Where the module may lie, seen from the folder of the library or, when that is linked in, of the
  * program. */
-static const char *const places[] = {"libvoxmamba_cuda.so", "voxmamba/libvoxmamba_cuda.so",
-                                     "../lib/voxmamba/libvoxmamba_cuda.so"};
+static const char *const places[] = {
+    "libvoxmamba_cuda.so", "voxmamba/libvoxmamba_cuda.so", /* of the library */
+    VX_BINDIR_TO_LIBDIR "/voxmamba/libvoxmamba_cuda.so",   /* of the installed program */
+    "../lib/voxmamba/libvoxmamba_cuda.so",                 /* of the program in its build folder */
+};
 
 /* The file that this code was loaded from: the shared library, or the program. */
 static bool own_path(char path[PATH_MAX]) {
@@ -48,6 +51,17 @@ static bool own_path(char path[PATH_MAX]) {
     return true;
 }
 
+/* dlopen's reason: the name of a library that is missing, or something rarer. */
+static vx_status cannot_load(const char *reason, vx_error *err) {
+    const char *missing = strstr(reason, ": cannot open shared object file");
+    if (missing)
+        return vx_fail(err, VX_ERR_RESOURCE,
+                       "the CUDA module needs %.*s, which is not found (docs/install.md says where "
+                       "it is looked for; or use --device cpu)",
+                       (int)(missing - reason), reason);
+    return vx_fail(err, VX_ERR_RESOURCE, "the CUDA module does not load: %s", reason);
+}
+
 static vx_status load_module(void **handle, vx_error *err) {
     char own[PATH_MAX], path[PATH_MAX + 64];
     if (!own_path(own)) return vx_fail(err, VX_ERR_RESOURCE, "the program's own folder is unknown");
@@ -58,9 +72,8 @@ static vx_status load_module(void **handle, vx_error *err) {
         if (access(path, F_OK) != 0) continue;
         *handle = dlopen(path, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
         if (*handle) return VX_OK;
-        const char *reason = dlerror(); /* names the library that is missing */
-        return vx_fail(err, VX_ERR_RESOURCE, "the CUDA module does not load: %s",
-                       reason ? reason : path);
+        const char *reason = dlerror();
+        return cannot_load(reason ? reason : path, err);
     }
     return vx_fail(err, VX_ERR_RESOURCE, "the CUDA module is not installed (use --device cpu)");
 }
@@ -76,6 +89,25 @@ static vx_status find_backend(void *handle, const vx_backend **out, vx_error *er
                    "the CUDA module is of another build than this program (install both again)");
 }
 
+static vx_status find_module(void **handle, const vx_backend **out, vx_error *err) {
+    vx_status status = load_module(handle, err);
+    if (status == VX_OK) status = find_backend(*handle, out, err);
+    return status == VX_OK ? status : vx_fail_prefix(err, status, "CUDA is not available");
+}
+
+static vx_status count_devices(int *out, vx_error *err) {
+    void *handle = NULL;
+    const vx_backend *module;
+    *out = 0;
+    vx_status status = find_module(&handle, &module, err);
+    if (status == VX_OK) {
+        status = module->count(out, err);
+        if (status != VX_OK) vx_fail_prefix(err, status, "CUDA is not available");
+    }
+    if (handle) dlclose(handle);
+    return status;
+}
+
 static void close_device(vx_device *device) {
     if (!device) return;
     if (device->inner) device->module->close(device->inner);
@@ -87,15 +119,16 @@ static vx_status open_device(int ordinal, vx_pool *pool, vx_device **out, vx_err
     *out = NULL;
     vx_device *device = vx_alloc_zero(1, sizeof *device);
     if (!device) return vx_fail(err, VX_ERR_RESOURCE, "out of memory");
-    vx_status status = load_module(&device->handle, err);
-    if (status == VX_OK) status = find_backend(device->handle, &device->module, err);
-    if (status == VX_OK) status = device->module->open(ordinal, pool, &device->inner, err);
-    if (status != VX_OK) {
-        close_device(device);
-        return vx_fail_prefix(err, status, "CUDA is not available");
+    vx_status status = find_module(&device->handle, &device->module, err);
+    if (status == VX_OK) {
+        status = device->module->open(ordinal, pool, &device->inner, err);
+        if (status != VX_OK) vx_fail_prefix(err, status, "CUDA is not available");
     }
-    *out = device;
-    return VX_OK;
+    if (status == VX_OK)
+        *out = device;
+    else
+        close_device(device);
+    return status;
 }
 
 static void describe(const vx_device *device, char *text, size_t bytes) {
@@ -132,6 +165,8 @@ static vx_status run(vx_plan *plan, void *arena, const float *in, float *const *
 }
 
 const vx_backend vx_backend_cuda = {.name = "cuda",
+                                    .automatic = VX_PRECISION_FP16,
+                                    .count = count_devices,
                                     .open = open_device,
                                     .close = close_device,
                                     .describe = describe,

@@ -339,6 +339,7 @@ static vx_status make_slices(run_state *r, const vx_rows *made, vx_error *err) {
 static vx_status finalise(run_state *r, const vx_step *step, vx_error *err) {
     vx_pool *pool = r->session->options.pool;
     vx_status status = vx_slab_finish(&r->slab, &step->finished, pool, err);
+    if (status == VX_ERR_MODEL && r->options->overflow) *r->options->overflow = true;
     if (status != VX_OK) return status;
     if (r->probabilities)
         status = make_slices(r, &step->made, err);

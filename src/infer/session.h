@@ -67,6 +67,7 @@ typedef struct vx_predict_options {
                            (also after a failure past the checks of the input) */
     vx_slice_sink sink; /* NULL: masks only */
     void *sink_data;
+    bool *overflow; /* may be NULL; set when the prediction ended at a NaN or infinite logit */
 } vx_predict_options;
 
 /* Bytes and work for a volume of this geometry, before anything is allocated. What cropping to

@@ -40,6 +40,7 @@ def command(*args):
 
 def environment(**more):
     env = {k: v for k, v in os.environ.items() if k != "VOXMAMBA_MODELS"}
+    env["CUDA_VISIBLE_DEVICES"] = ""  # the CPU's masks and messages, whatever the machine has
     env.update({k: str(v) for k, v in more.items()})
     return env
 

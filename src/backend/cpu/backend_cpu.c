@@ -17,6 +17,12 @@ vx_status vx_cpu_open_isa(vx_isa isa, vx_pool *pool, vx_device **out, vx_error *
     return VX_OK;
 }
 
+static vx_status count_devices(int *out, vx_error *err) {
+    (void)err;
+    *out = 1;
+    return VX_OK;
+}
+
 static vx_status open_device(int ordinal, vx_pool *pool, vx_device **out, vx_error *err) {
     *out = NULL;
     if (ordinal != 0) return vx_fail(err, VX_ERR_RESOURCE, "there is no cpu:%d (use cpu)", ordinal);
@@ -38,6 +44,8 @@ static void describe(const vx_device *device, char *text, size_t bytes) {
 }
 
 const vx_backend vx_backend_cpu = {.name = "cpu",
+                                   .automatic = VX_PRECISION_FP32,
+                                   .count = count_devices,
                                    .open = open_device,
                                    .close = close_device,
                                    .describe = describe,

@@ -1,0 +1,396 @@
+/* A batch over several devices: the same files, lines and report as on one; and a case that
+ * overflows in half precision. The network reads class indices from the image, so that the mask of
+ * a volume of 0 .. 3 is ten times the volume. */
+#define _GNU_SOURCE
+#include <ftw.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "api/batch.h"
+#include "infer/fake_model.h"
+#include "pretend_devices.h"
+
+/* ---- Files ---- */
+
+static char folder[64];
+static vxm_model model;
+
+static int remove_entry(const char *path, const struct stat *st, int kind, struct FTW *at) {
+    (void)st, (void)kind, (void)at;
+    return remove(path);
+}
+
+static int set_up(void **state) {
+    (void)state;
+    char path[80];
+    pretend_reset();
+    strcpy(folder, "/tmp/vxdevicesXXXXXX");
+    if (!mkdtemp(folder)) return -1;
+    snprintf(path, sizeof path, "%s/in", folder);
+    return mkdir(path, 0777);
+}
+
+static int tear_down(void **state) {
+    (void)state;
+    vx_model_close(model.model);
+    return nftw(folder, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+static void make_model(size_t patch) {
+    const fake_settings settings = {.patch = {patch, patch, patch}};
+    model = (vxm_model){.model = fake_model(&settings), .path = "fake.safetensors"};
+}
+
+static void put_bytes(const char *name, const void *head, size_t head_bytes, const void *data,
+                      size_t bytes) {
+    char path[160];
+    snprintf(path, sizeof path, "%s/in/%s", folder, name);
+    FILE *f = fopen(path, "wb");
+    assert_non_null(f);
+    assert_int_equal(fwrite(head, 1, head_bytes, f), head_bytes);
+    assert_int_equal(fwrite(data, 1, bytes, f), bytes);
+    fclose(f);
+}
+
+/* A cube of n^3 float32 voxels, 1 mm, with indices 0 .. most - 1 in blocks. */
+static void put_volume(const char *name, size_t n, unsigned most) {
+    unsigned char h[352] = {0};
+    const int32_t size = 348;
+    const int16_t dim[8] = {3, (int16_t)n, (int16_t)n, (int16_t)n, 1, 1, 1, 1}, type[2] = {16, 32};
+    const int16_t sform = 1;
+    const float pixdim[4] = {1, 1, 1, 1}, offset = 352, scale[2] = {1, 0};
+    memcpy(h, &size, 4);
+    memcpy(h + 40, dim, 16);
+    memcpy(h + 70, type, 4);
+    memcpy(h + 76, pixdim, 16);
+    memcpy(h + 108, &offset, 4);
+    memcpy(h + 112, scale, 8);
+    h[123] = 2; /* mm */
+    memcpy(h + 254, &sform, 2);
+    for (size_t i = 0; i < 3; i++) {
+        float row[4] = {0, 0, 0, -3};
+        row[i] = 1;
+        memcpy(h + 280 + 16 * i, row, 16);
+    }
+    memcpy(h + 344, "n+1", 4);
+    float *voxels = malloc(n * n * n * sizeof *voxels);
+    for (size_t i = 0; i < n * n * n; i++) {
+        const size_t x = i % n, y = i / n % n, z = i / (n * n);
+        voxels[i] = (float)((x / 3 + 2 * (y / 4) + z / 2 + n) % most);
+    }
+    put_bytes(name, h, sizeof h, voxels, n * n * n * sizeof *voxels);
+    free(voxels);
+}
+
+/* Reads a whole file; NULL if it is not there. */
+static char *slurp(const char *path, size_t *bytes) {
+    FILE *f = fopen(path, "rb");
+    if (!f) return NULL;
+    char *data = malloc(1 << 20);
+    *bytes = fread(data, 1, 1 << 20, f);
+    fclose(f);
+    return data;
+}
+
+static void assert_same_file(const char *a_folder, const char *b_folder, const char *name) {
+    char path[2][160];
+    size_t bytes[2] = {0, 0};
+    snprintf(path[0], sizeof path[0], "%s/%s/%s", folder, a_folder, name);
+    snprintf(path[1], sizeof path[1], "%s/%s/%s", folder, b_folder, name);
+    char *a = slurp(path[0], &bytes[0]), *b = slurp(path[1], &bytes[1]);
+    assert_non_null(a);
+    assert_non_null(b);
+    assert_int_equal(bytes[0], bytes[1]);
+    assert_memory_equal(a, b, bytes[0]);
+    free(a);
+    free(b);
+}
+
+/* ---- Running ---- */
+
+typedef struct outcome {
+    vxm_status status;
+    vxm_error error;
+    char lines[4096]; /* what the callbacks heard */
+    char device[256]; /* of the report */
+} outcome;
+
+static void on_log(void *user_data, vxm_log_level level, size_t number, const char *text) {
+    outcome *o = user_data;
+    if (level == VXM_LOG_WARNING)
+        snprintf(o->lines + strlen(o->lines), sizeof o->lines - strlen(o->lines), "%zu: %s\n",
+                 number, text);
+}
+
+static void on_case(void *user_data, const vxm_case *c) {
+    outcome *o = user_data;
+    snprintf(o->lines + strlen(o->lines), sizeof o->lines - strlen(o->lines), "%zu ends: %d\n",
+             c->number, (int)c->status);
+}
+
+typedef struct wish {
+    const char *device, *out;
+    unsigned jobs;
+    vxm_precision precision;
+    uint64_t memory_limit;
+    bool probabilities;
+} wish;
+
+static void run(const wish *wanted, outcome *o) {
+    char in[80], out[80];
+    const char *inputs[] = {in};
+    vxm_batch *batch;
+    vxm_batch_options options;
+    vxm_segment_options segment;
+    vxm_session_options session;
+    memset(o, 0, sizeof *o);
+    snprintf(in, sizeof in, "%s/in", folder);
+    snprintf(out, sizeof out, "%s/%s/", folder, wanted->out);
+    vxm_batch_options_init(&options, sizeof options);
+    options.inputs = inputs;
+    options.input_count = 1;
+    options.output = out;
+    options.jobs = wanted->jobs ? wanted->jobs : 1;
+    options.on_case = on_case;
+    options.user_data = o;
+    vxm_segment_options_init(&segment, sizeof segment);
+    segment.callbacks = (vxm_callbacks){.user_data = o, .log = on_log};
+    segment.format = "nii";
+    segment.probabilities = wanted->probabilities;
+    vxm_session_options_init(&session, sizeof session);
+    session.device = wanted->device;
+    session.precision = wanted->precision;
+    session.threads = 1;
+    session.memory_limit = wanted->memory_limit;
+    if (vxm_batch_open(&options, &segment, &batch, &o->error) != VXM_OK)
+        fail_msg("%s", o->error.text);
+    o->status = vx_batch_run_on(batch, &model, &session, &pretend_source, &o->error);
+    if (batch->run) {
+        char *device =
+            cJSON_PrintUnformatted(cJSON_GetObjectItemCaseSensitive(batch->run, "device"));
+        snprintf(o->device, sizeof o->device, "%s", device);
+        cJSON_free(device);
+    }
+    vxm_batch_close(batch);
+}
+
+/* ---- Spreading ---- */
+
+/* The first case takes longest; the third is broken at once; the fourth has an empty mask. */
+static void put_cases(void) {
+    make_model(8);
+    put_volume("a.nii", 24, 4);
+    put_volume("b.nii", 11, 4);
+    put_bytes("c.nii", "no volume", 9, "", 0);
+    put_volume("d.nii", 10, 4);
+    put_volume("e.nii", 9, 3);
+    put_volume("f.nii", 12, 4);
+}
+
+static void several_devices_do_as_one(void **state) {
+    (void)state;
+    static const struct {
+        const char *device;
+        int devices;
+        unsigned jobs;
+        const char *report;
+    } rows[] = {
+        {"cuda:all", 2, 1,
+         "{\"kind\":\"cuda\",\"description\":\"pretended device 0\","
+         "\"threads\":1,\"jobs\":2,\"devices\":2}"},
+        {"cuda:all", 3, 2,
+         "{\"kind\":\"cuda\",\"description\":\"pretended device 0\","
+         "\"threads\":1,\"jobs\":6,\"devices\":3}"},
+        {"cuda:all", 1, 1,
+         "{\"kind\":\"cuda\",\"description\":\"pretended device 0\","
+         "\"threads\":1,\"jobs\":1,\"devices\":1}"},
+        {"cuda", 2, 3,
+         "{\"kind\":\"cuda\",\"description\":\"pretended device 0\","
+         "\"threads\":1,\"jobs\":3,\"devices\":1}"},
+    };
+    outcome one, many;
+    put_cases();
+    pretend.microseconds = 1000;
+    run(&(wish){.device = "cuda", .out = "one"}, &one);
+    assert_int_equal(one.status, VXM_ERR_BATCH);
+    assert_string_equal(one.lines, "1 ends: 1\n2 ends: 1\n3 ends: 3\n4 ends: 1\n5 ends: 1\n"
+                                   "6 ends: 1\n");
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        char out[16];
+        memset(&pretend_seen_so_far, 0, sizeof pretend_seen_so_far);
+        pretend.count = rows[i].devices;
+        snprintf(out, sizeof out, "many%zu", i);
+        run(&(wish){.device = rows[i].device, .out = out, .jobs = rows[i].jobs}, &many);
+        assert_int_equal(many.status, one.status);
+        assert_string_equal(many.error.text, one.error.text);
+        assert_string_equal(many.lines, one.lines);
+        assert_string_equal(many.device, rows[i].report);
+        for (const char *name = "abdef"; *name; name++) {
+            assert_same_file("one", out, (char[]){*name, '.', 'n', 'i', 'i', '\0'});
+            assert_same_file("one", out, (char[]){*name, '.', 'j', 's', 'o', 'n', '\0'});
+        }
+        const bool all = strcmp(rows[i].device, "cuda:all") == 0;
+        for (int d = 0; d < rows[i].devices; d++) {
+            const int runs = atomic_load(&pretend_seen_so_far.runs[d]);
+            if (d == 0 || all)
+                assert_true(runs > 0);
+            else
+                assert_int_equal(runs, 0);
+        }
+    }
+}
+
+/* More devices than cases. */
+static void one_case_takes_one_device(void **state) {
+    (void)state;
+    outcome o;
+    make_model(8);
+    put_volume("a.nii", 12, 4);
+    pretend.count = 3;
+    run(&(wish){.device = "cuda:all", .out = "out"}, &o);
+    assert_int_equal(o.status, VXM_OK);
+    assert_non_null(strstr(o.device, "\"jobs\":1,\"devices\":1"));
+    assert_true(atomic_load(&pretend_seen_so_far.runs[0]) > 0);
+    assert_int_equal(atomic_load(&pretend_seen_so_far.runs[1]), 0);
+}
+
+static void a_device_that_does_not_open_ends_the_run(void **state) {
+    (void)state;
+    outcome o;
+    put_cases();
+    pretend.closed = 1;
+    run(&(wish){.device = "cuda:all", .out = "out"}, &o);
+    assert_int_equal(o.status, VXM_ERR_RESOURCE);
+    assert_string_equal(o.error.text, "device 1 is closed (use another)");
+    assert_string_equal(o.lines, "");
+}
+
+/* Two devices run at one time, unless the memory allowed is enough for one case only. */
+static void memory_counts_all_devices(void **state) {
+    (void)state;
+    outcome o;
+    vxm_plan plan;
+    vxm_session *session;
+    vxm_session_options options;
+    vx_device_list list;
+    make_model(32);
+    put_volume("a.nii", 100, 4);
+    put_volume("b.nii", 100, 4);
+    pretend.wait_for_two = true;
+    run(&(wish){.device = "cuda:all", .out = "free"}, &o);
+    assert_int_equal(o.status, VXM_OK);
+    assert_int_equal(atomic_load(&pretend_seen_so_far.most_running), 2);
+
+    vxm_session_options_init(&options, sizeof options);
+    assert_int_equal(vx_devices_find(&pretend_source, "cuda", &list, NULL), VXM_OK);
+    assert_int_equal(vx_open_session(&model, &options, &list, 0, &session, NULL), VXM_OK);
+    const vx_geometry geo = {.dims = {100, 100, 100},
+                             .affine = {{1}, {0, 1}, {0, 0, 1}, {0, 0, 0, 1}}};
+    assert_int_equal(vx_plan_volume(session, &geo, NULL, &plan, NULL), VXM_OK);
+    vxm_session_free(session);
+    const uint64_t own = plan.peak_bytes - plan.program_bytes;
+    assert_true(own > 8000000); /* or the half below is lost in what the process holds besides */
+    memset(&pretend_seen_so_far, 0, sizeof pretend_seen_so_far);
+    pretend.wait_for_two = false;
+    pretend.microseconds = 1000;
+    run(&(wish){.device = "cuda:all", .out = "tight", .memory_limit = plan.peak_bytes + own / 2},
+        &o);
+    assert_int_equal(o.status, VXM_OK);
+    assert_int_equal(atomic_load(&pretend_seen_so_far.most_running), 1);
+    assert_same_file("free", "tight", "a.nii");
+    assert_same_file("free", "tight", "b.nii");
+}
+
+/* ---- Half precision ---- */
+
+#define REPEATED "a logit is infinite or NaN in half precision: computed again in fp32"
+
+static void an_overflow_is_computed_again(void **state) {
+    (void)state;
+    outcome o;
+    make_model(8);
+    put_volume("a.nii", 14, 4); /* has the class that overflows */
+    put_volume("b.nii", 14, 3);
+    run(&(wish){.device = "cuda", .out = "exact", .precision = VXM_PRECISION_FP32}, &o);
+    assert_int_equal(o.status, VXM_OK);
+    pretend.overflows = true;
+    run(&(wish){.device = "cuda", .out = "auto"}, &o);
+    assert_int_equal(o.status, VXM_OK);
+    assert_string_equal(o.lines, "1: " REPEATED "\n1 ends: 1\n2 ends: 1\n");
+    assert_same_file("exact", "auto", "a.nii");
+    assert_same_file("exact", "auto", "b.nii");
+
+    run(&(wish){.device = "cuda", .out = "half", .precision = VXM_PRECISION_FP16}, &o);
+    assert_int_equal(o.status, VXM_ERR_BATCH);
+    assert_string_equal(o.lines, "1 ends: 3\n2 ends: 1\n");
+}
+
+/* Probabilities are streamed while the network runs: those of the first attempt must be gone. */
+static void its_probabilities_are_the_second_ones(void **state) {
+    (void)state;
+    outcome o;
+    make_model(8);
+    put_volume("a.nii", 14, 4);
+    run(&(wish){.device = "cuda",
+                .out = "exact",
+                .precision = VXM_PRECISION_FP32,
+                .probabilities = true},
+        &o);
+    assert_int_equal(o.status, VXM_OK);
+    pretend.overflows = true;
+    run(&(wish){.device = "cuda", .out = "auto", .probabilities = true}, &o);
+    assert_int_equal(o.status, VXM_OK);
+    assert_string_equal(o.lines, "1: " REPEATED "\n1 ends: 1\n");
+    assert_same_file("exact", "auto", "a.nii");
+    assert_same_file("exact", "auto", "a_prob_l3.nii");
+}
+
+/* Under a limit the first attempt uses the image up. */
+static void its_image_is_read_again(void **state) {
+    (void)state;
+    outcome o;
+    vxm_plan plan;
+    vxm_session *session;
+    vxm_session_options options;
+    vx_device_list list;
+    make_model(32);
+    put_volume("a.nii", 120, 4);
+    pretend.overflows = true;
+    run(&(wish){.device = "cuda", .out = "free"}, &o);
+    assert_int_equal(o.status, VXM_OK);
+    vxm_session_options_init(&options, sizeof options);
+    assert_int_equal(vx_devices_find(&pretend_source, "cuda", &list, NULL), VXM_OK);
+    assert_int_equal(vx_open_session(&model, &options, &list, 0, &session, NULL), VXM_OK);
+    const vx_geometry geo = {.dims = {120, 120, 120},
+                             .affine = {{1}, {0, 1}, {0, 0, 1}, {0, 0, 0, 1}}};
+    assert_int_equal(vx_plan_volume(session, &geo, NULL, &plan, NULL), VXM_OK);
+    vxm_session_free(session);
+    const uint64_t image = 4 * 120 * 120 * 120;
+    run(&(wish){.device = "cuda", .out = "tight", .memory_limit = plan.peak_bytes - image / 2}, &o);
+    if (o.status != VXM_OK) fail_msg("%s", o.lines);
+    assert_string_equal(o.lines, "1: " REPEATED "\n1 ends: 1\n");
+    assert_same_file("free", "tight", "a.nii");
+}
+
+int main(void) {
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+    const struct CMUnitTest tests[] = {
+        TEST(several_devices_do_as_one),
+        TEST(one_case_takes_one_device),
+        TEST(a_device_that_does_not_open_ends_the_run),
+        TEST(memory_counts_all_devices),
+        TEST(an_overflow_is_computed_again),
+        TEST(its_probabilities_are_the_second_ones),
+        TEST(its_image_is_read_again),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
