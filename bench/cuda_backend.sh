@@ -10,14 +10,8 @@ PACK=${1:?folder of scripts/pack-device.sh}; OUT=${2:?output folder}
 mkdir -p "$OUT"
 nvidia-smi --query-gpu=name,driver_version --format=csv,noheader
 
-# cuDNN and cuBLASLt: where the loader looks, else wherever this machine keeps them.
-path=$(readlink -f "$PACK/libs")
-for lib in libcudnn.so.9 libcublasLt.so.13; do
-  ldconfig -p | grep -q "$lib" && continue
-  file=$(find /usr /opt -name "$lib" -print -quit 2> /dev/null)
-  [ -n "$file" ] && path=$path:$(dirname "$file") || echo "$lib was not found"
-done
-export LD_LIBRARY_PATH=$path${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+. bench/cuda_libraries.sh
+find_cuda_libraries "$PACK"
 export VOXMAMBA_TEST_SOURCE=$PWD
 
 failed=0
@@ -48,6 +42,17 @@ for p in fp32 fp16 bf16; do
   cmp "$OUT/$p-1.nii.gz" "$OUT/$p-2.nii.gz" || failed=1
   "$PACK/cli/voxmamba" evaluate "$OUT/$p-1.nii.gz" "$OUT/cpu.nii.gz" || failed=1
 done
+
+# --device auto takes the GPU in fp16; without the module beside the program it says so in one line
+# and takes the CPU.
+segment auto -v
+grep -q "device: NVIDIA.*, fp16" "$OUT/auto.log" || { echo "auto did not take the GPU"; failed=1; }
+cmp "$OUT/auto.nii.gz" "$OUT/fp16-1.nii.gz" || failed=1
+mkdir -p "$OUT/alone" && cp "$PACK/cli/voxmamba" "$OUT/alone/"
+check alone 40 "$OUT/alone/voxmamba" segment $case -m models/hippocampus.safetensors -o "$OUT/alone.nii.gz" --overwrite
+grep -c "^voxmamba: warning: computing on the CPU: .* is not installed" "$OUT/alone.log" | grep -qx 1 ||
+  { echo "auto did not say that the module is missing"; failed=1; }
+cmp "$OUT/alone.nii.gz" "$OUT/cpu.nii.gz" || failed=1
 
 if [ -n "${SANITIZE:-}" ]; then
   for tool in memcheck racecheck initcheck; do
