@@ -39,6 +39,7 @@ for precision in fp32 fp16 bf16; do
   [ -z "$LABELS" ] || score "$precision-1" "$LABELS" labels
 done
 [ -z "$LABELS" ] || [ ! -d "$OUT/cpu" ] || score cpu "$LABELS" labels
+[ $failed = 0 ] || exit 1
 
 python3 - "$OUT" "$CPU" <<'PYTHON' || failed=1
 import filecmp, json, pathlib, sys

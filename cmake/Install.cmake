@@ -65,4 +65,24 @@ set(CPACK_DEBIAN_PACKAGE_SECTION science)
 set(CPACK_DEBIAN_PACKAGE_SHLIBDEPS ON)
 set(CPACK_DEBIAN_PACKAGE_GENERATE_SHLIBS ON)
 set(CPACK_DEBIAN_PACKAGE_CONTROL_STRICT_PERMISSION ON)
+
+# The CUDA module is a package of its own, voxmamba-cuda, so that the other stays free of CUDA. cuDNN and
+# cuBLASLt come from NVIDIA in packages of several names, or without any: they are not dependencies.
+if(TARGET voxmamba_cuda)
+  set(CPACK_DEB_COMPONENT_INSTALL ON)
+  set(CPACK_COMPONENTS_GROUPING ONE_PER_GROUP)
+  set(CPACK_COMPONENT_UNSPECIFIED_GROUP base)
+  set(CPACK_COMPONENT_DEVELOPMENT_GROUP base)
+  set(CPACK_COMPONENT_CUDA_GROUP cuda)
+  set(CPACK_DEBIAN_BASE_PACKAGE_NAME voxmamba)
+  set(CPACK_DEBIAN_CUDA_PACKAGE_NAME voxmamba-cuda)
+  set(CPACK_DEBIAN_CUDA_PACKAGE_SECTION contrib/science)
+  set(CPACK_DEBIAN_CUDA_PACKAGE_SHLIBDEPS OFF)
+  set(CPACK_DEBIAN_CUDA_PACKAGE_DEPENDS
+      "voxmamba (= ${PROJECT_VERSION}), libc6 (>= 2.34), libgcc-s1, libstdc++6")
+  set(CPACK_COMPONENT_CUDA_DESCRIPTION
+"The module that voxmamba loads for --device cuda, and by itself where it can be used.
+Needs an NVIDIA GPU of compute capability 7.5 or newer with its driver, and NVIDIA's libraries
+libcudnn.so.9 and libcublasLt.so.13, which are not in Debian.")
+endif()
 include(CPack)

@@ -61,10 +61,22 @@ try() {
     done
 }
 
+# try_cuda PROGRAM: with the CUDA module, but without cuDNN: one line that names it, and the CPU.
+try_cuda() {
+    code=0
+    user_inside "$1" segment -q /data/hippocampus_380.nii.gz -m hippocampus -o /out/cuda.nii.gz --device cuda 2>"$work/err" || code=$?
+    if [ $code != 5 ] || [ "$(wc -l <"$work/err")" != 1 ] || ! grep -q 'needs libcudnn\.so\.9' "$work/err"; then
+        cat "$work/err" >&2
+        fail "$1 --device cuda: exit $code"
+    fi
+    user_inside "$1" segment -q /data/hippocampus_380.nii.gz -m hippocampus -o /out/mask.nii.gz --overwrite --device auto
+    [ "$(sha256sum <"$root/out/mask.nii.gz")" = "$first" ] || fail "another mask"
+}
+
 say "Tarball in a bare root"
 fresh_root
 mkdir "$root/opt/first place"
-tar -C "$root/opt/first place" -xzf "$packages"/voxmamba-*-linux-x86_64.tar.gz
+tar -C "$root/opt/first place" -xzf "$packages"/voxmamba-[0-9]*-linux-x86_64.tar.gz
 name=$(basename "$root/opt/first place"/voxmamba-*)
 try "/opt/first place/$name/bin/voxmamba"
 first=$(sha256sum <"$root/out/mask.nii.gz")
@@ -73,6 +85,14 @@ say "The same, moved"
 mv "$root/opt/first place/$name" "$root/opt/moved"
 try /opt/moved/bin/voxmamba
 [ "$(sha256sum <"$root/out/mask.nii.gz")" = "$first" ] || fail "another mask"
+
+for tarball in "$packages"/voxmamba-cuda-*-linux-x86_64.tar.gz; do
+    [ -e "$tarball" ] || continue
+    say "The same with the CUDA module, without cuDNN"
+    tar -C "$root/opt/moved" --strip-components=1 -xzf "$tarball"
+    try_cuda /opt/moved/bin/voxmamba
+    rm "$root/opt/moved/lib/voxmamba/libvoxmamba_cuda.so"
+done
 
 say "The same, with wrong libraries of the same names in LD_LIBRARY_PATH"
 mkdir "$root/hostile"
@@ -113,6 +133,15 @@ du -sh "$root/debs" | cut -f1
 inside sh -c 'dpkg -i /debs/*.deb >/out/dpkg.log 2>&1 || { cat /out/dpkg.log; exit 1; }'
 try /usr/bin/voxmamba
 [ "$(sha256sum <"$root/out/mask.nii.gz")" = "$first" ] || fail "another mask"
+for package in "$packages"/voxmamba-cuda_*_amd64.deb; do
+    [ -e "$package" ] || continue
+    say "The CUDA module's package, without cuDNN"
+    cp "$package" "$root/debs/"
+    inside sh -c 'dpkg -i /debs/voxmamba-cuda_*.deb >/out/dpkg.log 2>&1 || { cat /out/dpkg.log; exit 1; }'
+    try_cuda /usr/bin/voxmamba
+    inside dpkg --verify voxmamba-cuda
+    inside dpkg -r voxmamba-cuda
+done
 inside dpkg --verify voxmamba
 inside dpkg -r voxmamba
 if inside find /usr -name '*voxmamba*' | grep .; then fail "the package leaves files behind"; fi
