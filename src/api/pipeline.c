@@ -164,7 +164,7 @@ static vxm_status predict_with(vx_case_run *run, vx_session *session, vx_volume 
 }
 
 /* fp16 may overflow where fp32 does not. Where auto chose it, such a case is done again in fp32,
- * all of it: a mask has one precision (docs/decisions/0003). *image is read again if it was used
+ * all of it: a mask has one precision (docs/decisions/0004). *image is read again if it was used
  * up. */
 static vxm_status predict(vx_case_run *run, vx_volume **image, vx_outputs *outputs, vx_mask **mask,
                           vxm_error *error) {

@@ -40,7 +40,7 @@ typedef struct vx_plan_info {
 
 typedef struct vx_backend {
     const char *name;       /* "cpu", "cuda" */
-    vx_precision automatic; /* what --precision auto means here (docs/decisions/0003) */
+    vx_precision automatic; /* what --precision auto means here (docs/decisions/0004) */
     /* How many devices there are; 0 is no error. VX_ERR_RESOURCE when something is missing that
      * even the answer needs. */
     vx_status (*count)(int *out, vx_error *err);
