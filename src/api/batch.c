@@ -414,12 +414,23 @@ static vxm_status prepare_outputs(const vxm_batch *batch, vxm_error *error) {
     return s;
 }
 
+/* Where the run computes. */
+static void say_devices(const vxm_batch *batch, vxm_session *first, unsigned devices,
+                        unsigned workers) {
+    const vxm_callbacks *to = &batch->segment.callbacks;
+    char line[64];
+    vx_say_device(first, to);
+    if (!to->log || devices < 2) return;
+    snprintf(line, sizeof line, "%u such devices, %u cases at a time", devices, workers);
+    to->log(to->user_data, VXM_LOG_INFO, 0, line);
+}
+
 static vxm_status run_all(batch_run *run, batch_worker *workers, unsigned count,
                           const vx_device_list *devices, vxm_error *error) {
     vxm_batch *batch = run->batch;
     vxm_session *first = workers[0].session;
     const unsigned used = count < devices->count ? count : devices->count;
-    vx_say_device(first, &batch->segment.callbacks);
+    say_devices(batch, first, used, count);
     vx_memory_begin(&run->state, first->memory_limit, count > 1, 0);
     cJSON_Delete(batch->run);
     batch->run = vx_run_json(batch, first, run->choices, count, used);
