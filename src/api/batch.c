@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/memory.h"
 #include "base/out_file.h"
 #include "base/threads.h"
@@ -379,7 +380,7 @@ static vxm_status run_checked(vxm_batch *batch, const vxm_model *model,
     vx_memory_begin(&run.state, workers[0].session->memory_limit, jobs > 1, 0);
     cJSON_Delete(batch->run);
     batch->run = vx_run_json(batch, workers[0].session, choices, jobs);
-    batch->started = vx_now();
+    batch->started = vx_seconds();
     for (size_t i = 0; i < batch->count; i++) forget_outcome(&batch->cases[i]);
     if (!batch->options.dry_run) {
         s = vx_output_folder_make(&batch->rule, error);
@@ -388,7 +389,7 @@ static vxm_status run_checked(vxm_batch *batch, const vxm_model *model,
         if (s == VXM_OK) vx_output_sweep(&batch->rule);
     }
     if (s == VXM_OK) run_workers(workers, jobs);
-    batch->finished = vx_now();
+    batch->finished = vx_seconds();
     if (s == VXM_OK) {
         s = summarise(batch, atomic_load(&run.state.cancelled), error);
         if (!batch->options.dry_run) {

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/memory.h"
 #include "infer/postprocess.h"
 #include "report/report.h"
@@ -134,7 +135,7 @@ static vxm_status close_probabilities(probability_files *files, vxm_status so_fa
 static vxm_status predict(vx_case_run *run, vx_volume *image, vx_outputs *outputs, vx_mask **mask,
                           vxm_error *error) {
     vx_error err;
-    vx_predict_times times = {0};
+    vx_predict_record record = {0};
     probability_files files = {0};
     vx_predict_options options = {
         .log = &run->log, .force = run->choices->options.force != 0, .consume = run->consume};
@@ -147,17 +148,18 @@ static vxm_status predict(vx_case_run *run, vx_volume *image, vx_outputs *output
     }
     if (s == VXM_OK) {
         vx_status t =
-            vx_session_predict(run->session->session, image, &options, mask, &times, &err);
+            vx_session_predict(run->session->session, image, &options, mask, &record, &err);
         if (t != VX_OK) {
             const char *file = run->files ? run->files->shown : NULL;
             s = vx_api_error(error, t == VX_ERR_OUTPUT ? run->target->mask : file, t, &err);
         }
     }
     s = close_probabilities(&files, s, run->target ? run->target->mask : NULL, error);
-    run->result->pub.preprocess_s = times.preprocess;
-    run->result->pub.network_s = times.network;
-    run->result->pub.accumulate_s = times.accumulate;
-    run->result->pub.finalise_s = times.finalise;
+    run->result->pub.preprocess_s = record.preprocess;
+    run->result->pub.network_s = record.network;
+    run->result->pub.accumulate_s = record.accumulate;
+    run->result->pub.finalise_s = record.finalise;
+    run->result->pub.device_bytes = record.device_bytes;
     return s;
 }
 
@@ -293,7 +295,7 @@ static vxm_status segment(vx_case_run *run, vx_outputs *outputs, vx_volume **ima
                           vxm_error *error) {
     vxm_result *result = &run->result->pub;
     bool replace = run->choices->options.overwrite || run->resume;
-    double t0 = vx_now();
+    double t0 = vx_seconds();
     vxm_status s = enter(run, "hash", 0.0, 0.02, error);
     if (s == VXM_OK) s = vx_hash_inputs(run, error);
     if (s == VXM_OK)
@@ -313,31 +315,31 @@ static vxm_status segment(vx_case_run *run, vx_outputs *outputs, vx_volume **ima
         s = vx_outputs_check_sidecar(outputs, error);
     if (s == VXM_OK) s = vx_outputs_check_writable(outputs, error);
 
-    double t1 = vx_now();
+    double t1 = vx_seconds();
     result->hash_s = t1 - t0;
     if (s == VXM_OK) s = enter(run, "read", 0.02, 0.03, error);
     if (s == VXM_OK) s = read_image(run, image, error);
     if (s != VXM_OK) return s;
     vx_result_geometry(run->result, &(*image)->geo);
-    result->read_s = vx_now() - t1;
+    result->read_s = vx_seconds() - t1;
 
     s = enter(run, "prepare", 0.05, 0.88, error);
     if (s == VXM_OK) s = predict(run, *image, outputs, mask, error);
 
-    double t2 = vx_now();
+    double t2 = vx_seconds();
     if (s == VXM_OK && run->consume) s = read_again(run, image, error);
 
-    double t3 = vx_now();
+    double t3 = vx_seconds();
     result->read_s += t3 - t2;
     if (s == VXM_OK) s = enter(run, "postprocess", 0.93, 0.02, error);
     if (s == VXM_OK) s = clean_up(run, *mask, error);
     if (s == VXM_OK) s = measure(run, *image, *mask, error);
 
-    double t4 = vx_now();
+    double t4 = vx_seconds();
     result->postprocess_s = t4 - t3;
     if (s == VXM_OK) s = enter(run, "write", 0.95, 0.04, error);
     if (s == VXM_OK) s = write_outputs(run, *image, *mask, outputs, error);
-    result->write_s = vx_now() - t4;
+    result->write_s = vx_seconds() - t4;
     return s;
 }
 
@@ -346,7 +348,7 @@ vxm_status vx_segment_case(vx_case_run *run, vxm_result **out, vxm_error *error)
     vx_volume *image = NULL;
     vx_mask *mask = NULL;
     *out = NULL;
-    double start = vx_now();
+    double start = vx_seconds();
     vxm_status s = vx_case_begin(run, error);
     if (s != VXM_OK) return s;
     vxm_result *result = &run->result->pub;
@@ -361,7 +363,7 @@ vxm_status vx_segment_case(vx_case_run *run, vxm_result **out, vxm_error *error)
     vx_mask_free(mask);
     vx_volume_free(image);
     vx_case_end(run);
-    result->total_s = vx_now() - start;
+    result->total_s = vx_seconds() - start;
     result->peak_bytes = vx_peak_memory();
     *out = result;
     return s;
@@ -418,7 +420,7 @@ vxm_status vxm_segment_image(vxm_session *session, const vxm_image *image,
                     vx_voxels(&volume.geo) * volume.channels * sizeof(float));
     vx_case_run run = {.session = session, .choices = &choices, .number = 1, .state = &state};
     vx_mask *mask = NULL;
-    double start = vx_now();
+    double start = vx_seconds();
     s = vx_case_begin(&run, error);
     if (s == VXM_OK) {
         vx_result_geometry(run.result, &volume.geo);
@@ -429,7 +431,7 @@ vxm_status vxm_segment_image(vxm_session *session, const vxm_image *image,
         if (s == VXM_OK) s = clean_up(&run, mask, error);
         if (s == VXM_OK) s = measure(&run, &volume, mask, error);
         if (s == VXM_OK) s = copy_mask(mask, mask_out, bytes_per_voxel, error);
-        run.result->pub.total_s = vx_now() - start;
+        run.result->pub.total_s = vx_seconds() - start;
         run.result->pub.peak_bytes = vx_peak_memory();
     }
     if (s == VXM_OK && result)
