@@ -190,7 +190,7 @@ static vxm_status clean_up(vx_case_run *run, vx_mask *mask, vxm_error *error) {
 static vxm_status measure(vx_case_run *run, const vx_volume *image, const vx_mask *mask,
                           vxm_error *error) {
     vx_result *result = run->result;
-    vxm_status s = vx_result_measure(result, image, mask, run->choices, error);
+    vxm_status s = vx_result_measure(result, image, mask, run->choices, run->session->pool, error);
     uint64_t voxels = 0;
     for (size_t i = 0; i < result->pub.label_count; i++) voxels += result->labels[i].voxels;
     if (s == VXM_OK && !voxels)
@@ -222,7 +222,10 @@ static vx_status write_label(const char *path, const vx_mask *mask, const vx_lab
 static vxm_status write_temporaries(vx_case_run *run, const vx_volume *image, const vx_mask *mask,
                                     vx_outputs *outputs, vxm_error *error) {
     const vx_label_table *table = &run->choices->recipe->labels;
-    vx_write_options options = {.format = run->target->format, .replace = true, .labels = table};
+    vx_write_options options = {.format = run->target->format,
+                                .replace = true,
+                                .labels = table,
+                                .pool = run->session->pool};
     for (size_t i = 0; i < outputs->count; i++) {
         vx_error err;
         vx_status s = VX_OK;

@@ -7,6 +7,7 @@
 #include "infer/accumulator.h"
 #include "infer/probabilities.h"
 #include "infer/session_impl.h"
+#include "volume/intensity.h"
 
 /* Class c means values[c]: without regions class 0 is the background. */
 static vx_status list_values(vx_session *s, vx_error *err) {
@@ -80,27 +81,30 @@ void vx_session_describe(const vx_session *session, char *text, size_t bytes) {
  * constant, and it would still answer with a mask. */
 #define SMALLEST_CONTRAST 1e-8F
 
-static bool has_contrast(const float *v, size_t n) {
-    float low = v[0], high = v[0];
-    for (size_t i = 1; i < n; i++) {
-        if (v[i] < low) low = v[i];
-        if (v[i] > high) high = v[i];
-    }
-    return !(high - low < SMALLEST_CONTRAST); /* NaN is for normalisation to name */
+/* NaN is for normalisation to name. */
+static vx_status has_contrast(const float *v, size_t n, vx_pool *pool, bool *out, vx_error *err) {
+    float low, high;
+    vx_status status = vx_value_range(v, n, pool, &low, &high, err);
+    if (status == VX_OK) *out = !(high - low < SMALLEST_CONTRAST);
+    return status;
 }
 
 /* One empty channel among others may be meant: a sequence that was not acquired. */
-static vx_status check_contrast(const vx_recipe *recipe, const vx_volume *volume, const vx_log *log,
-                                vx_error *err) {
+static vx_status check_contrast(const vx_recipe *recipe, const vx_volume *volume, vx_pool *pool,
+                                const vx_log *log, vx_error *err) {
     size_t n = vx_voxels(&volume->geo), constant = 0;
-    for (size_t c = 0; c < volume->channels; c++)
-        if (!has_contrast(volume->data + c * n, n)) constant++;
+    bool contrast[VX_MAX_CHANNELS];
+    for (size_t c = 0; c < volume->channels; c++) {
+        vx_status status = has_contrast(volume->data + c * n, n, pool, &contrast[c], err);
+        if (status != VX_OK) return status;
+        if (!contrast[c]) constant++;
+    }
     if (constant == volume->channels)
         return vx_fail(err, VX_ERR_INPUT,
                        "is constant: no two voxels differ by more than %g (check how it was made)",
                        (double)SMALLEST_CONTRAST);
-    for (size_t c = 0; constant && c < volume->channels; c++)
-        if (!has_contrast(volume->data + c * n, n))
+    for (size_t c = 0; c < volume->channels; c++)
+        if (!contrast[c])
             vx_log_message(log, VX_LOG_WARNING, "channel '%s' is constant",
                            recipe->channels[c].name);
     return VX_OK;
@@ -117,7 +121,8 @@ static vx_status check_input(const vx_session *s, const vx_volume *volume,
                        volume->channels, volume->channels == 1 ? "" : "s", recipe->name,
                        recipe->channel_count);
     status = vx_check_field_of_view(recipe, &volume->geo, options->force, options->log, err);
-    return status == VX_OK ? check_contrast(recipe, volume, options->log, err) : status;
+    return status == VX_OK ? check_contrast(recipe, volume, s->options.pool, options->log, err)
+                           : status;
 }
 
 /* ---- Predicting ---- */

@@ -357,7 +357,8 @@ static vx_status nifti_write_mask(const char *path, const vx_mask *mask,
                                  mask->bytes == 1 ? VX_NIFTI_LABELS_UINT8 : VX_NIFTI_LABELS_UINT16,
                                  header, &header_bytes, err);
     if (s == VX_OK)
-        s = vx_sink_open(path, options->format == VX_FORMAT_NIFTI_GZ, level, &sink, err);
+        s = vx_sink_open(path, options->format == VX_FORMAT_NIFTI_GZ, level, options->pool, &sink,
+                         err);
     if (s != VX_OK) return s;
     s = vx_sink_write(sink, header, header_bytes, err);
     if (s == VX_OK) s = vx_sink_write(sink, mask->data, vx_voxels(&mask->geo) * mask->bytes, err);
