@@ -10,14 +10,8 @@ PACK=${1:?folder of scripts/pack-device.sh}; OUT=${2:?output folder}
 mkdir -p "$OUT"
 nvidia-smi --query-gpu=name,driver_version --format=csv,noheader
 
-# cuDNN and cuBLASLt: where the loader looks, else wherever this machine keeps them.
-path=$(readlink -f "$PACK/libs")
-for lib in libcudnn.so.9 libcublasLt.so.13; do
-  ldconfig -p | grep -q "$lib" && continue
-  file=$(find /usr /opt -name "$lib" -print -quit 2> /dev/null)
-  [ -n "$file" ] && path=$path:$(dirname "$file") || echo "$lib was not found"
-done
-export LD_LIBRARY_PATH=$path${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+. scripts/device-libs.sh
+device_libraries "$PACK"
 export VOXMAMBA_TEST_SOURCE=$PWD
 
 failed=0
@@ -33,6 +27,7 @@ check() { # name seconds command...
 check scan 60 "$PACK/cuda/cuda_test_scan" --few
 check ops 100 "$PACK/tests/cuda/cuda_ops"
 check networks 60 "$PACK/tests/cuda/cuda_networks"
+check sweep 60 "$PACK/tests/cuda/cuda_sweep"
 
 case=sample-data/hippocampus_380.nii.gz
 export XDG_CACHE_HOME=$OUT/cache

@@ -36,6 +36,7 @@ typedef struct vx_read_options {
     bool tolerate_geometry; /* resample uneven or sheared stacks (with a warning) instead of
                                refusing */
     const vx_log *log;      /* warnings */
+    vx_pool *pool;          /* helps with NIfTI images; borrowed, NULL: the calling thread alone */
 } vx_read_options;
 
 /* What `info` prints of a volume, from the header alone where the format allows. */

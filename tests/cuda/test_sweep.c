@@ -190,6 +190,9 @@ static void both_add(both *b, const size_t tile[3], unsigned flips, float scale,
     assert_int_equal(
         cudaMemcpy(output, logits, patch * s->classes * sizeof(float), cudaMemcpyHostToDevice),
         cudaSuccess);
+    /* It may return before the device has the bytes, and the sweep's stream does not wait for it.
+     */
+    assert_int_equal(cudaDeviceSynchronize(), cudaSuccess);
     must(vx_cuda_sweep.add(b->sweep, at, flips, scale, &err), &err);
     vx_slab_add(&b->slab, tile, logits, flips, scale, b->pool);
     vx_free(logits);
