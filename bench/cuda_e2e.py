@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+CASES = ("coarse-25", "coarse-2", "own-25", "own-2")  # grid and classes
 STAGES = ("hash", "read", "preprocess", "network", "accumulate", "finalise", "postprocess", "write")
 
 # Holds all of the GPU's memory but so many bytes until its standard input ends.
@@ -132,6 +133,8 @@ def table(result):
     yield ""
     yield f"{result['device']}; {result['threads']} threads; {result['precision']}. {result['what']}."
     yield ""
+    yield f"Command: `{result['command']}`."
+    yield ""
     yield ("Everything but the network: total less network. Process: from the start of the program to its end. GPU "
            "memory: planned = held (network, image, logits), and what nvidia-smi saw (with the CUDA context).")
     yield ""
@@ -157,29 +160,28 @@ def device_line(bench):
 
 
 def measure(bench):
-    args = bench.args
+    args, plans = bench.args, {}
     dims, spacing = [int(n) for n in args.dims.split(",")], (0.75, 0.75, 1.5)  # x, y, z
-    own, coarse = "1.5,0.75,0.75", "1.5,1.5,1.5"  # z, y, x
-    tile = bench.volume([args.patch] * 3, (1.5, 1.5, 1.5), "tile")
+    grids = {"coarse": "1.5,1.5,1.5", "own": "1.5,0.75,0.75"}  # z, y, x
+    only = args.only.split(",")
+    if "tile" in only:
+        tile, model = bench.volume([args.patch] * 3, (1.5, 1.5, 1.5), "tile")[1], bench.model(grids["coarse"], 2)
+        # The first call makes the plans; whatever is timed finds them on the disk.
+        for run in ("first", "2", "3"):
+            bench.segment(f"one tile, {run}", tile, model, "tile")
     plain, packed = bench.volume(dims, spacing, "volume")
-    many, few = bench.model(coarse, 25), bench.model(coarse, 2)
-    # The first call makes the plans; whatever is timed finds them on the disk.
-    for run in ("first", "2", "3"):
-        bench.segment(f"one tile, {run}", tile[1], few, "tile")
-    plans = {"coarse, 25 classes": bench.plan(packed, many)}
-    for name, model in ((coarse, many), (coarse, few), (own, bench.model(own, 25)), (own, bench.model(own, 2))):
-        word = f"{'coarse' if name == coarse else 'own spacing'}, {25 if model.endswith('25.safetensors') else 2} classes"
-        if word == "own spacing, 25 classes":
-            plans[word] = bench.plan(packed, model)
-        bench.segment(f"{word}, .nii.gz", packed, model, word)
-        if model.endswith("-25.safetensors"):
-            bench.segment(f"{word}, .nii", plain, model, word)
-    if args.device.startswith("cuda"):
-        network = plans["coarse, 25 classes"].get("device_network_bytes", 0)
-        bench.with_little_memory(network + (1 << 30), lambda: bench.segment(
-            "coarse, 25 classes, GPU with little memory", packed, many, "coarse, 25 classes"))
-        bench.with_little_memory(network // 2, lambda: bench.segment(
-            "coarse, 25 classes, GPU with too little memory", packed, many, "coarse, 25 classes"))
+    for case in (c for c in CASES if c in only):
+        grid, classes = case.split("-")
+        model, word = bench.model(grids[grid], int(classes)), f"{grid} grid, {classes} classes"
+        plans[word] = bench.plan(packed, model)
+        for file in (packed, plain):
+            bench.segment(f"{word}, {''.join(file.suffixes)}", file, model, word)
+    if "memory" in only and args.device.startswith("cuda"):
+        model, word = bench.model(grids["coarse"], 25), "coarse grid, 25 classes"
+        network = bench.plan(packed, model).get("device_network_bytes", 0)
+        for free, text in ((network + (1 << 30), "little"), (network // 2, "too little")):
+            bench.with_little_memory(free, lambda t=text: bench.segment(
+                f"{word}, a GPU with {t} memory", packed, model, word))
     return plans
 
 
@@ -191,6 +193,7 @@ def main():
     parser.add_argument("--work", default="/tmp/voxmamba-e2e", help="folder for temporary files")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--precision", default="fp16")
+    parser.add_argument("--only", default=comma(("tile", *CASES, "memory")), help="of the default")
     parser.add_argument("--dims", default="512,512,400", help="x,y,z")
     parser.add_argument("--patch", type=int, default=128)
     parser.add_argument("--width", type=int, default=32)
@@ -201,9 +204,10 @@ def main():
     plans = measure(bench)
     result = {"format": 1, "date": datetime.date.today().isoformat(), "device": device_line(bench),
               "threads": len(os.sched_getaffinity(0)), "precision": args.precision,
+              "command": f"bench/cuda_e2e.sh PACK OUT --only {args.only}",
               "what": f"A volume of {args.dims} voxels (x, y, z; int16) of 0.75x0.75x1.5 mm, {args.family} with random "
-                      f"weights, width {args.width}, patch {args.patch}^3, step 0.5; coarse: the model at 1.5 mm; own "
-                      "spacing: the volume's",
+                      f"weights, width {args.width}, patch {args.patch}^3, step 0.5; coarse grid: the model at 1.5 mm; own "
+                      "grid: at the volume's spacing",
               "plans": plans, "rows": bench.rows, "failed": bench.failed}
     (bench.out / "e2e.json").write_text(json.dumps(result, indent=1) + "\n")
     (bench.out / "e2e.md").write_text("\n".join(table(result)) + "\n")
