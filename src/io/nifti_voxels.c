@@ -106,6 +106,8 @@ enum { PIECES = 16, PIECE_VOXELS = 16384, STRIDE = 1024 };
 typedef struct image_job {
     const vx_nifti_header *header;
     vx_byte_stream *stream;
+    const unsigned char
+        *whole; /* all voxels as the file has them; NULL: they come from the stream */
     float *data;
     unsigned char *raw[2];   /* of this block, of the next one */
     size_t first, n, next_n; /* voxels */
@@ -131,6 +133,16 @@ static void convert_piece(image_job *job, size_t piece) {
     }
 }
 
+/* Of the next block, into raw[1]. */
+static vx_status read_block(image_job *job) {
+    const size_t first = job->first + job->n, bytes = job->header->voxel_bytes;
+    if (!job->whole)
+        return read_raw(job->header, job->stream, first, job->next_n, job->raw[1], &job->err);
+    memcpy(job->raw[1], job->whole + first * bytes, job->next_n * bytes);
+    if (job->header->swapped) swap_voxels(job->raw[1], job->next_n, bytes);
+    return VX_OK;
+}
+
 /* Task 0 reads on. */
 static void image_task(void *ctx, size_t task, unsigned worker) {
     image_job *job = ctx;
@@ -138,8 +150,7 @@ static void image_task(void *ctx, size_t task, unsigned worker) {
     if (task)
         convert_piece(job, task - 1);
     else if (job->next_n)
-        job->status = read_raw(job->header, job->stream, job->first + job->n, job->next_n,
-                               job->raw[1], &job->err);
+        job->status = read_block(job);
 }
 
 static size_t block_of(size_t voxels, size_t first) {
@@ -166,6 +177,23 @@ static vx_status convert_all(image_job *job, vx_pool *pool, size_t *bad, size_t 
     return job->status;
 }
 
+/* Inflates a file of small voxels at once into the end of data, its packed bytes before that in the
+ * front: floats take more room than both. Converting overwrites them from front to back: float i of
+ * N lies at 4 i, what is not converted yet, of b bytes a voxel, from 4 N - b (N - i) on. Voxels are
+ * copied out of the way a block ahead. False: the stream has to be read. */
+static bool inflate_whole(image_job *job) {
+    const vx_nifti_header *h = job->header;
+    const size_t voxels = vx_voxels(&h->geo), room = voxels * sizeof(float);
+    const size_t bytes = (size_t)h->offset + voxels * h->voxel_bytes; /* seek_voxels has checked */
+    unsigned char *data = (unsigned char *)(void *)job->data;
+    if (h->voxel_bytes > 2 || h->pair || !vx_stream_is_gzip(job->stream) || bytes > room ||
+        vx_stream_file_size(job->stream) > room - bytes ||
+        !vx_stream_inflate_whole(job->stream, data, data + room - bytes, bytes))
+        return false;
+    job->whole = data + room - voxels * h->voxel_bytes;
+    return true;
+}
+
 vx_status vx_nifti_stream_image(const vx_nifti_header *h, vx_byte_stream *stream, vx_pool *pool,
                                 const vx_log *log, float *data, size_t *bad, size_t *first_bad,
                                 vx_error *err) {
@@ -175,9 +203,10 @@ vx_status vx_nifti_stream_image(const vx_nifti_header *h, vx_byte_stream *stream
     vx_status s = VX_OK;
     if (!job.raw[0] || !job.raw[1])
         s = vx_fail(err, VX_ERR_RESOURCE, "out of memory");
-    else if ((s = convert_all(&job, pool, bad, first_bad)) != VX_OK && err)
-        *err = job.err;
+    else
+        (void)inflate_whole(&job);
+    if (s == VX_OK && (s = convert_all(&job, pool, bad, first_bad)) != VX_OK && err) *err = job.err;
     vx_free(job.raw[0]);
     vx_free(job.raw[1]);
-    return s == VX_OK ? check_rest(h, stream, log, err) : s;
+    return s == VX_OK && !job.whole ? check_rest(h, stream, log, err) : s;
 }
