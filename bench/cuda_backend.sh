@@ -10,8 +10,8 @@ PACK=${1:?folder of scripts/pack-device.sh}; OUT=${2:?output folder}
 mkdir -p "$OUT"
 nvidia-smi --query-gpu=name,driver_version --format=csv,noheader
 
-. bench/cuda_libraries.sh
-find_cuda_libraries "$PACK"
+. scripts/device-libs.sh
+device_libraries "$PACK"
 export VOXMAMBA_TEST_SOURCE=$PWD
 
 failed=0
@@ -27,6 +27,7 @@ check() { # name seconds command...
 check scan 60 "$PACK/cuda/cuda_test_scan" --few
 check ops 100 "$PACK/tests/cuda/cuda_ops"
 check networks 60 "$PACK/tests/cuda/cuda_networks"
+check sweep 60 "$PACK/tests/cuda/cuda_sweep"
 
 case=sample-data/hippocampus_380.nii.gz
 export XDG_CACHE_HOME=$OUT/cache

@@ -14,8 +14,8 @@ PACK=${1:?folder of scripts/pack-device.sh}; IMAGES=${2:?folder of cases}; OUT=$
 LABELS=${4:-}
 mkdir -p "$OUT/cache"
 export XDG_CACHE_HOME=$OUT/cache # no engine was chosen before
-. bench/cuda_libraries.sh
-find_cuda_libraries "$PACK"
+. scripts/device-libs.sh
+device_libraries "$PACK"
 failed=0
 
 batch() { # name options...

@@ -11,8 +11,8 @@ PACK=${1:?folder of scripts/pack-device.sh}; OUT=${2:?output folder}
 DIMS=${DIMS:-128,128,128}; CASES=${CASES:-16}; PRECISION=${PRECISION:-fp16}
 mkdir -p "$OUT/cache"
 export XDG_CACHE_HOME=$OUT/cache
-. bench/cuda_libraries.sh
-find_cuda_libraries "$PACK"
+. scripts/device-libs.sh
+device_libraries "$PACK"
 
 if [ -z "${VOLUMES:-}" ]; then
   VOLUMES=$OUT/volumes

@@ -73,6 +73,14 @@ static void print_plan(const cJSON *plan) {
            "memory", number_of(plan, "peak_bytes") / 1e6, number_of(plan, "network_bytes") / 1e6,
            number_of(plan, "accumulator_bytes") / 1e6, number_of(plan, "volume_bytes") / 1e6,
            number_of(plan, "program_bytes") / 1e6);
+    if (cJSON_GetObjectItem(plan, "device_room_bytes"))
+        printf("%-13s%.1f MB of %.1f: network %.1f, volume and accumulators %.1f%s\n", "GPU memory",
+               (number_of(plan, "device_network_bytes") + number_of(plan, "device_volume_bytes")) /
+                   1e6,
+               number_of(plan, "device_room_bytes") / 1e6,
+               number_of(plan, "device_network_bytes") / 1e6,
+               number_of(plan, "device_volume_bytes") / 1e6,
+               number_of(plan, "device_volume_bytes") > 0 ? "" : " (in the host's memory)");
     printf("%-13s%.1f GFLOP in %.0f tiles\n", "work", number_of(plan, "flops") / 1e9,
            number_of(plan, "tiles"));
 }

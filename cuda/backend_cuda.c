@@ -5,6 +5,7 @@
 #include "base/memory.h"
 #include "cuda/check_libraries.h"
 #include "cuda/plan.h"
+#include "cuda/sweep.h"
 
 static void close_device(vx_device *device) {
     if (!device) return;
@@ -92,4 +93,5 @@ const vx_backend vx_cuda_backend = {.name = "cuda",
                                     .compile = vx_cuda_compile,
                                     .plan_free = vx_cuda_plan_free,
                                     .plan_info = vx_cuda_plan_info,
-                                    .run = vx_cuda_run_plan};
+                                    .run = vx_cuda_run_plan,
+                                    .sweep = &vx_cuda_sweep};

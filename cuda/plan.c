@@ -354,6 +354,21 @@ static vx_status copy_out(const vx_plan *plan, float *const *out, vx_error *err)
     return VX_OK;
 }
 
+vx_device *vx_cuda_plan_device(const vx_plan *plan) { return plan->device; }
+
+float *vx_cuda_plan_input(const vx_plan *plan) { return float_of(plan, 0); }
+
+const float *vx_cuda_plan_output(const vx_plan *plan) {
+    for (size_t i = plan->graph->op_count; i-- > 0;)
+        if (plan->graph->values[i].output) return float_of(plan, i);
+    return NULL; /* no finished graph is without one */
+}
+
+vx_status vx_cuda_plan_launch(vx_plan *plan, vx_error *err) {
+    if (!plan->launches) return launch_steps(plan, err);
+    return vx_cuda_check(cudaGraphLaunch(plan->launches, plan->device->stream), "the network", err);
+}
+
 vx_status vx_cuda_run_plan(vx_plan *plan, void *arena, const float *in, float *const *out,
                            vx_error *err) {
     const cudaStream_t stream = plan->device->stream;
@@ -363,10 +378,7 @@ vx_status vx_cuda_run_plan(vx_plan *plan, void *arena, const float *in, float *c
         status = vx_cuda_check(cudaMemcpyAsync(float_of(plan, 0), in, float_bytes(plan, 0),
                                                cudaMemcpyHostToDevice, stream),
                                "copying the input", err);
-    if (status == VX_OK)
-        status = plan->launches
-                     ? vx_cuda_check(cudaGraphLaunch(plan->launches, stream), "the network", err)
-                     : launch_steps(plan, err);
+    if (status == VX_OK) status = vx_cuda_plan_launch(plan, err);
     if (status == VX_OK) status = copy_out(plan, out, err);
     /* Also after a failure: nothing may still write to the caller's memory. */
     const cudaError_t ended = cudaStreamSynchronize(stream);

@@ -17,6 +17,14 @@ void vx_cuda_plan_info(const vx_plan *plan, vx_plan_info *out);
 vx_status vx_cuda_run_plan(vx_plan *plan, void *arena, const float *in, float *const *out,
                            vx_error *err);
 
+/* For a caller that has its numbers on the device (sweep.c): where the input is put and where the
+ * last output lies, float32 and channels last, and a run between them, queued on the device's
+ * stream. */
+vx_device *vx_cuda_plan_device(const vx_plan *plan);
+float *vx_cuda_plan_input(const vx_plan *plan);
+const float *vx_cuda_plan_output(const vx_plan *plan);
+vx_status vx_cuda_plan_launch(vx_plan *plan, vx_error *err);
+
 /* Tests: fills the device arena with 0xff (NaN in every type), and the guard bytes behind every
  * buffer with another byte, if the device was set to `separate`. */
 vx_status vx_cuda_poison(vx_plan *plan, vx_error *err);

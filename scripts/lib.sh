@@ -26,6 +26,6 @@ need_packages() {
         die "the packages could not be installed"
 }
 
-BUILD_PACKAGES="gcc g++ libc6-dev cmake ninja-build pkg-config zlib1g-dev libcjson-dev libmd-dev libpng-dev libnifti2-dev
+BUILD_PACKAGES="gcc g++ libc6-dev cmake ninja-build pkg-config zlib1g-dev libdeflate-dev libcjson-dev libpng-dev libnifti2-dev
  libinsighttoolkit5-dev libdcmtk-dev libdnnl-dev"
 TEST_PACKAGES="libcmocka-dev python3 python3-venv valgrind"

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "api/order.h"
+#include "base/clock.h"
 #include "base/memory.h"
 #include "base/out_file.h"
 #include "base/threads.h"
@@ -434,11 +435,11 @@ static vxm_status run_all(batch_run *run, batch_worker *workers, unsigned count,
     vx_memory_begin(&run->state, first->memory_limit, count > 1, 0);
     cJSON_Delete(batch->run);
     batch->run = vx_run_json(batch, first, run->choices, count, used);
-    batch->started = vx_now();
+    batch->started = vx_seconds();
     for (size_t i = 0; i < batch->count; i++) forget_outcome(&batch->cases[i]);
     vxm_status s = prepare_outputs(batch, error);
     if (s == VXM_OK) run_workers(workers, count);
-    batch->finished = vx_now();
+    batch->finished = vx_seconds();
     vx_order_free(&run->order);
     if (s != VXM_OK) return s;
     s = summarise(batch, atomic_load(&run->state.cancelled), error);

@@ -18,7 +18,7 @@ struct vxm_batch {
     vx_target *targets;
     vxm_case *cases; /* their errors and results are owned */
     cJSON *run;      /* what the report says of the run as a whole; NULL before it */
-    double started;  /* vx_now() */
+    double started;  /* vx_seconds() */
     double finished; /* 0 before */
 };
 

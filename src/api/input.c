@@ -153,6 +153,7 @@ static vxm_status read_channels(vx_case_run *run, const size_t *order, vx_volume
                                 vxm_error *error) {
     const vx_case_files *files = run->files;
     vx_read_options options = read_options(&run->choices->options, &run->log);
+    options.pool = run->session->pool;
     vx_error err;
     const char *path = files->files[order[0]];
     vx_status t = vx_io_read(path, &options, out, &err);
@@ -184,6 +185,7 @@ vxm_status vx_read_again(vx_case_run *run, const vx_geometry *geo, vx_volume **o
     const vx_case_files *files = run->files;
     /* What there is to say of the file was said at the first reading. */
     vx_read_options options = read_options(&run->choices->options, NULL);
+    options.pool = run->session->pool;
     vx_error err;
     *out = NULL;
     size_t *order = vx_alloc_zero(files->channel_count, sizeof *order);

@@ -99,8 +99,6 @@ uint64_t vx_peak_memory(void);
 uint64_t vx_current_memory(void);
 /* What this process may still take: free memory and swap, cgroup limit; UINT64_MAX when unknown. */
 uint64_t vx_available_memory(void);
-/* Seconds since some fixed moment. */
-double vx_now(void);
 
 /* ---- Sessions ---- */
 

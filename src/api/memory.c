@@ -45,6 +45,9 @@ static vxm_status plan_case(const vxm_session *session, const vx_geometry *geo,
         .program_bytes = less(program, plan.weight_bytes),
         .peak_bytes = add(program, predicting > outside ? predicting : outside),
         .flops = plan.flops,
+        .device_network_bytes = plan.device_network_bytes,
+        .device_volume_bytes = plan.device_volume_bytes,
+        .device_room_bytes = plan.device_room_bytes,
     };
     return VXM_OK;
 }

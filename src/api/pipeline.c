@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/memory.h"
 #include "infer/postprocess.h"
 #include "report/report.h"
@@ -135,7 +136,7 @@ static vxm_status predict_with(vx_case_run *run, vx_session *session, vx_volume 
                                vx_outputs *outputs, vx_mask **mask, bool *overflow,
                                vxm_error *error) {
     vx_error err;
-    vx_predict_times times = {0};
+    vx_predict_record record = {0};
     probability_files files = {0};
     vx_predict_options options = {.log = &run->log,
                                   .force = run->choices->options.force != 0,
@@ -149,17 +150,19 @@ static vxm_status predict_with(vx_case_run *run, vx_session *session, vx_volume 
         options.sink_data = &files;
     }
     if (s == VXM_OK) {
-        vx_status t = vx_session_predict(session, image, &options, mask, &times, &err);
+        vx_status t = vx_session_predict(session, image, &options, mask, &record, &err);
         if (t != VX_OK) {
             const char *file = run->files ? run->files->shown : NULL;
             s = vx_api_error(error, t == VX_ERR_OUTPUT ? run->target->mask : file, t, &err);
         }
     }
     s = close_probabilities(&files, s, run->target ? run->target->mask : NULL, error);
-    run->result->pub.preprocess_s += times.preprocess;
-    run->result->pub.network_s += times.network;
-    run->result->pub.accumulate_s += times.accumulate;
-    run->result->pub.finalise_s += times.finalise;
+    run->result->pub.preprocess_s += record.preprocess;
+    run->result->pub.network_s += record.network;
+    run->result->pub.accumulate_s += record.accumulate;
+    run->result->pub.finalise_s += record.finalise;
+    if (record.device_bytes > run->result->pub.device_bytes)
+        run->result->pub.device_bytes = record.device_bytes;
     return s;
 }
 
@@ -210,7 +213,7 @@ static vxm_status clean_up(vx_case_run *run, vx_mask *mask, vxm_error *error) {
 static vxm_status measure(vx_case_run *run, const vx_volume *image, const vx_mask *mask,
                           vxm_error *error) {
     vx_result *result = run->result;
-    vxm_status s = vx_result_measure(result, image, mask, run->choices, error);
+    vxm_status s = vx_result_measure(result, image, mask, run->choices, run->session->pool, error);
     uint64_t voxels = 0;
     for (size_t i = 0; i < result->pub.label_count; i++) voxels += result->labels[i].voxels;
     if (s == VXM_OK && !voxels)
@@ -242,7 +245,10 @@ static vx_status write_label(const char *path, const vx_mask *mask, const vx_lab
 static vxm_status write_temporaries(vx_case_run *run, const vx_volume *image, const vx_mask *mask,
                                     vx_outputs *outputs, vxm_error *error) {
     const vx_label_table *table = &run->choices->recipe->labels;
-    vx_write_options options = {.format = run->target->format, .replace = true, .labels = table};
+    vx_write_options options = {.format = run->target->format,
+                                .replace = true,
+                                .labels = table,
+                                .pool = run->session->pool};
     for (size_t i = 0; i < outputs->count; i++) {
         vx_error err;
         vx_status s = VX_OK;
@@ -315,7 +321,7 @@ static vxm_status segment(vx_case_run *run, vx_outputs *outputs, vx_volume **ima
                           vxm_error *error) {
     vxm_result *result = &run->result->pub;
     bool replace = run->choices->options.overwrite || run->resume;
-    double t0 = vx_now();
+    double t0 = vx_seconds();
     vxm_status s = enter(run, "hash", 0.0, 0.02, error);
     if (s == VXM_OK) s = vx_hash_inputs(run, error);
     if (s == VXM_OK)
@@ -335,31 +341,31 @@ static vxm_status segment(vx_case_run *run, vx_outputs *outputs, vx_volume **ima
         s = vx_outputs_check_sidecar(outputs, error);
     if (s == VXM_OK) s = vx_outputs_check_writable(outputs, error);
 
-    double t1 = vx_now();
+    double t1 = vx_seconds();
     result->hash_s = t1 - t0;
     if (s == VXM_OK) s = enter(run, "read", 0.02, 0.03, error);
     if (s == VXM_OK) s = read_image(run, image, error);
     if (s != VXM_OK) return s;
     vx_result_geometry(run->result, &(*image)->geo);
-    result->read_s = vx_now() - t1;
+    result->read_s = vx_seconds() - t1;
 
     s = enter(run, "prepare", 0.05, 0.88, error);
     if (s == VXM_OK) s = predict(run, image, outputs, mask, error);
 
-    double t2 = vx_now();
+    double t2 = vx_seconds();
     if (s == VXM_OK && run->consume) s = read_again(run, image, error);
 
-    double t3 = vx_now();
+    double t3 = vx_seconds();
     result->read_s += t3 - t2;
     if (s == VXM_OK) s = enter(run, "postprocess", 0.93, 0.02, error);
     if (s == VXM_OK) s = clean_up(run, *mask, error);
     if (s == VXM_OK) s = measure(run, *image, *mask, error);
 
-    double t4 = vx_now();
+    double t4 = vx_seconds();
     result->postprocess_s = t4 - t3;
     if (s == VXM_OK) s = enter(run, "write", 0.95, 0.04, error);
     if (s == VXM_OK) s = write_outputs(run, *image, *mask, outputs, error);
-    result->write_s = vx_now() - t4;
+    result->write_s = vx_seconds() - t4;
     return s;
 }
 
@@ -368,7 +374,7 @@ vxm_status vx_segment_case(vx_case_run *run, vxm_result **out, vxm_error *error)
     vx_volume *image = NULL;
     vx_mask *mask = NULL;
     *out = NULL;
-    double start = vx_now();
+    double start = vx_seconds();
     vxm_status s = vx_case_begin(run, error);
     if (s != VXM_OK) return s;
     vxm_result *result = &run->result->pub;
@@ -383,7 +389,7 @@ vxm_status vx_segment_case(vx_case_run *run, vxm_result **out, vxm_error *error)
     vx_mask_free(mask);
     vx_volume_free(image);
     vx_case_end(run);
-    result->total_s = vx_now() - start;
+    result->total_s = vx_seconds() - start;
     result->peak_bytes = vx_peak_memory();
     *out = result;
     return s;
@@ -441,7 +447,7 @@ vxm_status vxm_segment_image(vxm_session *session, const vxm_image *image,
                     vx_voxels(&volume.geo) * volume.channels * sizeof(float));
     vx_case_run run = {.session = session, .choices = &choices, .number = 1, .state = &state};
     vx_mask *mask = NULL;
-    double start = vx_now();
+    double start = vx_seconds();
     s = vx_case_begin(&run, error);
     if (s == VXM_OK) {
         vx_result_geometry(run.result, &volume.geo);
@@ -453,7 +459,7 @@ vxm_status vxm_segment_image(vxm_session *session, const vxm_image *image,
         if (s == VXM_OK) s = clean_up(&run, mask, error);
         if (s == VXM_OK) s = measure(&run, &volume, mask, error);
         if (s == VXM_OK) s = copy_mask(mask, mask_out, bytes_per_voxel, error);
-        run.result->pub.total_s = vx_now() - start;
+        run.result->pub.total_s = vx_seconds() - start;
         run.result->pub.peak_bytes = vx_peak_memory();
     }
     if (s == VXM_OK && result)

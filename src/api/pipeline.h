@@ -102,7 +102,7 @@ vxm_status vx_inspect_inputs(const vx_case_files *files, const vxm_segment_optio
 vx_result *vx_result_create(void);
 void vx_result_warn(vx_result *result, const char *text);
 vxm_status vx_result_measure(vx_result *result, const vx_volume *image, const vx_mask *mask,
-                             const vx_choices *choices, vxm_error *error);
+                             const vx_choices *choices, vx_pool *pool, vxm_error *error);
 /* The labels of a case that an earlier run did, from its sidecar. */
 void vx_result_restore(vx_result *result, const cJSON *labels);
 void vx_result_geometry(vx_result *result, const vx_geometry *geo);

@@ -2,29 +2,19 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
-#include <sha2.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "api/internal.h"
 #include "base/memory.h"
+#include "base/sha256.h"
 
 #define HASH_BLOCK ((size_t)1 << 18)
 
-static void to_hex(const uint8_t digest[SHA256_DIGEST_LENGTH], char hex[65]) {
-    static const char digits[] = "0123456789abcdef";
-    for (int i = 0; i < SHA256_DIGEST_LENGTH; i++) {
-        hex[2 * i] = digits[digest[i] >> 4];
-        hex[2 * i + 1] = digits[digest[i] & 15];
-    }
-    hex[64] = '\0';
-}
-
-static vx_status hash_fd(int fd, const vx_log *log, SHA2_CTX *sha, vx_error *err) {
+static vx_status hash_fd(int fd, const vx_log *log, vx_sha256 *sha, vx_error *err) {
     uint8_t *block = vx_alloc(HASH_BLOCK);
     if (!block) return vx_fail(err, VX_ERR_RESOURCE, "out of memory");
     vx_status s = VX_OK;
@@ -35,7 +25,7 @@ static vx_status hash_fd(int fd, const vx_log *log, SHA2_CTX *sha, vx_error *err
             if (errno != EINTR) s = vx_fail(err, VX_ERR_INPUT, "cannot read: %s", strerror(errno));
             continue;
         }
-        SHA256Update(sha, block, (size_t)n);
+        vx_sha256_add(sha, block, (size_t)n);
         if (k % 64 == 63 && vx_log_progress(log, "hash", 0.0))
             s = vx_fail(err, VX_ERR_CANCELLED, "cancelled");
     }
@@ -44,8 +34,7 @@ static vx_status hash_fd(int fd, const vx_log *log, SHA2_CTX *sha, vx_error *err
 }
 
 vx_status vx_sha256_file(const char *path, const vx_log *log, char hex[65], vx_error *err) {
-    SHA2_CTX sha;
-    uint8_t digest[SHA256_DIGEST_LENGTH];
+    vx_sha256 sha;
     struct stat st;
     /* O_NONBLOCK: a pipe without a writer must not hang us before we can refuse it. */
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
@@ -54,11 +43,10 @@ vx_status vx_sha256_file(const char *path, const vx_log *log, char hex[65], vx_e
         close(fd);
         return vx_fail(err, VX_ERR_INPUT, "is not a regular file");
     }
-    SHA256Init(&sha);
+    vx_sha256_start(&sha);
     vx_status s = hash_fd(fd, log, &sha, err);
     close(fd);
-    SHA256Final(digest, &sha);
-    to_hex(digest, hex);
+    vx_sha256_end(&sha, hex);
     return s;
 }
 
@@ -67,21 +55,17 @@ void vx_sha256_join(const char (*parts)[65], size_t count, char hex[65]) {
         memcpy(hex, parts[0], 65);
         return;
     }
-    SHA2_CTX sha;
-    uint8_t digest[SHA256_DIGEST_LENGTH];
-    SHA256Init(&sha);
-    for (size_t i = 0; i < count; i++) SHA256Update(&sha, (const uint8_t *)parts[i], 64);
-    SHA256Final(digest, &sha);
-    to_hex(digest, hex);
+    vx_sha256 sha;
+    vx_sha256_start(&sha);
+    for (size_t i = 0; i < count; i++) vx_sha256_add(&sha, parts[i], 64);
+    vx_sha256_end(&sha, hex);
 }
 
 void vx_sha256_text(const char *text, char hex[65]) {
-    SHA2_CTX sha;
-    uint8_t digest[SHA256_DIGEST_LENGTH];
-    SHA256Init(&sha);
-    SHA256Update(&sha, (const uint8_t *)text, strlen(text));
-    SHA256Final(digest, &sha);
-    to_hex(digest, hex);
+    vx_sha256 sha;
+    vx_sha256_start(&sha);
+    vx_sha256_add(&sha, text, strlen(text));
+    vx_sha256_end(&sha, hex);
 }
 
 vx_status vx_sha256_input(const char *path, const vx_read_options *options, char hex[65],
@@ -153,10 +137,4 @@ uint64_t vx_available_memory(void) {
         if (rest < available) available = rest;
     }
     return available;
-}
-
-double vx_now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }

@@ -40,7 +40,7 @@ void vx_result_geometry(vx_result *result, const vx_geometry *geo) {
 }
 
 vxm_status vx_result_measure(vx_result *result, const vx_volume *image, const vx_mask *mask,
-                             const vx_choices *choices, vxm_error *error) {
+                             const vx_choices *choices, vx_pool *pool, vxm_error *error) {
     const vx_label_table *table = &choices->recipe->labels;
     vx_label_stats *stats = vx_alloc_zero(table->count + 1, sizeof *stats);
     result->labels = vx_alloc_zero(table->count + 1, sizeof *result->labels);
@@ -48,7 +48,12 @@ vxm_status vx_result_measure(vx_result *result, const vx_volume *image, const vx
         vx_free(stats);
         return vx_api_no_memory(error);
     }
-    vx_label_statistics(image, mask, table, stats);
+    vx_error err;
+    vx_status t = vx_label_statistics(image, mask, table, pool, stats, &err);
+    if (t != VX_OK) {
+        vx_free(stats);
+        return vx_api_error(error, NULL, t, &err);
+    }
     bool memory = true;
     for (size_t i = 0; i < table->count; i++) {
         if (!choices->wanted[i]) continue; /* "0 voxels" would read as a finding */

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "api/batch.h"
+#include "base/clock.h"
 #include "base/memory.h"
 
 static const char *status_name(vxm_case_status status) {
@@ -86,6 +87,7 @@ static void add_result(cJSON *object, const vxm_result *result, bool paths) {
     }
     cJSON_AddItemToObject(object, "times_s", times_json(result));
     vx_json_size(object, "peak_memory_bytes", result->peak_bytes);
+    if (result->device_bytes) vx_json_size(object, "device_memory_bytes", result->device_bytes);
     cJSON *warnings = cJSON_AddArrayToObject(object, "warnings");
     for (size_t i = 0; i < result->warning_count; i++)
         add_text(warnings, NULL, result->warnings[i], paths);
@@ -131,7 +133,7 @@ static cJSON *summary_json(const vxm_batch *batch) {
         for (size_t i = 0; i < batch->count; i++) n += batch->cases[i].status == kinds[k];
         vx_json_size(summary, status_name(kinds[k]), n);
     }
-    double end = batch->finished > 0 ? batch->finished : vx_now();
+    double end = batch->finished > 0 ? batch->finished : vx_seconds();
     cJSON_AddNumberToObject(summary, "seconds", batch->run ? end - batch->started : 0.0);
     vx_json_size(summary, "peak_memory_bytes", vx_peak_memory());
     return summary;

@@ -170,6 +170,11 @@ typedef struct vxm_plan {
                                the parts are not highest at one time */
     double flops;           /* multiply and add count as two */
     uint64_t program_bytes; /* resident already: the program, its libraries, the caller's own */
+    /* A GPU's own memory, else 0; all of the above is the host's. */
+    uint64_t device_network_bytes;
+    uint64_t device_volume_bytes; /* image and logits; 0: they stay in the host's memory, because
+                                     the GPU has too little free, or for probabilities */
+    uint64_t device_room_bytes;   /* what the GPU has for both now */
 } vxm_plan;
 /* dims: voxels along x, y, z. affine: voxel centre -> RAS mm, row-major. */
 VXM_API vxm_status vxm_session_plan(const vxm_session *session, const size_t dims[3],
@@ -223,6 +228,7 @@ typedef struct vxm_result {
     char input_sha256[65];       /* hex; "" from memory */
     char output_sha256[65];      /* of the (first) mask file; "" from memory */
     int skipped;                 /* 1: done before, confirmed by its sidecar */
+    uint64_t device_bytes;       /* of a GPU's own memory: network, image, logits; else 0 */
 } vxm_result;
 
 VXM_API void vxm_result_free(vxm_result *result);

@@ -1,5 +1,5 @@
-/* What a device does: compile a graph to a plan, run the plan, and the two tile operations beside
- * it.
+/* What a device does: compile a graph to a plan, run the plan; and, where it has memory of its own,
+ * take a whole volume (backend/sweep.h).
  *
  * A plan owns packed weights and vendor objects. Activations live in an arena that the caller makes
  * with the plan's exact size. A plan is used by one thread at a time; the device's pool spreads the
@@ -8,14 +8,12 @@
 #ifndef VX_BACKEND_BACKEND_H
 #define VX_BACKEND_BACKEND_H
 
+#include "backend/sweep.h"
 #include "base/memory.h"
 #include "base/threads.h"
 #include "graph/graph.h"
 
 typedef enum vx_precision { VX_PRECISION_FP32, VX_PRECISION_FP16, VX_PRECISION_BF16 } vx_precision;
-
-typedef struct vx_device vx_device;
-typedef struct vx_plan vx_plan;
 
 typedef struct vx_compile_options {
     vx_precision precision;
@@ -58,6 +56,7 @@ typedef struct vx_backend {
     /* in: the graph's input, [n][d][h][w][c] float32. out[k]: the k-th output value in value order,
      * float32, caller's memory. arena: >= plan's arena_bytes, VX_ALIGN aligned. */
     vx_status (*run)(vx_plan *plan, void *arena, const float *in, float *const *out, vx_error *err);
+    const vx_sweep_ops *sweep; /* NULL: the device's memory is the host's */
 } vx_backend;
 
 extern const vx_backend vx_backend_cpu;

@@ -26,6 +26,11 @@ struct vx_plan {
     vx_plan *inner;
 };
 
+struct vx_sweep {
+    const vx_sweep_ops *module;
+    vx_sweep *inner;
+};
+
 /* Where the module may lie, seen from the folder of the library or, when that is linked in, of the
  * program. */
 static const char *const places[] = {
@@ -164,6 +169,73 @@ static vx_status run(vx_plan *plan, void *arena, const float *in, float *const *
     return plan->module->run(plan->inner, arena, in, out, err);
 }
 
+/* ---- Sweeps ---- */
+
+static vx_status free_bytes(vx_device *device, size_t *bytes, vx_error *err) {
+    return device->module->sweep->free_bytes(device->inner, bytes, err);
+}
+
+static bool sweep_bytes(const vx_device *device, const vx_sweep_size *size, size_t *bytes) {
+    return device->module->sweep->bytes(device->inner, size, bytes);
+}
+
+static vx_status sweep_create(vx_plan *plan, const vx_sweep_shape *shape, const float *image,
+                              vx_sweep **out, vx_error *err) {
+    *out = NULL;
+    vx_sweep *sweep = vx_alloc_zero(1, sizeof *sweep);
+    if (!sweep) return vx_fail(err, VX_ERR_RESOURCE, "out of memory");
+    sweep->module = plan->module->sweep;
+    vx_status status = sweep->module->create(plan->inner, shape, image, &sweep->inner, err);
+    if (status == VX_OK)
+        *out = sweep;
+    else
+        vx_free(sweep);
+    return status;
+}
+
+static void sweep_free(vx_sweep *sweep) {
+    if (!sweep) return;
+    sweep->module->free(sweep->inner);
+    vx_free(sweep);
+}
+
+static vx_status sweep_start(vx_sweep *sweep, const uint32_t *slot, const vx_rows *rows,
+                             vx_error *err) {
+    return sweep->module->start(sweep->inner, slot, rows, err);
+}
+
+static vx_status sweep_cut(vx_sweep *sweep, const ptrdiff_t at[3], unsigned flips, vx_error *err) {
+    return sweep->module->cut(sweep->inner, at, flips, err);
+}
+
+static vx_status sweep_run(vx_sweep *sweep, vx_error *err) {
+    return sweep->module->run(sweep->inner, err);
+}
+
+static vx_status sweep_add(vx_sweep *sweep, const ptrdiff_t at[3], unsigned flips, float scale,
+                           vx_error *err) {
+    return sweep->module->add(sweep->inner, at, flips, scale, err);
+}
+
+static vx_status sweep_finish(vx_sweep *sweep, const vx_rows *rows, bool *finite, vx_error *err) {
+    return sweep->module->finish(sweep->inner, rows, finite, err);
+}
+
+static vx_status sweep_make(vx_sweep *sweep, const vx_rows *rows, void *labels, vx_error *err) {
+    return sweep->module->make(sweep->inner, rows, labels, err);
+}
+
+static const vx_sweep_ops sweep_ops = {.free_bytes = free_bytes,
+                                       .bytes = sweep_bytes,
+                                       .create = sweep_create,
+                                       .free = sweep_free,
+                                       .start = sweep_start,
+                                       .cut = sweep_cut,
+                                       .run = sweep_run,
+                                       .add = sweep_add,
+                                       .finish = sweep_finish,
+                                       .make = sweep_make};
+
 const vx_backend vx_backend_cuda = {.name = "cuda",
                                     .automatic = VX_PRECISION_FP16,
                                     .count = count_devices,
@@ -173,4 +245,5 @@ const vx_backend vx_backend_cuda = {.name = "cuda",
                                     .compile = compile,
                                     .plan_free = plan_free,
                                     .plan_info = plan_info,
-                                    .run = run};
+                                    .run = run,
+                                    .sweep = &sweep_ops};

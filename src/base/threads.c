@@ -142,11 +142,11 @@ void vx_pool_free(vx_pool *pool) {
     vx_free(pool);
 }
 
-unsigned vx_pool_workers(const vx_pool *pool) { return pool->workers; }
+unsigned vx_pool_workers(const vx_pool *pool) { return pool ? pool->workers : 1; }
 
 void vx_pool_run(vx_pool *pool, size_t count, vx_task_fn fn, void *ctx) {
     if (count == 0) return;
-    if (pool->workers == 1 || count == 1) {
+    if (!pool || pool->workers == 1 || count == 1) {
         for (size_t i = 0; i < count; i++) fn(ctx, i, 0);
         return;
     }

@@ -20,8 +20,10 @@ typedef void (*vx_task_fn)(void *ctx, size_t task, unsigned worker);
 /* workers >= 1; the calling thread is worker 0, so one worker starts no thread. */
 vx_status vx_pool_create(unsigned workers, vx_pool **out, vx_error *err);
 void vx_pool_free(vx_pool *pool);
+/* pool NULL: the calling thread alone. */
 unsigned vx_pool_workers(const vx_pool *pool);
-/* Runs fn for every task and returns when all are done. Not re-entrant: one caller at a time. */
+/* Runs fn for every task and returns when all are done. Not re-entrant: one caller at a time. pool
+ * NULL: the calling thread alone. */
 void vx_pool_run(vx_pool *pool, size_t count, vx_task_fn fn, void *ctx);
 
 /* Processors that this process may use: CPU affinity and the cgroup's quota, at least 1. */

@@ -98,3 +98,14 @@ size_t vx_frontier_rows(const vx_frontier *frontier, bool whole) {
     }
     return most;
 }
+
+size_t vx_frontier_made(const vx_frontier *frontier) {
+    size_t most = 0, steps = vx_frontier_steps(frontier);
+    for (size_t i = 0; i < steps; i++) {
+        vx_step step;
+        vx_frontier_step(frontier, i, false, &step);
+        const size_t rows = vx_rows_count(&step.made);
+        if (rows > most) most = rows;
+    }
+    return most;
+}

@@ -20,19 +20,9 @@
 #ifndef VX_INFER_FRONTIER_H
 #define VX_INFER_FRONTIER_H
 
+#include "backend/sweep.h"
 #include "infer/logits_axis.h"
 #include "infer/tiles.h"
-
-/* The rows z in [from[0], end[0]) and y in [from[1], end[1]); empty when end <= from along either
- * axis. */
-typedef struct vx_rows {
-    size_t from[2], end[2];
-} vx_rows;
-
-static inline size_t vx_rows_count(const vx_rows *rows) {
-    bool empty = rows->end[0] <= rows->from[0] || rows->end[1] <= rows->from[1];
-    return empty ? 0 : (rows->end[0] - rows->from[0]) * (rows->end[1] - rows->from[1]);
-}
 
 /* Along one axis, entry k is about the k-th start of a tile: below which voxel ... */
 typedef struct vx_frontier_axis {
@@ -72,5 +62,7 @@ size_t vx_frontier_steps(const vx_frontier *frontier);
 void vx_frontier_step(const vx_frontier *frontier, size_t step, bool whole, vx_step *out);
 /* The most rows that are in memory at a time. */
 size_t vx_frontier_rows(const vx_frontier *frontier, bool whole);
+/* The most rows of the output that one step makes, when not whole. */
+size_t vx_frontier_made(const vx_frontier *frontier);
 
 #endif

@@ -150,25 +150,25 @@ vx_status vx_prepare(const vx_recipe *recipe, vx_volume *volume, bool consume, v
                      vx_route *route, vx_volume **out, vx_error *err) {
     *out = NULL;
     vx_box box = {.size = {volume->geo.dims[0], volume->geo.dims[1], volume->geo.dims[2]}};
-    if (recipe->crop_nonzero) box = vx_nonzero_box(volume);
-    vx_status status = vx_route_plan(recipe, &volume->geo, &box, route, err);
+    vx_status status = recipe->crop_nonzero ? vx_nonzero_box(volume, pool, &box, err) : VX_OK;
+    if (status == VX_OK) status = vx_route_plan(recipe, &volume->geo, &box, route, err);
 
     vx_volume *image = NULL; /* the one that may be changed */
     if (status == VX_OK)
         status = consume ? crop_in_place(volume, box, &image, err)
-                         : vx_crop_volume(volume, box, &image, err);
+                         : vx_crop_volume(volume, box, pool, &image, err);
     if (consume && status != VX_OK) drop_voxels(volume);
     if (status != VX_OK) return status;
     if (!vx_reorient_is_identity(route->turn)) {
         vx_volume *turned = NULL;
-        status = vx_reorient_volume(image, route->turn, &turned, err);
+        status = vx_reorient_volume(image, route->turn, pool, &turned, err);
         if (status == VX_OK) replace(&image, turned);
     }
     if (status == VX_OK) {
         size_t n = recipe->channel_count;
         vx_normalisation norms[VX_MAX_CHANNELS];
         for (size_t c = 0; c < n; c++) norms[c] = recipe->channels[c].normalisation;
-        status = vx_normalise(image, norms, err);
+        status = vx_normalise(image, norms, pool, err);
     }
     if (status == VX_OK) status = to_model_spacing(recipe, route, pool, &image, err);
     if (status != VX_OK) {

@@ -1,36 +1,13 @@
 #include "infer/session.h"
 
 #include <string.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/memory.h"
-#include "base/size.h"
-#include "infer/finalise.h"
-#include "infer/frontier.h"
-#include "infer/prepare.h"
+#include "infer/accumulator.h"
 #include "infer/probabilities.h"
-#include "infer/slab.h"
-#include "infer/tiles.h"
-
-struct vx_session {
-    const vx_model *model;
-    vx_session_options options;
-    vx_device *device;
-    vx_graph *graph;
-    vx_plan *plan;
-    vx_plan_info info;
-    size_t classes;
-    unsigned *values; /* label value of each class */
-    unsigned mask_bytes;
-    size_t pass_count; /* mirrored passes over a tile */
-    unsigned passes[8];
-};
-
-static double seconds(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
+#include "infer/session_impl.h"
+#include "volume/intensity.h"
 
 /* Class c means values[c]: without regions class 0 is the background. */
 static vx_status list_values(vx_session *s, vx_error *err) {
@@ -98,123 +75,36 @@ void vx_session_describe(const vx_session *session, char *text, size_t bytes) {
     session->options.backend->describe(session->device, text, bytes);
 }
 
-/* Bytes of one tile in and out; none for an output that lies in the arena. */
-static bool tile_bytes(const vx_session *s, size_t *in, size_t *out) {
-    const size_t *patch = s->model->recipe->patch;
-    size_t voxels;
-    if (!vx_product(patch, 3, &voxels) || !vx_mul_size(voxels, sizeof(float), &voxels) ||
-        !vx_mul_size(voxels, s->model->recipe->channel_count, in) ||
-        !vx_mul_size(voxels, s->classes, out))
-        return false;
-    if (s->info.output_in_arena) *out = 0;
-    return true;
-}
-
-/* ---- Planning ---- */
-
-/* The most rows of the slab, and the axis (0 z, 1 y) that slices of probabilities lie across. */
-static vx_status plan_rows(const vx_route *route, const vx_tiles *tiles, bool whole, size_t *rows,
-                           int *across, vx_error *err) {
-    vx_logits_axis map[2] = {{0}, {0}};
-    vx_frontier frontier = {0};
-    vx_status status = VX_OK;
-    for (int a = 0; a < 2 && status == VX_OK; a++)
-        status = vx_logits_axis_create(route->grid_zyx[a], route->crop_zyx[a],
-                                       route->logits_order[a], &map[a], err);
-    if (status == VX_OK) status = vx_frontier_create(tiles, map, &frontier, err);
-    if (status == VX_OK) {
-        *rows = vx_frontier_rows(&frontier, whole);
-        *across = frontier.outer;
-    }
-    vx_frontier_free(&frontier);
-    for (int a = 0; a < 2; a++) vx_logits_axis_free(&map[a]);
-    return status;
-}
-
-static bool accumulator_bytes(const vx_session *s, const vx_geometry *geo, const vx_route *route,
-                              const vx_tiles *tiles, size_t rows, int across, bool probabilities,
-                              size_t *bytes) {
-    size_t in, to, slab, slices = 0;
-    if (!tile_bytes(s, &in, &to) || !vx_slab_bytes(tiles, s->classes, rows, &slab)) return false;
-    if (probabilities && !vx_probabilities_bytes(geo->dims, route, across, s->classes, &slices))
-        return false;
-    size_t small = vx_tiles_bytes(tiles) + vx_frontier_bytes(tiles) +
-                   vx_finaliser_bytes(route->grid_zyx, route->crop_zyx, s->classes,
-                                      vx_pool_workers(s->options.pool));
-    return vx_add_size(slab, in, bytes) && vx_add_size(*bytes, to, bytes) &&
-           vx_add_size(*bytes, slices, bytes) && vx_add_size(*bytes, small, bytes);
-}
-
-/* The volume's share, and the peak; false on overflow. */
-static bool sum_bytes(const vx_session *s, const vx_geometry *geo, const vx_route *route,
-                      bool consume, vx_predict_plan *out) {
-    size_t preparing, held, predicting;
-    if (!vx_prepare_bytes(s->model->recipe, route, consume, &preparing, &held) ||
-        !vx_mul_size(vx_voxels(geo), s->mask_bytes, &out->mask_bytes) ||
-        !vx_add_size(held, out->mask_bytes, &held))
-        return false;
-    out->weight_bytes = s->info.weight_bytes;
-    out->network_bytes = s->info.arena_bytes + s->info.weight_bytes;
-    out->volume_bytes = preparing > held ? preparing : held;
-    return vx_add_size(preparing, s->info.weight_bytes, &preparing) &&
-           vx_add_size(held, out->accumulator_bytes, &predicting) &&
-           vx_add_size(predicting, out->network_bytes, &predicting) &&
-           (out->peak_bytes = preparing > predicting ? preparing : predicting) > 0;
-}
-
-vx_status vx_session_plan(const vx_session *session, const vx_geometry *geo,
-                          const vx_predict_wants *wants, vx_predict_plan *out, vx_error *err) {
-    const vx_predict_wants mask_alone = {0};
-    const vx_recipe *recipe = session->model->recipe;
-    vx_route route;
-    vx_tiles tiles;
-    size_t rows = 0;
-    int across = 0;
-    memset(out, 0, sizeof *out);
-    if (!wants) wants = &mask_alone;
-    vx_status status = vx_geometry_check(geo, err);
-    if (status == VX_OK) status = vx_route_plan(recipe, geo, NULL, &route, err);
-    if (status == VX_OK)
-        status = vx_tiles_create(route.grid_zyx, recipe->patch, session->options.step, &tiles, err);
-    if (status != VX_OK) return status;
-    status = plan_rows(&route, &tiles, wants->probabilities, &rows, &across, err);
-    out->tiles = vx_tiles_total(&tiles);
-    out->flops = session->info.flops * (double)out->tiles * (double)session->pass_count;
-    bool fits = accumulator_bytes(session, geo, &route, &tiles, rows, across, wants->probabilities,
-                                  &out->accumulator_bytes) &&
-                sum_bytes(session, geo, &route, wants->consume, out);
-    vx_tiles_free(&tiles);
-    if (status != VX_OK || fits) return status;
-    return vx_fail(err, VX_ERR_RESOURCE, "the volume is too large for this machine's memory");
-}
-
 /* ---- Checking ---- */
 
 /* Normalisation divides by no less than 1e-8: without contrast above that, what the network sees is
  * constant, and it would still answer with a mask. */
 #define SMALLEST_CONTRAST 1e-8F
 
-static bool has_contrast(const float *v, size_t n) {
-    float low = v[0], high = v[0];
-    for (size_t i = 1; i < n; i++) {
-        if (v[i] < low) low = v[i];
-        if (v[i] > high) high = v[i];
-    }
-    return !(high - low < SMALLEST_CONTRAST); /* NaN is for normalisation to name */
+/* NaN is for normalisation to name. */
+static vx_status has_contrast(const float *v, size_t n, vx_pool *pool, bool *out, vx_error *err) {
+    float low, high;
+    vx_status status = vx_value_range(v, n, pool, &low, &high, err);
+    if (status == VX_OK) *out = !(high - low < SMALLEST_CONTRAST);
+    return status;
 }
 
 /* One empty channel among others may be meant: a sequence that was not acquired. */
-static vx_status check_contrast(const vx_recipe *recipe, const vx_volume *volume, const vx_log *log,
-                                vx_error *err) {
+static vx_status check_contrast(const vx_recipe *recipe, const vx_volume *volume, vx_pool *pool,
+                                const vx_log *log, vx_error *err) {
     size_t n = vx_voxels(&volume->geo), constant = 0;
-    for (size_t c = 0; c < volume->channels; c++)
-        if (!has_contrast(volume->data + c * n, n)) constant++;
+    bool contrast[VX_MAX_CHANNELS];
+    for (size_t c = 0; c < volume->channels; c++) {
+        vx_status status = has_contrast(volume->data + c * n, n, pool, &contrast[c], err);
+        if (status != VX_OK) return status;
+        if (!contrast[c]) constant++;
+    }
     if (constant == volume->channels)
         return vx_fail(err, VX_ERR_INPUT,
                        "is constant: no two voxels differ by more than %g (check how it was made)",
                        (double)SMALLEST_CONTRAST);
-    for (size_t c = 0; constant && c < volume->channels; c++)
-        if (!has_contrast(volume->data + c * n, n))
+    for (size_t c = 0; c < volume->channels; c++)
+        if (!contrast[c])
             vx_log_message(log, VX_LOG_WARNING, "channel '%s' is constant",
                            recipe->channels[c].name);
     return VX_OK;
@@ -231,7 +121,8 @@ static vx_status check_input(const vx_session *s, const vx_volume *volume,
                        volume->channels, volume->channels == 1 ? "" : "s", recipe->name,
                        recipe->channel_count);
     status = vx_check_field_of_view(recipe, &volume->geo, options->force, options->log, err);
-    return status == VX_OK ? check_contrast(recipe, volume, options->log, err) : status;
+    return status == VX_OK ? check_contrast(recipe, volume, s->options.pool, options->log, err)
+                           : status;
 }
 
 /* ---- Predicting ---- */
@@ -241,28 +132,42 @@ typedef struct run_state {
     vx_session *session;
     const vx_volume *image; /* prepared */
     const vx_predict_options *options;
-    vx_predict_times *times;
+    vx_predict_record *record;
     vx_tiles tiles;
     vx_frontier frontier;
-    vx_slab slab;
     vx_finaliser finaliser;
+    vx_accumulator *accumulator;
     vx_probabilities *probabilities; /* NULL: not wanted */
-    vx_arena arena;
-    float *in, *out; /* one tile */
-    float *own_out;  /* its memory, unless that is the arena's */
 } run_state;
 
-static vx_status allocate_network(run_state *r, vx_error *err) {
-    const vx_plan_info *info = &r->session->info;
-    size_t in, out;
-    vx_status status = vx_arena_create(info->arena_bytes, &r->arena, err);
-    if (status != VX_OK) return status;
-    bool fits = tile_bytes(r->session, &in, &out);
-    if (fits) r->in = vx_alloc(in);
-    if (fits && !info->output_in_arena) r->own_out = vx_alloc(out);
-    r->out =
-        info->output_in_arena ? (float *)(void *)(r->arena.base + info->output_offset) : r->own_out;
-    return r->in && r->out ? VX_OK : vx_fail(err, VX_ERR_RESOURCE, "out of memory for one tile");
+/* On the device where it can and has the memory; probabilities come from the host's. */
+static vx_status allocate_accumulator(run_state *r, vx_error *err) {
+    vx_session *s = r->session;
+    const vx_log *log = r->options->log;
+    const bool whole = r->options->sink != NULL;
+    const vx_accumulator_setup setup = {.backend = s->options.backend,
+                                        .device = s->device,
+                                        .plan = s->plan,
+                                        .info = &s->info,
+                                        .pool = s->options.pool,
+                                        .image = r->image->data,
+                                        .channels = r->image->channels,
+                                        .tiles = &r->tiles,
+                                        .finaliser = &r->finaliser,
+                                        .rows = vx_frontier_rows(&r->frontier, whole),
+                                        .made_rows = vx_frontier_made(&r->frontier)};
+    if (!s->options.backend->sweep) return vx_host_accumulator(&setup, &r->accumulator, err);
+    if (whole) {
+        vx_log_message(log, VX_LOG_INFO,
+                       "probabilities are made in the host's memory, which is slower");
+        return vx_host_accumulator(&setup, &r->accumulator, err);
+    }
+    vx_error small = {0};
+    vx_status status = vx_device_accumulator(&setup, &r->accumulator, &small);
+    if (status == VX_OK) return status;
+    vx_log_message(log, VX_LOG_WARNING,
+                   "%s: tiles are added up in the host's memory, which is slower", small.text);
+    return vx_host_accumulator(&setup, &r->accumulator, err);
 }
 
 static vx_status allocate(run_state *r, const vx_route *route, vx_mask *mask, vx_error *err) {
@@ -278,45 +183,32 @@ static vx_status allocate(run_state *r, const vx_route *route, vx_mask *mask, vx
                                      s->options.pool, &r->finaliser, err);
     if (status == VX_OK)
         status = vx_frontier_create(&r->tiles, r->finaliser.axis, &r->frontier, err);
-    if (status == VX_OK)
-        status = vx_slab_create(&r->tiles, s->classes,
-                                vx_frontier_rows(&r->frontier, o->sink != NULL), &r->slab, err);
     if (status == VX_OK && o->sink)
         status =
             vx_probabilities_create(mask->geo.dims, route, r->frontier.outer, s->classes,
                                     recipe->regions, o->sink, o->sink_data, &r->probabilities, err);
-    return status == VX_OK ? allocate_network(r, err) : status;
+    return status == VX_OK ? allocate_accumulator(r, err) : status;
 }
 
 static void release(run_state *r) {
-    vx_free(r->in);
-    vx_free(r->own_out);
-    vx_arena_free(&r->arena);
+    if (r->accumulator) r->accumulator->ops->free(r->accumulator);
     vx_probabilities_free(r->probabilities);
-    vx_slab_free(&r->slab);
     vx_frontier_free(&r->frontier);
     vx_finaliser_free(&r->finaliser);
     vx_tiles_free(&r->tiles);
 }
 
-/* The network on one tile, once for each mirrored pass; the slab gets the mean. */
+/* The network on one tile, once for each mirrored pass; the accumulator gets the mean. */
 static vx_status predict_tile(run_state *r, const size_t tile[3], vx_error *err) {
-    vx_session *s = r->session;
-    vx_pool *pool = s->options.pool;
-    float scale = 1 / (float)s->pass_count;
-    for (size_t p = 0; p < s->pass_count; p++) {
-        double start = seconds();
-        vx_tile_read(&r->tiles, tile, r->image->data, r->image->channels, s->passes[p], r->in,
-                     pool);
-        double ready = seconds();
-        vx_status status = s->options.backend->run(s->plan, r->arena.base, r->in, &r->out, err);
-        if (status != VX_OK) return status;
-        double done = seconds();
-        vx_slab_add(&r->slab, tile, r->out, s->passes[p], scale, pool);
-        r->times->network += done - ready;
-        r->times->accumulate += ready - start + seconds() - done;
-    }
-    return VX_OK;
+    const vx_session *s = r->session;
+    vx_accumulator *a = r->accumulator;
+    vx_tile_times times = {0};
+    vx_status status = VX_OK;
+    for (size_t p = 0; p < s->pass_count && status == VX_OK; p++)
+        status = a->ops->tile(a, tile, s->passes[p], 1 / (float)s->pass_count, &times, err);
+    r->record->network += times.network;
+    r->record->accumulate += times.accumulate;
+    return status;
 }
 
 /* Labels and probabilities of whole slices across the outer axis. */
@@ -329,23 +221,27 @@ static vx_status make_slices(run_state *r, const vx_rows *made, vx_error *err) {
         vx_rows slice = *made;
         slice.from[outer] = k;
         slice.end[outer] = k + 1;
-        vx_finaliser_make(&r->finaliser, &r->slab, &slice, &buffer, r->session->options.pool);
-        status = vx_probabilities_put(r->probabilities, k, err);
+        status = r->accumulator->ops->make(r->accumulator, &slice, &buffer, err);
+        if (status == VX_OK) status = vx_probabilities_put(r->probabilities, k, err);
     }
     return status;
 }
 
 /* What the step's tiles complete. */
 static vx_status finalise(run_state *r, const vx_step *step, vx_error *err) {
-    vx_pool *pool = r->session->options.pool;
-    vx_status status = vx_slab_finish(&r->slab, &step->finished, pool, err);
-    if (status == VX_ERR_MODEL && r->options->overflow) *r->options->overflow = true;
-    if (status != VX_OK) return status;
-    if (r->probabilities)
-        status = make_slices(r, &step->made, err);
-    else
-        vx_finaliser_make(&r->finaliser, &r->slab, &step->made, NULL, pool);
-    vx_slab_drop(&r->slab, &step->dropped);
+    vx_accumulator *a = r->accumulator;
+    bool finite = true;
+    vx_status status = a->ops->finish(a, &step->finished, &finite, err);
+    if (status == VX_OK && !finite) {
+        if (r->options->overflow) *r->options->overflow = true;
+        status = vx_fail(err, VX_ERR_MODEL,
+                         "the network gave NaN or infinite values (check the input's intensities, "
+                         "or use --precision fp32)");
+    }
+    if (status == VX_OK)
+        status = r->probabilities ? make_slices(r, &step->made, err)
+                                  : a->ops->make(a, &step->made, NULL, err);
+    if (status == VX_OK) a->ops->drop(a, &step->dropped);
     return status;
 }
 
@@ -353,31 +249,36 @@ static vx_status finalise(run_state *r, const vx_step *step, vx_error *err) {
 static vx_status predict_line(run_state *r, size_t number, vx_error *err) {
     vx_step step;
     vx_frontier_step(&r->frontier, number, r->probabilities != NULL, &step);
-    double start = seconds();
-    vx_slab_start(&r->slab, &step.started, r->session->options.pool);
-    r->times->accumulate += seconds() - start;
+    double start = vx_seconds();
+    vx_status status = r->accumulator->ops->start(r->accumulator, &step.started, err);
+    if (status != VX_OK) return status;
+    r->record->accumulate += vx_seconds() - start;
     size_t count = r->tiles.count[2], *x = &step.tile[2];
     for (*x = 0; *x < count; ++*x) {
-        vx_status status = predict_tile(r, step.tile, err);
+        status = predict_tile(r, step.tile, err);
         if (status != VX_OK) return status;
         double done = (double)(number * count + *x + 1);
         if (vx_log_progress(r->options->log, "network", done / (double)vx_tiles_total(&r->tiles)))
             return vx_fail(err, VX_ERR_CANCELLED, "cancelled");
     }
-    start = seconds();
-    vx_status status = finalise(r, &step, err);
-    r->times->finalise += seconds() - start;
+    start = vx_seconds();
+    status = finalise(r, &step, err);
+    r->record->finalise += vx_seconds() - start;
     return status;
 }
 
 static vx_status predict_image(run_state *r, const vx_route *route, vx_mask *mask, vx_error *err) {
+    double begin = vx_seconds();
     vx_status status = allocate(r, route, mask, err);
+    r->record->accumulate += vx_seconds() - begin; /* a device gets the volume */
+    r->record->device_bytes = r->session->info.device_bytes;
+    if (r->accumulator) r->record->device_bytes += r->accumulator->device_bytes;
     size_t lines = status == VX_OK ? vx_frontier_steps(&r->frontier) : 0;
     for (size_t i = 0; status == VX_OK && i < lines; i++) status = predict_line(r, i, err);
     if (status == VX_OK && r->probabilities) {
-        double start = seconds();
+        double start = vx_seconds();
         status = vx_probabilities_finish(r->probabilities, err);
-        r->times->finalise += seconds() - start;
+        r->record->finalise += vx_seconds() - start;
     }
     release(r);
     return status;
@@ -385,29 +286,29 @@ static vx_status predict_image(run_state *r, const vx_route *route, vx_mask *mas
 
 vx_status vx_session_predict(vx_session *session, vx_volume *volume,
                              const vx_predict_options *options, vx_mask **mask,
-                             vx_predict_times *times, vx_error *err) {
+                             vx_predict_record *record, vx_error *err) {
     const vx_predict_options defaults = {0};
-    vx_predict_times own_times;
+    vx_predict_record own_record;
     *mask = NULL;
     if (!options) options = &defaults;
-    if (!times) times = &own_times;
-    memset(times, 0, sizeof *times);
+    if (!record) record = &own_record;
+    memset(record, 0, sizeof *record);
     vx_status status = check_input(session, volume, options, err);
     if (status != VX_OK) return status;
     if (vx_log_progress(options->log, "prepare", 0))
         return vx_fail(err, VX_ERR_CANCELLED, "cancelled");
 
-    double start = seconds();
+    double start = vx_seconds();
     vx_route route;
     vx_volume *image = NULL;
     status = vx_prepare(session->model->recipe, volume, options->consume, session->options.pool,
                         &route, &image, err);
-    times->preprocess = seconds() - start;
+    record->preprocess = vx_seconds() - start;
     vx_mask *result = NULL;
     if (status == VX_OK) status = vx_mask_create(&volume->geo, session->mask_bytes, &result, err);
     if (status == VX_OK) {
         result->source = vx_source_ref(volume->source);
-        run_state run = {.session = session, .image = image, .options = options, .times = times};
+        run_state run = {.session = session, .image = image, .options = options, .record = record};
         status = predict_image(&run, &route, result, err);
     }
     vx_volume_free(image);

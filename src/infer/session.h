@@ -40,7 +40,7 @@ typedef struct vx_predict_plan {
     size_t weight_bytes;      /* packed weights: held since the session was made */
     size_t network_bytes;     /* arena + packed weights */
     size_t accumulator_bytes; /* one tile in and out, logits that are not finished, resampling rows,
-                                 slices of probabilities */
+                                 slices of probabilities; labels on their way from a device */
     size_t volume_bytes;      /* the most that the volume given and its copies (cropped, turned, at
                                  the model's spacing, the resampler's between), or those that are left
                                  and the mask, take */
@@ -48,11 +48,17 @@ typedef struct vx_predict_plan {
     size_t peak_bytes;        /* all that is held at the highest, the volume given and the weights
                                  among it; about a slice a worker of scratch is not counted */
     double flops;             /* of all tiles and mirrored passes */
+    /* A device with memory of its own, else 0. All other bytes are the host's. */
+    size_t device_network_bytes;
+    size_t device_volume_bytes; /* volume and logits; 0: they stay with the host, because the device
+                                   has too little free now, or for probabilities */
+    size_t device_room_bytes;   /* what there is for both: the network's, and what is free */
 } vx_predict_plan;
 
-typedef struct vx_predict_times {
+typedef struct vx_predict_record {
     double preprocess, network, accumulate, finalise; /* seconds */
-} vx_predict_times;
+    size_t device_bytes; /* held on a device with memory of its own, the network's among them */
+} vx_predict_record;
 
 /* Receives finished class probabilities (softmax; sigmoid for regions) of one z slice of the volume
  * *as stored*, in ascending z: data[class][y][x]. Only when asked for. A status other than VX_OK
@@ -81,10 +87,10 @@ vx_status vx_session_plan(const vx_session *session, const vx_geometry *geo,
  * recipe's postprocessing is the caller's to apply (infer/postprocess.h). volume is not changed,
  * unless options->consume.
  * VX_ERR_INPUT: channel count, NaN voxels, no contrast in any channel (one of several: a warning);
- * VX_ERR_MODEL: field of view, NaN or infinity in the logits; VX_ERR_CANCELLED. times may be NULL;
+ * VX_ERR_MODEL: field of view, NaN or infinity in the logits; VX_ERR_CANCELLED. record may be NULL;
  * options too. */
 vx_status vx_session_predict(vx_session *session, vx_volume *volume,
                              const vx_predict_options *options, vx_mask **mask,
-                             vx_predict_times *times, vx_error *err);
+                             vx_predict_record *record, vx_error *err);
 
 #endif

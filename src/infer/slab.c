@@ -9,48 +9,35 @@
 
 static size_t min_size(size_t a, size_t b) { return a < b ? a : b; }
 
-/* Of the two lists of slots. */
-static bool list_bytes(const vx_tiles *tiles, size_t rows, size_t *slots, size_t *unused) {
-    return rows < UINT32_MAX && vx_mul_size(tiles->dims[0], tiles->dims[1], slots) &&
-           vx_mul_size(*slots, sizeof(uint32_t), slots) &&
-           vx_mul_size(rows, sizeof(uint32_t), unused);
-}
-
 static bool data_bytes(const vx_tiles *tiles, size_t classes, size_t rows, size_t *bytes) {
     const size_t parts[4] = {rows, tiles->dims[2], classes, sizeof(float)};
     return vx_product(parts, 4, bytes);
 }
 
 bool vx_slab_bytes(const vx_tiles *tiles, size_t classes, size_t rows, size_t *bytes) {
-    size_t slots, unused;
-    return list_bytes(tiles, rows, &slots, &unused) && data_bytes(tiles, classes, rows, bytes) &&
-           vx_add_size(*bytes, slots, bytes) && vx_add_size(*bytes, unused, bytes);
+    size_t slots;
+    return vx_slots_bytes(tiles, rows, &slots) && data_bytes(tiles, classes, rows, bytes) &&
+           vx_add_size(*bytes, slots, bytes);
 }
 
 vx_status vx_slab_create(const vx_tiles *tiles, size_t classes, size_t rows, vx_slab *out,
                          vx_error *err) {
-    size_t slots, unused, data;
+    size_t data;
     *out = (vx_slab){.tiles = tiles, .classes = classes, .row_floats = tiles->dims[2] * classes};
-    if (!list_bytes(tiles, rows, &slots, &unused) || !data_bytes(tiles, classes, rows, &data))
+    if (!data_bytes(tiles, classes, rows, &data))
         return vx_fail(err, VX_ERR_RESOURCE, "the volume is too large for %zu classes", classes);
-    out->slot = vx_alloc(slots);
-    out->unused = vx_alloc(unused);
+    vx_status status = vx_slots_create(tiles, rows, &out->slots, err);
+    if (status != VX_OK) return status;
     out->data = vx_alloc(data);
-    if (!out->slot || !out->unused || !out->data) {
-        vx_slab_free(out);
-        return vx_fail(err, VX_ERR_RESOURCE, "out of memory (%zu MB are needed for the logits)",
-                       data / 1000000);
-    }
-    out->unused_count = rows;
-    for (size_t i = 0; i < rows; i++) out->unused[i] = (uint32_t)(rows - 1 - i);
-    return VX_OK;
+    if (out->data) return VX_OK;
+    vx_slab_free(out);
+    return vx_fail(err, VX_ERR_RESOURCE, "out of memory (%zu MB are needed for the logits)",
+                   data / 1000000);
 }
 
 void vx_slab_free(vx_slab *slab) {
-    vx_free(slab->slot);
-    vx_free(slab->unused);
+    vx_slots_free(&slab->slots);
     vx_free(slab->data);
-    slab->slot = slab->unused = NULL;
     slab->data = NULL;
 }
 
@@ -78,25 +65,14 @@ static void zero_row(void *ctx, size_t task, unsigned worker) {
 }
 
 void vx_slab_start(vx_slab *slab, const vx_rows *rows, vx_pool *pool) {
-    for (size_t z = rows->from[0]; z < rows->end[0]; z++)
-        for (size_t y = rows->from[1]; y < rows->end[1]; y++)
-            slab->slot[z * slab->tiles->dims[1] + y] = slab->unused[--slab->unused_count];
+    vx_slots_take(&slab->slots, rows);
     rows_job job = {.slab = slab, .rows = rows};
     vx_pool_run(pool, vx_rows_count(rows), zero_row, &job);
 }
 
-void vx_slab_drop(vx_slab *slab, const vx_rows *rows) {
-    for (size_t z = rows->from[0]; z < rows->end[0]; z++)
-        for (size_t y = rows->from[1]; y < rows->end[1]; y++)
-            slab->unused[slab->unused_count++] = slab->slot[z * slab->tiles->dims[1] + y];
-}
+void vx_slab_drop(vx_slab *slab, const vx_rows *rows) { vx_slots_give(&slab->slots, rows); }
 
 /* ---- Adding ---- */
-
-/* The voxel of the volume at position 0 of a tile; negative in the padding. */
-static ptrdiff_t tile_start(const vx_tiles *tiles, int axis, size_t tile) {
-    return (ptrdiff_t)tiles->start[axis][tile] - (ptrdiff_t)tiles->pad[axis];
-}
 
 typedef struct add_job {
     const vx_slab *slab;
@@ -114,9 +90,9 @@ static void add_plane(void *ctx, size_t task, unsigned worker) {
     const vx_tiles *t = slab->tiles;
     const size_t *dims = t->dims, *patch = t->patch;
     size_t classes = slab->classes;
-    ptrdiff_t z = tile_start(t, 0, job->tile[0]) + (ptrdiff_t)task;
+    ptrdiff_t z = vx_tile_start(t, 0, job->tile[0]) + (ptrdiff_t)task;
     if (z < 0 || (size_t)z >= dims[0]) return;
-    ptrdiff_t y0 = tile_start(t, 1, job->tile[1]), x0 = tile_start(t, 2, job->tile[2]);
+    ptrdiff_t y0 = vx_tile_start(t, 1, job->tile[1]), x0 = vx_tile_start(t, 2, job->tile[2]);
     size_t x_from = x0 < 0 ? (size_t)-x0 : 0;
     size_t x_end = min_size(patch[2], (size_t)((ptrdiff_t)dims[2] - x0));
     bool flip_x = job->flips & VX_FLIP_X;
@@ -163,12 +139,9 @@ static void divide_row(void *ctx, size_t task, unsigned worker) {
     if (bad) atomic_store_explicit(&job->bad, true, memory_order_relaxed);
 }
 
-vx_status vx_slab_finish(vx_slab *slab, const vx_rows *rows, vx_pool *pool, vx_error *err) {
+bool vx_slab_finish(vx_slab *slab, const vx_rows *rows, vx_pool *pool) {
     rows_job job = {.slab = slab, .rows = rows};
     atomic_init(&job.bad, false);
     vx_pool_run(pool, vx_rows_count(rows), divide_row, &job);
-    if (!atomic_load(&job.bad)) return VX_OK;
-    return vx_fail(err, VX_ERR_MODEL,
-                   "the network gave NaN or infinite values (check the input's intensities, or use "
-                   "--precision fp32)");
+    return !atomic_load(&job.bad);
 }

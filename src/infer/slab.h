@@ -1,27 +1,19 @@
 /* Float32 accumulation of weighted logits, in the rows that the frontier (infer/frontier.h) needs
  * at a time. A row is all x and all classes of one (z, y) of the volume; padding has no rows.
  *
- * Rows live in one block of as many slots as are ever needed; a started row takes a free slot, a
- * dropped one gives it back.
- *
  * Every voxel gets its tiles in the order in which they are added, on whichever thread: the bits do
  * not depend on the number of workers.
  */
 #ifndef VX_INFER_SLAB_H
 #define VX_INFER_SLAB_H
 
-#include <stdint.h>
-
-#include "infer/frontier.h"
-#include "infer/tiles.h"
+#include "infer/slots.h"
 
 typedef struct vx_slab {
     const vx_tiles *tiles; /* borrowed */
     size_t classes;
     size_t row_floats; /* x * classes */
-    uint32_t *slot;    /* [z][y]: where a row lives, from its start to its drop */
-    uint32_t *unused;  /* slots that are free: the last of unused_count is taken next */
-    size_t unused_count;
+    vx_slots slots;
     float *data; /* [slot][x][class] */
 } vx_slab;
 
@@ -39,15 +31,15 @@ void vx_slab_start(vx_slab *slab, const vx_rows *rows, vx_pool *pool);
  * flips). */
 void vx_slab_add(vx_slab *slab, const size_t tile[3], const float *logits, unsigned flips,
                  float scale, vx_pool *pool);
-/* Divides the rows, which no later tile touches, by their weights. VX_ERR_MODEL when a logit is NaN
- * or infinite. */
-vx_status vx_slab_finish(vx_slab *slab, const vx_rows *rows, vx_pool *pool, vx_error *err);
+/* Divides the rows, which no later tile touches, by their weights. False when a logit is NaN or
+ * infinite. */
+bool vx_slab_finish(vx_slab *slab, const vx_rows *rows, vx_pool *pool);
 /* Frees the rows' slots. */
 void vx_slab_drop(vx_slab *slab, const vx_rows *rows);
 
 /* [x][class] of a row that was started and not dropped. */
 static inline float *vx_slab_row(const vx_slab *slab, size_t z, size_t y) {
-    return slab->data + slab->slot[z * slab->tiles->dims[1] + y] * slab->row_floats;
+    return slab->data + slab->slots.slot[z * slab->slots.width + y] * slab->row_floats;
 }
 
 #endif

@@ -41,6 +41,11 @@ vx_status vx_tiles_create(const size_t dims[3], const size_t patch[3], double st
                           vx_error *err);
 void vx_tiles_free(vx_tiles *tiles);
 size_t vx_tiles_total(const vx_tiles *tiles);
+/* The voxel of the volume at position 0 of the tile-th tile along an axis; negative in the padding.
+ */
+static inline ptrdiff_t vx_tile_start(const vx_tiles *tiles, int axis, size_t tile) {
+    return (ptrdiff_t)tiles->start[axis][tile] - (ptrdiff_t)tiles->pad[axis];
+}
 /* Bytes that vx_tiles_create allocates. */
 size_t vx_tiles_bytes(const vx_tiles *tiles);
 

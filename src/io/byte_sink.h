@@ -7,12 +7,14 @@
 #include <stddef.h>
 
 #include "base/status.h"
+#include "base/threads.h"
 
 typedef struct vx_byte_sink vx_byte_sink;
 
-/* level: 1..9, where gzip. The gzip header holds neither name nor time, so the same bytes
- * give the same file. */
-vx_status vx_sink_open(const char *path, bool gzip, int level, vx_byte_sink **out, vx_error *err);
+/* level: 1..9, where gzip; pool: compresses, borrowed, NULL: the calling thread. The gzip header
+ * holds neither name nor time: the same calls of vx_sink_write give the same file. */
+vx_status vx_sink_open(const char *path, bool gzip, int level, vx_pool *pool, vx_byte_sink **out,
+                       vx_error *err);
 vx_status vx_sink_write(vx_byte_sink *sink, const void *data, size_t bytes, vx_error *err);
 /* Both free the sink. */
 vx_status vx_sink_commit(vx_byte_sink *sink, bool replace, vx_error *err);

@@ -8,6 +8,7 @@
 #include <zlib.h>
 
 #include "base/memory.h"
+#include "io/gzip_whole.h"
 
 #define CHUNK ((size_t)1 << 18)
 
@@ -163,6 +164,10 @@ static vx_status read_plain(vx_byte_stream *s, unsigned char *data, size_t bytes
 vx_status vx_stream_read(vx_byte_stream *s, void *data, size_t bytes, size_t *got, vx_error *err) {
     *got = 0;
     return s->gzip ? read_gzip(s, data, bytes, got, err) : read_plain(s, data, bytes, got, err);
+}
+
+bool vx_stream_inflate_whole(vx_byte_stream *s, void *room, void *out, size_t bytes) {
+    return s->gzip && vx_gzip_inflate_whole(s->fd, room, (size_t)s->file_size, out, bytes);
 }
 
 vx_status vx_stream_skip(vx_byte_stream *s, uint64_t bytes, uint64_t *got, vx_error *err) {

@@ -21,6 +21,11 @@ uint64_t vx_stream_file_size(const vx_byte_stream *stream);
 /* Fills data; *got < bytes only at the end. Damaged or truncated gzip data: VX_ERR_INPUT. */
 vx_status vx_stream_read(vx_byte_stream *stream, void *data, size_t bytes, size_t *got,
                          vx_error *err);
+/* The whole stream of a gzip file, whatever was read of it, into out: true when it is exactly bytes
+ * long and in one piece, in which case there is nothing left to read or to finish. False: read it
+ * as usual; nothing was changed but the two buffers. room: for the file's own vx_stream_file_size
+ * bytes, beside out. */
+bool vx_stream_inflate_whole(vx_byte_stream *stream, void *room, void *out, size_t bytes);
 /* Passes over bytes; *got as above. */
 vx_status vx_stream_skip(vx_byte_stream *stream, uint64_t bytes, uint64_t *got, vx_error *err);
 /* Reads a gzip stream to its end, so that zlib compares checksum and length, and makes sure that

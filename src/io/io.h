@@ -5,6 +5,7 @@
 #include <stdbool.h>
 
 #include "base/log.h"
+#include "base/threads.h"
 #include "volume/labels.h"
 #include "volume/volume.h"
 
@@ -35,6 +36,7 @@ typedef struct vx_read_options {
     bool tolerate_geometry; /* resample uneven or sheared stacks (with a warning) instead of
                                refusing */
     const vx_log *log;      /* warnings */
+    vx_pool *pool;          /* helps with NIfTI images; borrowed, NULL: the calling thread alone */
 } vx_read_options;
 
 /* What `info` prints of a volume, from the header alone where the format allows. */
@@ -104,6 +106,7 @@ typedef struct vx_write_options {
     const vx_label_table
         *labels;    /* names and colours where the format can hold them; may be NULL */
     int gzip_level; /* 1 to 9; 0: the default */
+    vx_pool *pool;  /* compresses NIfTI masks, to the same bytes; borrowed, NULL: one thread */
 } vx_write_options;
 
 /* Atomic (base/out_file.h). mask->source decides the header where it fits the format. */

@@ -11,12 +11,10 @@
 #include "io/byte_stream.h"
 #include "io/format.h"
 #include "io/nifti_header.h"
+#include "io/nifti_voxels.h"
 
-#define CHUNK_VOXELS ((size_t)16384)
 /* No deflate stream is longer than its data by more than this (zlib's documentation: 1032). */
 #define MOST_DEFLATED 1040
-/* Bytes that may follow the voxels without being called damage: padding of blocks. */
-#define PADDING ((uint64_t)1 << 20)
 
 static bool ends_with(const char *path, const char *end) {
     size_t n = strlen(path), m = strlen(end);
@@ -124,85 +122,6 @@ static vx_status seek_voxels(const char *path, nifti_file *f, vx_error *err) {
     return s;
 }
 
-static void swap_voxels(unsigned char *p, size_t count, size_t bytes) {
-    for (size_t i = 0; i < count; i++, p += bytes)
-        for (size_t k = 0; k < bytes / 2; k++) {
-            unsigned char t = p[k];
-            p[k] = p[bytes - 1 - k];
-            p[bytes - 1 - k] = t;
-        }
-}
-
-/* Voxels in this machine's byte order to their scaled values. */
-static void decode(const unsigned char *raw, size_t n, const vx_nifti_header *h, double *out) {
-    const double slope = h->slope, inter = h->inter;
-#define DECODE(type)                                                                               \
-    for (size_t i = 0; i < n; i++) {                                                               \
-        type v;                                                                                    \
-        memcpy(&v, raw + i * sizeof v, sizeof v);                                                  \
-        out[i] = (double)v * slope + inter;                                                        \
-    }                                                                                              \
-    break
-    switch (h->type) {
-    case VX_VOXEL_INT8:
-        DECODE(int8_t);
-    case VX_VOXEL_UINT8:
-        DECODE(uint8_t);
-    case VX_VOXEL_INT16:
-        DECODE(int16_t);
-    case VX_VOXEL_UINT16:
-        DECODE(uint16_t);
-    case VX_VOXEL_INT32:
-        DECODE(int32_t);
-    case VX_VOXEL_UINT32:
-        DECODE(uint32_t);
-    case VX_VOXEL_INT64:
-        DECODE(int64_t);
-    case VX_VOXEL_UINT64:
-        DECODE(uint64_t);
-    case VX_VOXEL_FLOAT32:
-        DECODE(float);
-    case VX_VOXEL_FLOAT64:
-        DECODE(double);
-    }
-#undef DECODE
-}
-
-/* Receives values first .. first + n - 1. */
-typedef vx_status (*take_values)(void *ctx, size_t first, const double *values, size_t n,
-                                 vx_error *err);
-
-/* Streams all voxels through take, from where seek_voxels stopped, then checks the file's rest. */
-static vx_status stream_voxels(nifti_file *f, const vx_log *log, take_values take, void *ctx,
-                               vx_error *err) {
-    const vx_nifti_header *h = &f->header;
-    size_t voxels = vx_voxels(&h->geo), bytes = voxels * h->voxel_bytes;
-    vx_status s = VX_OK;
-    unsigned char *raw = vx_alloc(CHUNK_VOXELS * h->voxel_bytes);
-    double *values = vx_alloc(CHUNK_VOXELS * sizeof *values);
-    if (!raw || !values) s = vx_fail(err, VX_ERR_RESOURCE, "out of memory");
-    for (size_t first = 0; first < voxels && s == VX_OK; first += CHUNK_VOXELS) {
-        size_t n = voxels - first < CHUNK_VOXELS ? voxels - first : CHUNK_VOXELS, got;
-        s = vx_stream_read(f->stream, raw, n * h->voxel_bytes, &got, err);
-        if (s == VX_OK && got < n * h->voxel_bytes)
-            s = vx_fail(err, VX_ERR_INPUT,
-                        "is truncated: %zu of %zu bytes of voxels are there (copy it again)",
-                        first * h->voxel_bytes + got, bytes);
-        if (s != VX_OK) break;
-        if (h->swapped) swap_voxels(raw, n, h->voxel_bytes);
-        decode(raw, n, h, values);
-        s = take(ctx, first, values, n, err);
-    }
-    vx_free(raw);
-    vx_free(values);
-    uint64_t rest = 0;
-    if (s == VX_OK) s = vx_stream_finish(f->stream, bytes + PADDING, &rest, err);
-    if (s == VX_OK && rest)
-        vx_log_message(log, VX_LOG_WARNING, "%llu bytes behind the voxels are ignored",
-                       (unsigned long long)rest);
-    return s;
-}
-
 static vx_status attach_source(const nifti_file *f, vx_source **source, vx_error *err) {
     int kind = vx_stream_is_gzip(f->stream) ? VX_FORMAT_NIFTI_GZ : VX_FORMAT_NIFTI;
     *source = vx_nifti_source_create(&f->header, kind);
@@ -218,22 +137,6 @@ static const vx_log *log_of(const vx_read_options *options) {
 #define INDEX_ARGS(i, dims)                                                                        \
     (i) % (dims)[0], (i) / (dims)[0] % (dims)[1], (i) / (dims)[0] / (dims)[1]
 
-typedef struct image_sink {
-    float *data;
-    size_t bad, first_bad;
-} image_sink;
-
-static vx_status take_image(void *ctx, size_t first, const double *values, size_t n,
-                            vx_error *err) {
-    (void)err;
-    image_sink *sink = ctx;
-    float *to = sink->data + first;
-    for (size_t i = 0; i < n; i++) to[i] = (float)values[i];
-    for (size_t i = 0; i < n; i++)
-        if (!isfinite(to[i]) && sink->bad++ == 0) sink->first_bad = first + i;
-    return VX_OK;
-}
-
 static vx_status nifti_read(const char *path, const vx_read_options *options, vx_volume **out,
                             vx_error *err) {
     nifti_file f;
@@ -243,13 +146,14 @@ static vx_status nifti_read(const char *path, const vx_read_options *options, vx
     if (s == VX_OK) s = vx_volume_create(&f.header.geo, 1, &volume, err);
     if (s == VX_OK) s = attach_source(&f, &volume->source, err);
     if (s == VX_OK) {
-        image_sink sink = {volume->data, 0, 0};
-        s = stream_voxels(&f, log_of(options), take_image, &sink, err);
-        if (s == VX_OK && sink.bad)
+        size_t bad, first_bad;
+        s = vx_nifti_stream_image(&f.header, f.stream, options ? options->pool : NULL,
+                                  log_of(options), volume->data, &bad, &first_bad, err);
+        if (s == VX_OK && bad)
             s = vx_fail(err, VX_ERR_INPUT,
                         "has %zu voxels that are NaN or infinite, the first at " INDEX_FORMAT
                         " (repair the image)",
-                        sink.bad, INDEX_ARGS(sink.first_bad, volume->geo.dims));
+                        bad, INDEX_ARGS(first_bad, volume->geo.dims));
     }
     vx_stream_close(f.stream);
     if (s != VX_OK) {
@@ -305,7 +209,8 @@ static vx_status nifti_read_mask(const char *path, const vx_read_options *option
     if (s == VX_OK) s = seek_voxels(path, &f, err);
     if (s == VX_OK) s = vx_mask_create(&f.header.geo, 1, &sink.mask, err);
     if (s == VX_OK) s = attach_source(&f, &sink.mask->source, err);
-    if (s == VX_OK) s = stream_voxels(&f, log_of(options), take_labels, &sink, err);
+    if (s == VX_OK)
+        s = vx_nifti_stream(&f.header, f.stream, log_of(options), take_labels, &sink, err);
     vx_stream_close(f.stream);
     if (s != VX_OK) {
         vx_mask_free(sink.mask);
@@ -357,7 +262,8 @@ static vx_status nifti_write_mask(const char *path, const vx_mask *mask,
                                  mask->bytes == 1 ? VX_NIFTI_LABELS_UINT8 : VX_NIFTI_LABELS_UINT16,
                                  header, &header_bytes, err);
     if (s == VX_OK)
-        s = vx_sink_open(path, options->format == VX_FORMAT_NIFTI_GZ, level, &sink, err);
+        s = vx_sink_open(path, options->format == VX_FORMAT_NIFTI_GZ, level, options->pool, &sink,
+                         err);
     if (s != VX_OK) return s;
     s = vx_sink_write(sink, header, header_bytes, err);
     if (s == VX_OK) s = vx_sink_write(sink, mask->data, vx_voxels(&mask->geo) * mask->bytes, err);

@@ -31,7 +31,7 @@ vx_status vx_slice_writer_open(const char *path, const vx_geometry *geo, vx_sour
     writer->left = geo->dims[2];
     writer->replace = options->replace;
     int level = options->gzip_level ? options->gzip_level : VX_GZIP_FLOATS;
-    s = vx_sink_open(path, gzip, level, &writer->sink, err);
+    s = vx_sink_open(path, gzip, level, NULL, &writer->sink, err);
     if (s == VX_OK) s = vx_sink_write(writer->sink, header, header_bytes, err);
     if (s != VX_OK) {
         vx_slice_writer_discard(writer);

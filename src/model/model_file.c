@@ -2,7 +2,6 @@
  * checked; nothing of the file is believed before. */
 #include <errno.h>
 #include <fcntl.h>
-#include <sha2.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/memory.h"
+#include "base/sha256.h"
 #include "base/size.h"
 #include "model/json_text.h"
 #include "model/model.h"
@@ -375,8 +375,8 @@ void vx_model_file_release(const vx_model_file *file) {
 }
 
 void vx_model_file_sha256(const vx_model_file *file, char hex[65]) {
-    SHA2_CTX context;
-    SHA256Init(&context);
-    SHA256Update(&context, file->map, file->map_bytes);
-    SHA256End(&context, hex);
+    vx_sha256 sha;
+    vx_sha256_start(&sha);
+    vx_sha256_add(&sha, file->map, file->map_bytes);
+    vx_sha256_end(&sha, hex);
 }

@@ -2,6 +2,7 @@
 #ifndef VX_REPORT_REPORT_H
 #define VX_REPORT_REPORT_H
 
+#include "base/threads.h"
 #include "volume/labels.h"
 #include "volume/volume.h"
 
@@ -16,8 +17,10 @@ typedef struct vx_label_stats {
     double ml;
     double mean, sd; /* of the first channel; NaN without voxels */
 } vx_label_stats;
-/* One entry a label of the table, its order. out has labels->count entries. */
-void vx_label_statistics(const vx_volume *image, const vx_mask *mask, const vx_label_table *labels,
-                         vx_label_stats *out);
+/* One entry a label of the table, its order. out has labels->count entries. The same bits for any
+ * pool, which may be NULL. */
+vx_status vx_label_statistics(const vx_volume *image, const vx_mask *mask,
+                              const vx_label_table *labels, vx_pool *pool, vx_label_stats *out,
+                              vx_error *err);
 
 #endif

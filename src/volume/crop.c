@@ -3,29 +3,60 @@
 #include <stdbool.h>
 #include <string.h>
 
-vx_box vx_nonzero_box(const vx_volume *volume) {
+#include "base/memory.h"
+
+/* The non-zero voxels of one z of one channel: x and y of the smallest box; high[0] 0: none. */
+typedef struct slice_box {
+    size_t low[2], high[2];
+} slice_box;
+
+typedef struct box_job {
+    const vx_volume *volume;
+    slice_box *slices; /* [channel][z] */
+} box_job;
+
+static void box_slice(void *ctx, size_t task, unsigned worker) {
+    (void)worker;
+    const box_job *job = ctx;
+    const size_t *n = job->volume->geo.dims;
+    slice_box box = {{n[0], n[1]}, {0, 0}};
+    for (size_t y = 0; y < n[1]; y++) {
+        const float *row = job->volume->data + (task * n[1] + y) * n[0];
+        size_t first = 0, last = n[0];
+        while (first < n[0] && row[first] == 0) first++;
+        if (first == n[0]) continue;
+        while (row[last - 1] == 0) last--;
+        if (first < box.low[0]) box.low[0] = first;
+        if (last > box.high[0]) box.high[0] = last;
+        if (y < box.low[1]) box.low[1] = y;
+        box.high[1] = y + 1;
+    }
+    job->slices[task] = box;
+}
+
+vx_status vx_nonzero_box(const vx_volume *volume, vx_pool *pool, vx_box *out, vx_error *err) {
     const size_t *n = volume->geo.dims;
     size_t low[3] = {n[0], n[1], n[2]}, high[3] = {0, 0, 0};
-    for (size_t c = 0; c < volume->channels; c++)
-        for (size_t z = 0; z < n[2]; z++)
-            for (size_t y = 0; y < n[1]; y++) {
-                const float *row = volume->data + ((c * n[2] + z) * n[1] + y) * n[0];
-                size_t first = 0, last = n[0];
-                while (first < n[0] && row[first] == 0) first++;
-                if (first == n[0]) continue;
-                while (row[last - 1] == 0) last--;
-                const size_t from[3] = {first, y, z}, to[3] = {last, y + 1, z + 1};
-                for (int i = 0; i < 3; i++) {
-                    if (from[i] < low[i]) low[i] = from[i];
-                    if (to[i] > high[i]) high[i] = to[i];
-                }
-            }
-    vx_box box = {{0, 0, 0}, {n[0], n[1], n[2]}};
-    for (int i = 0; i < 3 && high[0] > 0; i++) {
-        box.from[i] = low[i];
-        box.size[i] = high[i] - low[i];
+    box_job job = {volume, vx_alloc_zero(volume->channels * n[2], sizeof *job.slices)};
+    if (!job.slices) return vx_fail(err, VX_ERR_RESOURCE, "out of memory");
+    vx_pool_run(pool, volume->channels * n[2], box_slice, &job);
+    for (size_t k = 0; k < volume->channels * n[2]; k++) {
+        const slice_box *s = &job.slices[k];
+        if (!s->high[0]) continue;
+        const size_t from[3] = {s->low[0], s->low[1], k % n[2]};
+        const size_t to[3] = {s->high[0], s->high[1], k % n[2] + 1};
+        for (int i = 0; i < 3; i++) {
+            if (from[i] < low[i]) low[i] = from[i];
+            if (to[i] > high[i]) high[i] = to[i];
+        }
     }
-    return box;
+    vx_free(job.slices);
+    *out = (vx_box){{0, 0, 0}, {n[0], n[1], n[2]}};
+    for (int i = 0; i < 3 && high[0] > 0; i++) {
+        out->from[i] = low[i];
+        out->size[i] = high[i] - low[i];
+    }
+    return VX_OK;
 }
 
 vx_geometry vx_crop_geometry(const vx_geometry *geo, vx_box box) {
@@ -40,7 +71,27 @@ vx_geometry vx_crop_geometry(const vx_geometry *geo, vx_box box) {
     return out;
 }
 
-vx_status vx_crop_volume(const vx_volume *in, vx_box box, vx_volume **out, vx_error *err) {
+typedef struct copy_job {
+    const vx_volume *from;
+    vx_volume *to;
+    vx_box box;
+} copy_job;
+
+/* One z of one channel of the box. */
+static void copy_slice(void *ctx, size_t task, unsigned worker) {
+    (void)worker;
+    const copy_job *job = ctx;
+    const size_t *n = job->from->geo.dims, *size = job->box.size, *from = job->box.from;
+    const size_t c = task / size[2], z = task % size[2];
+    const float *first =
+        job->from->data + ((c * n[2] + from[2] + z) * n[1] + from[1]) * n[0] + from[0];
+    float *to = job->to->data + task * size[1] * size[0];
+    for (size_t y = 0; y < size[1]; y++)
+        memcpy(to + y * size[0], first + y * n[0], size[0] * sizeof *to);
+}
+
+vx_status vx_crop_volume(const vx_volume *in, vx_box box, vx_pool *pool, vx_volume **out,
+                         vx_error *err) {
     *out = NULL;
     const size_t *n = in->geo.dims;
     for (int i = 0; i < 3; i++)
@@ -50,16 +101,8 @@ vx_status vx_crop_volume(const vx_volume *in, vx_box box, vx_volume **out, vx_er
     vx_volume *volume;
     vx_status s = vx_volume_create(&geo, in->channels, &volume, err);
     if (s != VX_OK) return s;
-    float *to = volume->data;
-    for (size_t c = 0; c < in->channels; c++)
-        for (size_t z = 0; z < box.size[2]; z++)
-            for (size_t y = 0; y < box.size[1]; y++) {
-                const float *from = in->data +
-                                    ((c * n[2] + box.from[2] + z) * n[1] + box.from[1] + y) * n[0] +
-                                    box.from[0];
-                memcpy(to, from, box.size[0] * sizeof *to);
-                to += box.size[0];
-            }
+    copy_job job = {in, volume, box};
+    vx_pool_run(pool, in->channels * box.size[2], copy_slice, &job);
     volume->source = vx_source_ref(in->source);
     *out = volume;
     return VX_OK;

@@ -2,6 +2,7 @@
 #ifndef VX_VOLUME_INTENSITY_H
 #define VX_VOLUME_INTENSITY_H
 
+#include "base/threads.h"
 #include "volume/volume.h"
 
 typedef enum vx_norm_kind {
@@ -18,9 +19,15 @@ typedef struct vx_normalisation {
     double low, high, mean, sd; /* VX_NORM_CT only */
 } vx_normalisation;
 
-/* In place; norms has one entry a channel. Sums are taken in double over fixed blocks (same bits
- * for any machine load). VX_ERR_INPUT when a voxel is NaN or infinite. A constant image normalises
- * to zeros. */
-vx_status vx_normalise(vx_volume *volume, const vx_normalisation *norms, vx_error *err);
+/* In place; norms has one entry a channel. Sums are taken in double over fixed blocks (the same
+ * bits for any pool, which may be NULL). VX_ERR_INPUT when a voxel is NaN or infinite. A constant
+ * image normalises to zeros. */
+vx_status vx_normalise(vx_volume *volume, const vx_normalisation *norms, vx_pool *pool,
+                       vx_error *err);
+
+/* The smallest and largest of n >= 1 values. NaN among them: no particular result, unless it is the
+ * first, which both then are. */
+vx_status vx_value_range(const float *v, size_t n, vx_pool *pool, float *low, float *high,
+                         vx_error *err);
 
 #endif

@@ -132,40 +132,59 @@ vx_geometry vx_reorient_geometry(const vx_geometry *geo, vx_reorient r) {
     return out;
 }
 
-/* Copies voxels of bytes bytes; out_dims are the dims after the change. */
-static void reorient_voxels(const unsigned char *in, const size_t in_dims[3], unsigned char *out,
-                            const size_t out_dims[3], vx_reorient r, size_t bytes) {
-    const ptrdiff_t in_step[3] = {(ptrdiff_t)bytes, (ptrdiff_t)(bytes * in_dims[0]),
-                                  (ptrdiff_t)(bytes * in_dims[0] * in_dims[1])};
-    ptrdiff_t step[3];
-    const unsigned char *first = in;
-    for (int i = 0; i < 3; i++) {
-        step[i] = in_step[r.axis[i]];
-        if (!r.flip[i]) continue;
-        first += step[i] * (ptrdiff_t)(out_dims[i] - 1);
-        step[i] = -step[i];
-    }
-    for (size_t z = 0; z < out_dims[2]; z++)
-        for (size_t y = 0; y < out_dims[1]; y++) {
-            const unsigned char *from = first + (ptrdiff_t)z * step[2] + (ptrdiff_t)y * step[1];
-            if (step[0] == (ptrdiff_t)bytes) {
-                memcpy(out, from, bytes * out_dims[0]);
-                out += bytes * out_dims[0];
-                continue;
-            }
-            for (size_t x = 0; x < out_dims[0]; x++, out += bytes)
-                memcpy(out, from + (ptrdiff_t)x * step[0], bytes);
+/* Copying of voxels of so many bytes. */
+typedef struct turn_job {
+    const unsigned char *first; /* what becomes the first voxel */
+    ptrdiff_t step[3];          /* bytes of the input along the output's axes */
+    unsigned char *out;
+    size_t dims[3]; /* of the output */
+    size_t bytes;
+} turn_job;
+
+/* One z of the output. */
+static void turn_slice(void *ctx, size_t z, unsigned worker) {
+    (void)worker;
+    const turn_job *job = ctx;
+    const size_t row = job->bytes * job->dims[0];
+    unsigned char *out = job->out + z * job->dims[1] * row;
+    for (size_t y = 0; y < job->dims[1]; y++) {
+        const unsigned char *from =
+            job->first + (ptrdiff_t)z * job->step[2] + (ptrdiff_t)y * job->step[1];
+        if (job->step[0] == (ptrdiff_t)job->bytes) {
+            memcpy(out, from, row);
+            out += row;
+            continue;
         }
+        for (size_t x = 0; x < job->dims[0]; x++, out += job->bytes)
+            memcpy(out, from + (ptrdiff_t)x * job->step[0], job->bytes);
+    }
 }
 
-vx_status vx_reorient_volume(const vx_volume *in, vx_reorient r, vx_volume **out, vx_error *err) {
+/* out_dims are the dims after the change. */
+static void reorient_voxels(const void *in, const size_t in_dims[3], void *out,
+                            const size_t out_dims[3], vx_reorient r, size_t bytes, vx_pool *pool) {
+    const ptrdiff_t in_step[3] = {(ptrdiff_t)bytes, (ptrdiff_t)(bytes * in_dims[0]),
+                                  (ptrdiff_t)(bytes * in_dims[0] * in_dims[1])};
+    turn_job job = {
+        .first = in, .out = out, .dims = {out_dims[0], out_dims[1], out_dims[2]}, .bytes = bytes};
+    for (int i = 0; i < 3; i++) {
+        job.step[i] = in_step[r.axis[i]];
+        if (!r.flip[i]) continue;
+        job.first += job.step[i] * (ptrdiff_t)(out_dims[i] - 1);
+        job.step[i] = -job.step[i];
+    }
+    vx_pool_run(pool, out_dims[2], turn_slice, &job);
+}
+
+vx_status vx_reorient_volume(const vx_volume *in, vx_reorient r, vx_pool *pool, vx_volume **out,
+                             vx_error *err) {
     vx_geometry geo = vx_reorient_geometry(&in->geo, r);
     vx_status s = vx_volume_create(&geo, in->channels, out, err);
     if (s != VX_OK) return s;
     size_t voxels = vx_voxels(&geo);
     for (size_t c = 0; c < in->channels; c++)
-        reorient_voxels((const unsigned char *)(in->data + c * voxels), in->geo.dims,
-                        (unsigned char *)((*out)->data + c * voxels), geo.dims, r, sizeof(float));
+        reorient_voxels(in->data + c * voxels, in->geo.dims, (*out)->data + c * voxels, geo.dims, r,
+                        sizeof(float), pool);
     (*out)->source = vx_source_ref(in->source);
     return VX_OK;
 }
@@ -174,7 +193,7 @@ vx_status vx_reorient_mask(const vx_mask *in, vx_reorient r, vx_mask **out, vx_e
     vx_geometry geo = vx_reorient_geometry(&in->geo, r);
     vx_status s = vx_mask_create(&geo, in->bytes, out, err);
     if (s != VX_OK) return s;
-    reorient_voxels(in->data, in->geo.dims, (*out)->data, geo.dims, r, in->bytes);
+    reorient_voxels(in->data, in->geo.dims, (*out)->data, geo.dims, r, in->bytes, NULL);
     (*out)->source = vx_source_ref(in->source);
     return VX_OK;
 }

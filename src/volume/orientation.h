@@ -4,6 +4,7 @@
 
 #include <stdbool.h>
 
+#include "base/threads.h"
 #include "volume/volume.h"
 
 /* Output axis i runs along input axis axis[i], reversed if flip[i]. */
@@ -23,7 +24,9 @@ bool vx_reorient_is_identity(vx_reorient r);
 /* The same voxels seen along the new axes: world positions do not change. */
 vx_geometry vx_reorient_geometry(const vx_geometry *geo, vx_reorient r);
 /* New volume or mask; source is shared by reference. */
-vx_status vx_reorient_volume(const vx_volume *in, vx_reorient r, vx_volume **out, vx_error *err);
+/* pool may be NULL. */
+vx_status vx_reorient_volume(const vx_volume *in, vx_reorient r, vx_pool *pool, vx_volume **out,
+                             vx_error *err);
 vx_status vx_reorient_mask(const vx_mask *in, vx_reorient r, vx_mask **out, vx_error *err);
 
 #endif

@@ -6,6 +6,7 @@
 
 #include "base/memory.h"
 #include "base/size.h"
+#include "volume/intensity.h"
 #include "volume/resample_axis.h"
 
 /* nnU-Net's ANISO_THRESHOLD. */
@@ -179,10 +180,7 @@ static void run_pass(pass *p, vx_pool *pool) {
     int lane_axis = p->axis == 0 ? 1 : 0, other = 3 - p->axis - lane_axis;
     size_t tasks = p->plane ? p->maps[p->axis].in : p->from.dims[other];
     if (p->plane && !p->first_copy) tasks = p->from.dims[p->axis];
-    if (pool)
-        vx_pool_run(pool, tasks, run_task, p);
-    else
-        for (size_t i = 0; i < tasks; i++) run_task(p, i, 0);
+    vx_pool_run(pool, tasks, run_task, p);
 }
 
 /* One resampling of all channels: how the passes follow each other depends on the shapes only. */
@@ -277,19 +275,16 @@ static vx_status plan_create(plan *p, const size_t from[3], const size_t to[3], 
 }
 
 /* One channel. */
-static void plan_run(const plan *p, const float *in, float *out, vx_pool *pool) {
+static vx_status plan_run(const plan *p, const float *in, float *out, vx_pool *pool,
+                          vx_error *err) {
     size_t voxels = p->from.dims[0] * p->from.dims[1] * p->from.dims[2];
     pass base = {.maps = p->maps,
                  .axis = p->axis,
-                 .low = in[0],
-                 .high = in[0],
                  .scratch = p->scratch,
                  .scratch_bytes = p->scratch_bytes,
                  .line_doubles = p->line_doubles};
-    for (size_t i = 0; i < voxels; i++) {
-        if (in[i] < base.low) base.low = in[i];
-        if (in[i] > base.high) base.high = in[i];
-    }
+    vx_status s = vx_value_range(in, voxels, pool, &base.low, &base.high, err);
+    if (s != VX_OK) return s;
     /* Only the last pass clips; along a separate axis nnU-Net does not clip at all. */
     bool two = p->lines && p->planes;
     pass planes = base, lines = base;
@@ -316,6 +311,7 @@ static void plan_run(const plan *p, const float *in, float *out, vx_pool *pool) 
     if (p->planes) run_pass(&planes, pool);
     if (p->lines && !p->lines_first) run_pass(&lines, pool);
     if (!p->lines && !p->planes) memcpy(out, in, voxels * sizeof *out);
+    return VX_OK;
 }
 
 static bool is_order(int order) { return order == 0 || order == 1 || order == 3; }
@@ -334,11 +330,11 @@ vx_status vx_resample_volume(const vx_volume *in, const size_t new_dims[3], int 
     if (s != VX_OK) return s;
     plan p;
     s = plan_create(&p, in->geo.dims, new_dims, order, separate_axis, axis_order,
-                    pool ? vx_pool_workers(pool) : 1, err);
+                    vx_pool_workers(pool), err);
+    for (size_t c = 0; c < in->channels && s == VX_OK; c++)
+        s = plan_run(&p, in->data + c * vx_voxels(&in->geo), volume->data + c * vx_voxels(&geo),
+                     pool, err);
     if (s == VX_OK) {
-        for (size_t c = 0; c < in->channels; c++)
-            plan_run(&p, in->data + c * vx_voxels(&in->geo), volume->data + c * vx_voxels(&geo),
-                     pool);
         volume->source = vx_source_ref(in->source);
         *out = volume;
     } else {

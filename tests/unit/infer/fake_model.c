@@ -1,4 +1,5 @@
 #include "fake_model.h"
+#include "fake_plan.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -158,8 +159,7 @@ static void fake_plan_info(const vx_plan *plan, vx_plan_info *out) {
     *out = (vx_plan_info){.arena_bytes = 100, .weight_bytes = 23, .flops = 7, .steps = 1};
 }
 
-static vx_status fake_run(vx_plan *plan, void *arena, const float *in, float *const *out,
-                          vx_error *err) {
+vx_status fake_run(vx_plan *plan, void *arena, const float *in, float *const *out, vx_error *err) {
     (void)arena;
     size_t voxels = vx_shape_tokens(plan->in), classes = plan->out.c, channels = plan->in.c;
     fake_backend_runs++;
@@ -182,3 +182,18 @@ const vx_backend fake_backend = {.name = "fake",
                                  .plan_free = fake_plan_free,
                                  .plan_info = fake_plan_info,
                                  .run = fake_run};
+
+static void device_plan_info(const vx_plan *plan, vx_plan_info *out) {
+    (void)plan;
+    *out = (vx_plan_info){.device_bytes = 123, .flops = 7, .steps = 1};
+}
+
+const vx_backend fake_device_backend = {.name = "fake device",
+                                        .open = fake_open,
+                                        .close = fake_close,
+                                        .describe = fake_describe,
+                                        .compile = fake_compile,
+                                        .plan_free = fake_plan_free,
+                                        .plan_info = device_plan_info,
+                                        .run = fake_run,
+                                        .sweep = &fake_sweep};

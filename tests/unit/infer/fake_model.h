@@ -34,5 +34,8 @@ typedef enum fake_rule {
 extern fake_rule fake_backend_rule;
 extern size_t fake_backend_runs;
 extern const vx_backend fake_backend;
+/* The same with a memory of its own, of which so many bytes are free (fake_sweep.c). */
+extern const vx_backend fake_device_backend;
+extern size_t fake_device_free;
 
 #endif

@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -63,6 +64,9 @@ typedef struct bench {
     vx_session *session;
 } bench;
 
+/* All tests but those of the plan run with the host's memory, then with a device's. */
+static const vx_backend *backend = &fake_backend;
+
 static bench open_bench(const fake_settings *settings, unsigned workers, bool tta) {
     bench b;
     vx_error err = {0};
@@ -70,8 +74,7 @@ static bench open_bench(const fake_settings *settings, unsigned workers, bool tt
     fake_backend_runs = 0;
     assert_int_equal(vx_pool_create(workers, &b.pool, NULL), VX_OK);
     b.model = fake_model(settings);
-    vx_session_options options = {
-        .backend = &fake_backend, .pool = b.pool, .tta = tta, .step = 0.5};
+    vx_session_options options = {.backend = backend, .pool = b.pool, .tta = tta, .step = 0.5};
     if (vx_session_create(b.model, &options, &b.session, &err) != VX_OK) fail_msg("%s", err.text);
     return b;
 }
@@ -328,11 +331,14 @@ static void constant_and_empty_volumes_are_refused(void **state) {
 typedef struct listener {
     int warnings, calls, cancel_after;
     double last;
+    char warning[200]; /* the last one */
 } listener;
 
 static void hear(void *user_data, vx_log_level level, const char *text) {
-    (void)text;
-    if (level == VX_LOG_WARNING) ((listener *)user_data)->warnings++;
+    listener *l = user_data;
+    if (level != VX_LOG_WARNING) return;
+    l->warnings++;
+    snprintf(l->warning, sizeof l->warning, "%s", text);
 }
 
 static void one_constant_channel_warns(void **state) {
@@ -476,8 +482,56 @@ static void wrong_options(void **state) {
     close_bench(&b);
 }
 
+/* ---- A device with memory of its own ---- */
+
+static void too_little_device_memory_takes_the_hosts(void **state) {
+    (void)state;
+    bench b = open_bench(&(fake_settings){.orientation = "RAS", .crop = "none"}, 2, false);
+    vx_geometry geo = {.dims = {9, 8, 11}};
+    set_axes(&geo, 40, 1);
+    vx_volume *volume = labelled_volume(&geo, 1);
+    vx_predict_plan plan;
+    /* 792 voxels, 30 rows of 11 voxels of 4 classes (plan_counts_tiles_and_bytes). */
+    const size_t needed = (792 + 30 * 11 * 4) * sizeof(float), some = fake_device_free;
+    for (int fits = 0; fits < 2; fits++) {
+        fake_device_free = needed - 1 + (size_t)fits;
+        assert_int_equal(vx_session_plan(b.session, &geo, NULL, &plan, NULL), VX_OK);
+        assert_int_equal(plan.device_network_bytes, 123);
+        assert_int_equal(plan.device_volume_bytes, fits ? needed : 0);
+        assert_int_equal(plan.device_room_bytes, 123 + fake_device_free);
+        listener l = {0};
+        vx_log log = {.message = hear, .user_data = &l};
+        expect(&b, volume, &(vx_predict_options){.log = &log}, VX_OK, "");
+        assert_int_equal(l.warnings, !fits);
+        if (!fits) assert_non_null(strstr(l.warning, "added up in the host's memory"));
+    }
+    /* Of the host's memory then: slots, and the rows of labels that one step makes, at most 4 of z
+     * by 6 of y at once, or by 2. */
+    size_t slots = (9 * 8 + 30) * sizeof(uint32_t), made = 4 * 6 * 11;
+    size_t rows = 2 * (11 + 1) * 4 * sizeof(float), maps = (9 + 8 + 11) * 12;
+    size_t starts = (4 + 2 + 5) * 8 + (4 + 6 + 4 + 9 + 8 + 11) * 4;
+    size_t frontier = (4 + 2) * 4 * sizeof(size_t);
+    assert_int_equal(plan.accumulator_bytes, slots + made + rows + maps + starts + frontier);
+    assert_int_equal(plan.network_bytes, 0);
+    fake_device_free = some;
+    vx_volume_free(volume);
+    close_bench(&b);
+}
+
+static void probabilities_are_the_hosts(void **state) {
+    (void)state;
+    bench b = open_bench(&(fake_settings){.crop = "none"}, 2, false);
+    vx_geometry geo = {.dims = {9, 8, 11}};
+    set_axes(&geo, 0, 1);
+    const vx_predict_wants wants = {.probabilities = true};
+    vx_predict_plan plan;
+    assert_int_equal(vx_session_plan(b.session, &geo, &wants, &plan, NULL), VX_OK);
+    assert_int_equal(plan.device_volume_bytes, 0);
+    close_bench(&b);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {
+    const struct CMUnitTest both[] = {
         cmocka_unit_test(every_voxel_returns_on_all_48_axis_codes),
         cmocka_unit_test(every_voxel_returns_with_mirroring),
         cmocka_unit_test(every_voxel_returns_from_a_finer_grid),
@@ -490,8 +544,16 @@ int main(void) {
         cmocka_unit_test(one_constant_channel_warns),
         cmocka_unit_test(field_of_view_is_checked),
         cmocka_unit_test(cancelling_stops_between_tiles),
-        cmocka_unit_test(plan_counts_tiles_and_bytes),
         cmocka_unit_test(wrong_options),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    const struct CMUnitTest host[] = {cmocka_unit_test(plan_counts_tiles_and_bytes)};
+    const struct CMUnitTest device[] = {
+        cmocka_unit_test(too_little_device_memory_takes_the_hosts),
+        cmocka_unit_test(probabilities_are_the_hosts),
+    };
+    int failed = cmocka_run_group_tests_name("host, both", both, NULL, NULL);
+    failed += cmocka_run_group_tests_name("host", host, NULL, NULL);
+    backend = &fake_device_backend;
+    failed += cmocka_run_group_tests_name("device, both", both, NULL, NULL);
+    return failed + cmocka_run_group_tests_name("device", device, NULL, NULL);
 }

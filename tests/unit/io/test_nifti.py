@@ -107,6 +107,16 @@ def test_types_orders_versions(kind, order, dtype, tmp_path):
         assert facts["dtype"] == dtype and facts["format"] == name[2:]
 
 
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "int16", "uint16"])
+def test_well_packed_small_voxels(order, dtype, tmp_path):
+    """Large enough, and packed well enough, to be inflated into the image's own memory, in several blocks."""
+    data = (np.arange(70 * 80 * 90) // 97 % 251 - (120 if dtype[0] == "i" else 0)).astype(dtype).reshape(70, 80, 90)
+    path = save(tmp_path / "a.nii.gz", data, np.eye(4), order=order)
+    got, _, _ = read(path, tmp_path)
+    np.testing.assert_array_equal(got, data.astype(np.float32))
+
+
 @pytest.mark.parametrize("slope,inter", [(0.37, -1024.5), (-2, 10), (0, 5), (np.nan, 5), (np.inf, np.nan), (1e-3, 0)])
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_scaling(slope, inter, order, tmp_path):

@@ -115,7 +115,7 @@ static void statistics_by_hand(void **state) {
         {.value = 300, .name = "a"}, {.value = 7, .name = "b"}, {.value = 65535, .name = "c"}};
     vx_label_table labels = {3, three};
     vx_label_stats stats[3];
-    vx_label_statistics(image, mask, &labels, stats);
+    assert_int_equal(vx_label_statistics(image, mask, &labels, NULL, stats, NULL), VX_OK);
     assert_int_equal(stats[2].label, 65535);
     assert_int_equal(stats[2].voxels, 1);
     assert_true(stats[2].mean == 5 && stats[2].sd == 0);
@@ -125,6 +125,15 @@ static void statistics_by_hand(void **state) {
     assert_true(fabs(stats[0].sd - 3) < 1e-12); /* squares 9, 1, 1, 25: mean 9 */
     assert_int_equal(stats[1].voxels, 0);
     assert_true(isnan(stats[1].mean) && isnan(stats[1].sd));
+    for (unsigned workers = 1; workers < 6; workers += 2) {
+        vx_pool *pool;
+        vx_label_stats again[3];
+        assert_int_equal(vx_pool_create(workers, &pool, NULL), VX_OK);
+        assert_int_equal(vx_label_statistics(image, mask, &labels, pool, again, NULL), VX_OK);
+        assert_true(again[0].voxels == 4 && again[2].voxels == 1 && again[1].voxels == 0);
+        assert_true(again[0].mean == stats[0].mean && again[0].sd == stats[0].sd);
+        vx_pool_free(pool);
+    }
     vx_mask_free(mask);
     vx_volume_free(image);
 }

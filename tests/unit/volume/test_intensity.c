@@ -26,7 +26,7 @@ static void check_kind(vx_norm_kind kind, const float *expected) {
     const vx_normalisation one = {kind, -958.25, 1300.75, 90.5, 141.25};
     const vx_normalisation norms[2] = {one, one};
     vx_volume *v = make_volume(6, 5, 4, 2, intensity_in);
-    assert_int_equal(vx_normalise(v, norms, NULL), VX_OK);
+    assert_int_equal(vx_normalise(v, norms, NULL, NULL), VX_OK);
     for (int i = 0; i < 240; i++) {
         /* nnU-Net sums in float32, we in double: measured 3e-7. */
         double d = fabs((double)v->data[i] - expected[i]);
@@ -44,6 +44,44 @@ static void matches_nnunet(void **state) {
     check_kind(VX_NORM_RESCALE01, intensity_rescale01);
 }
 
+/* Several blocks, the last one short. */
+static void same_bits_for_any_pool(void **state) {
+    (void)state;
+    enum { X = 61, Y = 59, Z = 47, N = X * Y * Z };
+    float *data = vx_alloc(2 * N * sizeof *data);
+    uint32_t seed = 3;
+    assert_non_null(data);
+    for (size_t i = 0; i < 2 * (size_t)N; i++) {
+        seed = seed * 1664525u + 1013904223u;
+        data[i] = seed >> 30 ? (float)(seed >> 8 & 4095) - 1000.25f : 0;
+    }
+    for (int kind = VX_NORM_NONE; kind <= VX_NORM_RESCALE01; kind++) {
+        const vx_normalisation one = {(vx_norm_kind)kind, -958.25, 1300.75, 90.5, 141.25};
+        const vx_normalisation norms[2] = {one, one};
+        vx_volume *first = make_volume(X, Y, Z, 2, data);
+        assert_int_equal(vx_normalise(first, norms, NULL, NULL), VX_OK);
+        for (unsigned workers = 1; workers < 6; workers += 2) {
+            vx_pool *pool;
+            float low, high, again[2];
+            vx_volume *v = make_volume(X, Y, Z, 2, data);
+            assert_int_equal(vx_pool_create(workers, &pool, NULL), VX_OK);
+            assert_int_equal(vx_normalise(v, norms, pool, NULL), VX_OK);
+            assert_memory_equal(v->data, first->data, 2 * N * sizeof *data);
+            assert_int_equal(vx_value_range(v->data, N, pool, &low, &high, NULL), VX_OK);
+            again[0] = again[1] = v->data[0];
+            for (size_t i = 0; i < N; i++) {
+                again[0] = fminf(again[0], v->data[i]);
+                again[1] = fmaxf(again[1], v->data[i]);
+            }
+            assert_true(low == again[0] && high == again[1]);
+            vx_pool_free(pool);
+            vx_volume_free(v);
+        }
+        vx_volume_free(first);
+    }
+    vx_free(data);
+}
+
 static void constant_becomes_zero(void **state) {
     (void)state;
     float data[4000];
@@ -52,7 +90,7 @@ static void constant_becomes_zero(void **state) {
     for (int k = 0; k < 3; k++) {
         vx_volume *v = make_volume(20, 20, 10, 1, data);
         const vx_normalisation norm = {.kind = kinds[k]};
-        assert_int_equal(vx_normalise(v, &norm, NULL), VX_OK);
+        assert_int_equal(vx_normalise(v, &norm, NULL, NULL), VX_OK);
         for (int i = 0; i < 4000; i++) assert_true(v->data[i] == 0);
         vx_volume_free(v);
     }
@@ -60,7 +98,7 @@ static void constant_becomes_zero(void **state) {
     memset(data, 0, sizeof data);
     vx_volume *v = make_volume(20, 20, 10, 1, data);
     const vx_normalisation norm = {.kind = VX_NORM_ZSCORE_NONZERO};
-    assert_int_equal(vx_normalise(v, &norm, NULL), VX_OK);
+    assert_int_equal(vx_normalise(v, &norm, NULL, NULL), VX_OK);
     for (int i = 0; i < 4000; i++) assert_true(v->data[i] == 0);
     vx_volume_free(v);
 }
@@ -73,7 +111,7 @@ static void refuses_nan(void **state) {
     vx_volume *v = make_volume(4, 3, 2, 1, data);
     const vx_normalisation norm = {.kind = VX_NORM_NONE};
     vx_error err;
-    assert_int_equal(vx_normalise(v, &norm, &err), VX_ERR_INPUT);
+    assert_int_equal(vx_normalise(v, &norm, NULL, &err), VX_ERR_INPUT);
     assert_string_equal(err.text,
                         "2 voxels of channel 0 are NaN or infinite, the first at (3, 1, 0)");
     vx_volume_free(v);
@@ -120,12 +158,13 @@ static void nonzero_box(void **state) {
     (void)state;
     float data[2 * 6 * 5 * 4] = {0};
     vx_volume *v = make_volume(6, 5, 4, 2, data);
-    vx_box box = vx_nonzero_box(v);
+    vx_box box;
+    assert_int_equal(vx_nonzero_box(v, NULL, &box, NULL), VX_OK);
     assert_int_equal(box.size[0], 6);
     assert_int_equal(box.size[2], 4);
     v->data[(1 * 5 + 3) * 6 + 2] = -1;      /* channel 0: (2, 3, 1) */
     v->data[120 + (2 * 5 + 1) * 6 + 4] = 5; /* channel 1: (4, 1, 2) */
-    box = vx_nonzero_box(v);
+    assert_int_equal(vx_nonzero_box(v, NULL, &box, NULL), VX_OK);
     const size_t from[3] = {2, 1, 1}, size[3] = {3, 3, 2};
     assert_memory_equal(box.from, from, sizeof from);
     assert_memory_equal(box.size, size, sizeof size);
@@ -133,9 +172,11 @@ static void nonzero_box(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(matches_nnunet), cmocka_unit_test(constant_becomes_zero),
-        cmocka_unit_test(refuses_nan), cmocka_unit_test(fills_holes_but_not_corridors),
-        cmocka_unit_test(nonzero_box)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(matches_nnunet),
+                                       cmocka_unit_test(same_bits_for_any_pool),
+                                       cmocka_unit_test(constant_becomes_zero),
+                                       cmocka_unit_test(refuses_nan),
+                                       cmocka_unit_test(fills_holes_but_not_corridors),
+                                       cmocka_unit_test(nonzero_box)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -62,7 +62,7 @@ static void check_change(const vx_geometry *geo, const char *code) {
     size_t voxels = vx_voxels(geo);
     for (size_t i = 0; i < 2 * voxels; i++) v->data[i] = (float)i;
     for (size_t i = 0; i < voxels; i++) vx_mask_set(m, i, (unsigned)i + 300);
-    assert_int_equal(vx_reorient_volume(v, r, &w, NULL), VX_OK);
+    assert_int_equal(vx_reorient_volume(v, r, NULL, &w, NULL), VX_OK);
     assert_int_equal(vx_reorient_mask(m, r, &n, NULL), VX_OK);
 
     double inverse[4][4];
@@ -89,7 +89,7 @@ static void check_change(const vx_geometry *geo, const char *code) {
         assert_int_equal(vx_mask_get(n, to), i + 300);
     }
     vx_reorient inv = vx_reorient_inverse(r);
-    assert_int_equal(vx_reorient_volume(w, inv, &back, NULL), VX_OK);
+    assert_int_equal(vx_reorient_volume(w, inv, NULL, &back, NULL), VX_OK);
     assert_int_equal(vx_reorient_mask(n, inv, &m_back, NULL), VX_OK);
     assert_memory_equal(back->data, v->data, 2 * voxels * sizeof(float));
     assert_memory_equal(m_back->data, m->data, voxels * 2);
@@ -167,7 +167,7 @@ static void crop_keeps_the_world(void **state) {
     assert_int_equal(vx_volume_create(&geo, 2, &v, NULL), VX_OK);
     for (size_t i = 0; i < 2 * vx_voxels(&geo); i++) v->data[i] = (float)i;
     const vx_box box = {{1, 2, 1}, {3, 4, 2}};
-    assert_int_equal(vx_crop_volume(v, box, &c, NULL), VX_OK);
+    assert_int_equal(vx_crop_volume(v, box, NULL, &c, NULL), VX_OK);
     size_t o = 0;
     for (size_t ch = 0; ch < 2; ch++)
         for (size_t z = 0; z < 2; z++)
@@ -186,7 +186,8 @@ static void crop_keeps_the_world(void **state) {
                           {{5, 0, 0}, {1, 1, 1}},
                           {{0, 0, 0}, {0, 1, 1}},
                           {{1, 0, 0}, {SIZE_MAX, 1, 1}}};
-    for (int i = 0; i < 4; i++) assert_int_equal(vx_crop_volume(v, bad[i], &c, NULL), VX_ERR_USAGE);
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(vx_crop_volume(v, bad[i], NULL, &c, NULL), VX_ERR_USAGE);
     vx_volume_free(v);
 }
 

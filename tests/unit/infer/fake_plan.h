@@ -1,0 +1,11 @@
+/* What the fake backend's two halves share. */
+#ifndef VX_TESTS_FAKE_PLAN_H
+#define VX_TESTS_FAKE_PLAN_H
+
+#include "backend/backend.h"
+
+vx_status fake_run(vx_plan *plan, void *arena, const float *in, float *const *out, vx_error *err);
+
+extern const vx_sweep_ops fake_sweep;
+
+#endif
