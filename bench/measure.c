@@ -115,12 +115,23 @@ vx_status bench_json_write(cJSON *object, const char *path, vx_error *err) {
 
 /* --- a graph ---------------------------------------------------------------------------------- */
 
+vx_status bench_save(const char *prefix, const char *end, const float *x, size_t n, vx_error *err) {
+    char path[1024];
+    snprintf(path, sizeof path, "%s%s", prefix, end);
+    FILE *f = fopen(path, "wb");
+    const bool whole = f && fwrite(x, sizeof *x, n, f) == n;
+    if ((f && fclose(f) != 0) || !whole)
+        return vx_fail(err, VX_ERR_OUTPUT, "%s could not be written", path);
+    return VX_OK;
+}
+
 enum { INPUTS = 2 };
 
 typedef struct graph_job {
     vx_plan *plan;
     vx_arena arena;
-    float *in[INPUTS], *out;
+    float *in[INPUTS];
+    float *out, *own_out; /* own_out: its memory, unless that is the arena's */
     size_t in_elements, out_elements;
 } graph_job;
 
@@ -140,34 +151,44 @@ static vx_status run_once(const bench_context *ctx, const graph_job *job, size_t
     return VX_OK;
 }
 
-static vx_status measure(const bench_context *ctx, graph_job *job, bench_run *out, float *first,
+static vx_status allocate(graph_job *job, const vx_plan_info *info, vx_error *err) {
+    vx_status status = vx_arena_create(info->arena_bytes, &job->arena, err);
+    if (status != VX_OK) return status;
+    if (info->output_in_arena)
+        job->out = (float *)(void *)(job->arena.base + info->output_offset);
+    else
+        job->out = job->own_out = vx_alloc(job->out_elements * sizeof(float));
+    bool whole = job->out != NULL;
+    for (uint64_t k = 0; k < INPUTS && whole; k++) {
+        job->in[k] = vx_alloc(job->in_elements * sizeof(float));
+        whole = job->in[k] != NULL;
+        if (whole) bench_fill_normal(job->in[k], job->in_elements, 1, BENCH_INPUT_SEED + k);
+    }
+    return whole ? VX_OK : vx_fail(err, VX_ERR_RESOURCE, "out of memory");
+}
+
+static vx_status measure(const bench_context *ctx, graph_job *job, const char *save, bench_run *out,
                          vx_error *err) {
     double seconds;
-    vx_status status = vx_arena_create(out->info.arena_bytes, &job->arena, err);
-    if (status != VX_OK) return status;
-    job->out = vx_alloc(job->out_elements * sizeof(float));
-    if (!job->out) return vx_fail(err, VX_ERR_RESOURCE, "out of memory");
-    for (uint64_t k = 0; k < INPUTS; k++) {
-        job->in[k] = vx_alloc(job->in_elements * sizeof(float));
-        if (!job->in[k]) return vx_fail(err, VX_ERR_RESOURCE, "out of memory");
-        bench_fill_normal(job->in[k], job->in_elements, 1, BENCH_INPUT_SEED + k);
-    }
-    if ((status = run_once(ctx, job, 0, &seconds, err)) != VX_OK) return status; /* warm-up */
-    if (first) memcpy(first, job->out, job->out_elements * sizeof *first);
+    vx_status status = allocate(job, &out->info, err);
+    if (status == VX_OK) status = run_once(ctx, job, 0, &seconds, err); /* warm-up */
+    if (status == VX_OK && save)
+        status = bench_save(save, ".input.f32", job->in[0], job->in_elements, err);
+    if (status == VX_OK && save)
+        status = bench_save(save, ".logits.f32", job->out, job->out_elements, err);
     const double started = bench_now();
-    while (bench_more(&out->times, ctx->limits, started)) {
+    while (status == VX_OK && bench_more(&out->times, ctx->limits, started)) {
         status = run_once(ctx, job, out->times.runs + 1, &seconds, err);
-        if (status != VX_OK) return status;
-        bench_add(&out->times, seconds);
+        if (status == VX_OK) bench_add(&out->times, seconds);
     }
     bench_summarise(&out->times);
     out->rss_peak = bench_rss_peak();
-    return VX_OK;
+    return status;
 }
 
 vx_status bench_graph(const bench_context *ctx, const vx_graph *graph, const vx_model_file *model,
-                      bench_run *out, float *first, vx_error *err) {
-    const vx_compile_options options = {.precision = ctx->precision};
+                      const char *save, bench_run *out, vx_error *err) {
+    const vx_compile_options options = {.precision = ctx->precision, .output_in_arena = true};
     graph_job job = {.in_elements = vx_shape_elements(graph->values[0].shape)};
     *out = (bench_run){0};
     for (size_t i = 0; i < graph->value_count; i++)
@@ -178,10 +199,10 @@ vx_status bench_graph(const bench_context *ctx, const vx_graph *graph, const vx_
     if (status == VX_OK) {
         if (model) vx_model_file_release(model);
         ctx->backend->plan_info(job.plan, &out->info);
-        status = measure(ctx, &job, out, first, err);
+        status = measure(ctx, &job, save, out, err);
     }
     for (size_t k = 0; k < INPUTS; k++) vx_free(job.in[k]);
-    vx_free(job.out);
+    vx_free(job.own_out);
     vx_arena_free(&job.arena);
     if (job.plan) ctx->backend->plan_free(job.plan);
     return status;

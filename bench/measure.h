@@ -66,12 +66,16 @@ typedef struct bench_context {
     const char *save; /* where to leave the model, an input and its logits, or NULL */
 } bench_context;
 
-/* The first input is bench_fill_normal(x, n, 1, BENCH_INPUT_SEED). first: NULL, or where its output
- * is left (as many floats as the graph's only output has). model: the file that the weights lie in,
- * whose pages are given back once they are packed; NULL: none. */
+/* Floats, as they are, to the file "PREFIXEND". */
+vx_status bench_save(const char *prefix, const char *end, const float *x, size_t n, vx_error *err);
+
+/* As the program runs a graph: its output lies in the arena, and once the weights are packed the
+ * pages of `model`, the file that they lie in (NULL: none), are given back. The first input is
+ * bench_fill_normal(x, n, 1, BENCH_INPUT_SEED). save: NULL, or a prefix: PREFIX.input.f32 and
+ * PREFIX.logits.f32 become the first input and its output. */
 #define BENCH_INPUT_SEED 7u
 vx_status bench_graph(const bench_context *ctx, const vx_graph *graph, const vx_model_file *model,
-                      bench_run *out, float *first, vx_error *err);
+                      const char *save, bench_run *out, vx_error *err);
 
 /* {"kind": "machine"}: processor, and what it reaches in a copy, in exponentials and in a matrix
  * product out of the first caches. Printed, and written as one line. */

@@ -5,7 +5,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "base/memory.h"
 #include "bench.h"
 
 double bench_state_updates(const vx_graph *graph) {
@@ -45,29 +44,6 @@ vx_status bench_open(const bench_context *ctx, const bench_network *network, con
         *model = NULL;
     }
     return status;
-}
-
-static vx_status save_floats(const char *prefix, const char *end, const float *x, size_t n,
-                             vx_error *err) {
-    char path[1024];
-    snprintf(path, sizeof path, "%s%s", prefix, end);
-    FILE *f = fopen(path, "wb");
-    const bool whole = f && fwrite(x, sizeof *x, n, f) == n;
-    if ((f && fclose(f) != 0) || !whole)
-        return vx_fail(err, VX_ERR_OUTPUT, "%s could not be written", path);
-    return VX_OK;
-}
-
-static vx_status save(const bench_context *ctx, const vx_graph *graph, const float *logits,
-                      size_t logit_count, vx_error *err) {
-    const size_t n = vx_shape_elements(graph->values[0].shape);
-    float *input = vx_alloc(n * sizeof *input);
-    if (!input) return vx_fail(err, VX_ERR_RESOURCE, "out of memory");
-    bench_fill_normal(input, n, 1, BENCH_INPUT_SEED);
-    vx_status status = save_floats(ctx->save, ".input.f32", input, n, err);
-    vx_free(input);
-    return status != VX_OK ? status
-                           : save_floats(ctx->save, ".logits.f32", logits, logit_count, err);
 }
 
 static cJSON *whole_json(const bench_context *ctx, const bench_network *net, const size_t patch[3],
@@ -115,23 +91,15 @@ vx_status bench_whole(const bench_context *ctx, const bench_network *network, co
     vx_model *model;
     vx_graph *graph = NULL;
     bench_run run;
-    float *logits = NULL;
     vx_status status = bench_open(ctx, network, patch, &model, &graph, err);
     if (status != VX_OK) return status;
-    const size_t logit_count = patch[0] * patch[1] * patch[2] * network->classes;
-    if (ctx->save && !(logits = vx_alloc(logit_count * sizeof *logits)))
-        status = vx_fail(err, VX_ERR_RESOURCE, "out of memory");
-    /* The model stays mapped while it runs, its pages given back after packing, as in the program.
-     */
-    if (status == VX_OK) status = bench_graph(ctx, graph, model->file, &run, logits, err);
-    if (status == VX_OK && ctx->save) status = save(ctx, graph, logits, logit_count, err);
+    status = bench_graph(ctx, graph, model->file, ctx->save, &run, err);
     if (status == VX_OK) {
         const double updates = bench_state_updates(graph);
         print_whole(ctx, network, patch, &run, updates, rss_start);
         status = bench_json_write(whole_json(ctx, network, patch, &run, updates, rss_start),
                                   ctx->json, err);
     }
-    vx_free(logits);
     vx_graph_free(graph);
     vx_model_close(model);
     return status;

@@ -183,7 +183,7 @@ vx_status bench_ops(const bench_context *ctx, bool quick, const char *only, vx_e
         vx_graph *graph = NULL;
         bench_run run;
         vx_status status = op_graph(&cases[i], &bag, &graph, err);
-        if (status == VX_OK) status = bench_graph(ctx, graph, NULL, &run, NULL, err);
+        if (status == VX_OK) status = bench_graph(ctx, graph, NULL, NULL, &run, err);
         if (status == VX_OK) {
             const double updates = bench_state_updates(graph);
             print_op(&cases[i], &run, updates);

@@ -104,7 +104,7 @@ static vx_status time_group(const bench_context *ctx, op_group *group, vx_error 
     if (status != VX_OK) return status;
     vx_graph_output(g, repeat_op(g, vx_graph_input(g, group->in), group));
     status = vx_graph_finish(g, err);
-    if (status == VX_OK) status = bench_graph(ctx, g, NULL, &run, NULL, err);
+    if (status == VX_OK) status = bench_graph(ctx, g, NULL, NULL, &run, err);
     if (status == VX_OK) group->seconds = run.times.median;
     vx_graph_free(g);
     return status;

@@ -19,7 +19,6 @@ struct vx_plan {
      * outputs that their step cannot write as float. Bytes are rounded up to VX_CUDA_ALIGN. */
     vx_buffer *buffers;
     size_t *exact;                  /* bytes of each buffer before rounding */
-    size_t *home;                   /* value -> the value whose buffer it lives in */
     void **value;                   /* where each value lives */
     unsigned char *arena, *weights; /* device memory */
     size_t arena_bytes, weight_bytes;
@@ -90,6 +89,7 @@ static bool place_value(vx_plan *plan, size_t i) {
     const bool output = plan->graph->values[i].output;
     size_t bytes, elements = vx_shape_elements(plan->graph->values[i].shape);
     own->in_place = plan->steps[i].in_place;
+    own->over = plan->graph->ops[i].in[0];
     scratch->first = scratch->last = i;
     copy->first = i;
     copy->last = output ? end : i;
@@ -116,7 +116,7 @@ static vx_status lay_out(vx_plan *plan, vx_error *err) {
     for (size_t i = 0; i < ops; i++)
         if (!place_value(plan, i)) return vx_cuda_overflow(err);
     if (plan->device->separate) separate(plan);
-    vx_share_buffers(plan->graph, plan->buffers, plan->home);
+    vx_share_buffers(plan->graph, plan->buffers);
     if (!vx_layout(plan->buffers, 3 * ops, guard_bytes(plan), &plan->arena_bytes))
         return vx_cuda_overflow(err);
     for (size_t i = 0; i < ops; i++) {
@@ -185,7 +185,7 @@ static void *float_of(const vx_plan *plan, size_t value) {
 
 static void find_values(vx_plan *plan) {
     for (size_t i = 0; i < plan->graph->op_count; i++)
-        plan->value[i] = plan->arena + plan->buffers[plan->home[i]].offset;
+        plan->value[i] = plan->arena + plan->buffers[i].offset;
 }
 
 static vx_status launch_step(const vx_plan *plan, size_t i, vx_error *err) {
@@ -259,9 +259,8 @@ static vx_status fill_plan(vx_plan *plan, const vx_graph *graph, const vx_compil
     plan->steps = vx_alloc_zero(ops, sizeof *plan->steps);
     plan->buffers = vx_alloc_zero(3 * ops, sizeof *plan->buffers);
     plan->exact = vx_alloc_zero(3 * ops, sizeof *plan->exact);
-    plan->home = vx_alloc_zero(ops, sizeof *plan->home);
     plan->value = vx_alloc_zero(ops, sizeof *plan->value);
-    if (!plan->steps || !plan->buffers || !plan->exact || !plan->home || !plan->value)
+    if (!plan->steps || !plan->buffers || !plan->exact || !plan->value)
         return vx_cuda_no_memory(err);
     if ((status = prepare_steps(plan, err)) != VX_OK) return status;
     if ((status = lay_out(plan, err)) != VX_OK) return status;
@@ -324,7 +323,6 @@ void vx_cuda_plan_free(vx_plan *plan) {
     vx_free(plan->steps);
     vx_free(plan->buffers);
     vx_free(plan->exact);
-    vx_free(plan->home);
     vx_free(plan->value);
     vx_graph_free(plan->graph);
     vx_free(plan);

@@ -195,11 +195,50 @@ static void bf16_rounding(void **state) {
     }
 }
 
+/* G f G^T of 3x3 filters, against the same in double: the polynomial of the filter at each point,
+ * over the product of the point's distances to the others. */
+static void winograd_filters(void **state) {
+    (void)state;
+    static const double points[5] = {0, 0.75, -0.75, 1.5, -1.5};
+    enum { FILTERS = 64, TAP = 70, POINT = 80 };
+    double g[6][3] = {{0}}, worst = 0;
+    float taps[9 * TAP], out[36 * POINT];
+    uint64_t seed = 31;
+    for (int i = 0; i < 5; i++) {
+        double distances = 1;
+        for (int j = 0; j < 5; j++)
+            if (j != i) distances *= points[i] - points[j];
+        for (int k = 0; k < 3; k++) g[i][k] = pow(points[i], k) / distances;
+    }
+    g[5][2] = 1;
+    for (size_t i = 0; i < 9 * TAP; i++) taps[i] = ops_random(&seed);
+    for (int isa = VX_ISA_BASELINE; isa < VX_ISA_BEST; isa++) {
+        const vx_kernels *k = ops_kernels((vx_isa)isa);
+        if (!k) continue;
+        for (size_t i = 0; i < 36 * POINT; i++) out[i] = -7;
+        k->winograd_filters(taps, TAP, FILTERS, out, POINT);
+        for (size_t p = 0; p < 36; p++)
+            for (size_t i = 0; i < POINT; i++) {
+                double sum = 0, size = 0;
+                for (size_t t = 0; t < 9 && i < FILTERS; t++) {
+                    const double part =
+                        g[p / 6][t / 3] * g[p % 6][t % 3] * (double)taps[t * TAP + i];
+                    sum += part;
+                    size += fabs(part);
+                }
+                const double error = fabs((double)out[p * POINT + i] - sum) / (size + 1e-30);
+                if (i < FILTERS && !(error <= worst)) worst = error;
+                if (i >= FILTERS) assert_true(out[p * POINT + i] == -7);
+            }
+    }
+    printf("filters: %.2g of the terms' sizes\n", worst);
+    assert_true(worst < 4 * (double)FLT_EPSILON);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(vector_functions),
-        cmocka_unit_test(special_values),
-        cmocka_unit_test(matrix_product),
+        cmocka_unit_test(vector_functions), cmocka_unit_test(special_values),
+        cmocka_unit_test(matrix_product),   cmocka_unit_test(winograd_filters),
         cmocka_unit_test(bf16_rounding),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

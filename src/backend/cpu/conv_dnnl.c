@@ -291,34 +291,33 @@ static vx_status pack(vx_conv *conv, const vx_cpu_step *step, void *weights, vx_
                   : VX_OK;
 }
 
-static bool run_piece(const vx_conv *conv, const vx_cpu_step *step, const void *x, void *y,
-                      size_t n, size_t piece, void *scratch, unsigned worker) {
+static bool run_piece(const vx_conv *conv, const vx_cpu_step *step, const vx_piece *p) {
     const dnnl_state *state = conv->state;
     const vx_shape in = step->in, out = step->out;
     slab_shape shape;
     size_t in_first;
-    if (!slab_at(step, state->planes, piece, &shape, &in_first)) return false;
+    if (!slab_at(step, state->planes, p->cell, &shape, &in_first)) return false;
     const variant *v = find_variant(state, &shape);
-    const worker_memory *m = &v->memory[worker];
+    const worker_memory *m = &v->memory[p->worker];
     /* oneDNN's handles are not const; it only reads x. */
-    const size_t x_first = (n * in.d + in_first) * in.h * in.w * in.c;
-    const size_t y_first = (n * out.d + piece * state->planes) * out.h * out.w * out.c;
-    void *from = (void *)(uintptr_t)vx_stored_from(step->kernels, x, x_first);
-    void *to = (unsigned char *)y + y_first * vx_conv_out_size(step);
+    const size_t y_first = p->cell * state->planes * out.h * out.w * out.c;
+    void *from = (void *)(uintptr_t)vx_stored_from(step->kernels, p->x->part[0].x,
+                                                   in_first * in.h * in.w * in.c);
+    void *to = (unsigned char *)p->y + y_first * vx_conv_out_size(step);
     const int threads = omp_get_max_threads();
     omp_set_num_threads(1);
     dnnl_status_t status = dnnl_memory_set_data_handle(m->x, from);
     if (!status) status = dnnl_memory_set_data_handle(m->y, to);
-    if (!status) status = dnnl_memory_set_data_handle(m->scratch, scratch);
+    if (!status) status = dnnl_memory_set_data_handle(m->scratch, p->scratch);
     const dnnl_exec_arg_t args[] = {{DNNL_ARG_SRC, m->x},
                                     {DNNL_ARG_WEIGHTS, m->weights},
                                     {DNNL_ARG_DST, m->y},
                                     {DNNL_ARG_SCRATCHPAD, m->scratch},
                                     {DNNL_ARG_BIAS, m->bias}};
     if (!status)
-        status = dnnl_primitive_execute(v->primitive, state->streams[worker],
+        status = dnnl_primitive_execute(v->primitive, state->streams[p->worker],
                                         state->with_bias ? 5 : 4, args);
-    if (!status) status = dnnl_stream_wait(state->streams[worker]);
+    if (!status) status = dnnl_stream_wait(state->streams[p->worker]);
     omp_set_num_threads(threads);
     return status == dnnl_success;
 }
@@ -376,8 +375,12 @@ vx_status vx_conv_dnnl(const vx_cpu_step *step, bool with_bias, vx_conv *out, vx
         return vx_cpu_overflow(err);
     }
     out->worker_bytes = max_scratch(state);
-    out->pieces = slabs;
-    out->piece_tokens = state->planes * step->out.h * step->out.w;
+    const size_t plane = step->out.h * step->out.w;
+    out->cut = (vx_cut){.planes = 1,
+                        .plane_tokens = step->out.d * plane,
+                        .cells = slabs,
+                        .cell_tokens = state->planes * plane};
+    out->piece_planes = out->band_planes = 1;
     out->pack = pack;
     out->piece = run_piece;
     out->destroy = destroy;

@@ -1,11 +1,14 @@
 /* 3x3 convolutions in the plane by Winograd's F(4, 3) along y and x (see kernels_winograd.h), the
  * kernel's depth (z) as it is: a quarter of the direct sum's multiplications.
  *
- * A piece is some output planes. It is worked off in strips of tile rows (a tile is 4x4 outputs
- * made of 6x6 inputs): the strip's input planes are transformed to 36 points a tile, for each point
- * one matrix product over the tiles with the kernel's planes as taps, and back. What a strip needs
- * stays in the second-level cache; the packed weights, 36/9 of the plain ones, are read once a
- * strip. */
+ * A piece is a strip: some tile rows of some output planes (a tile is 4x4 outputs made of 6x6
+ * inputs). Its input planes are transformed to 36 points a tile, for each point one matrix product
+ * over the tiles with the kernel's planes as taps, and back. What a strip needs stays in the
+ * second-level cache.
+ *
+ * The plan holds the filters as they are, packed; their transforms, 4 times as large, are made anew
+ * in each run, in the step's scratch: a hundredth of the work, and the scratch of a layer of many
+ * channels lies where other layers have their many voxels. */
 #include <string.h>
 
 #include "backend/cpu/conv.h"
@@ -13,11 +16,18 @@
 
 enum { IN = VX_WINOGRAD_IN, OUT = VX_WINOGRAD_OUT, POINTS = IN * IN };
 
-/* Rows that a matrix product should have at least, and pieces that a grid should be cut into. */
-enum { ROWS_MIN = 36, PIECES_WANTED = 16, PLANES_MAX = 4 };
+/* Filter taps in the plane. */
+enum { TAPS = 9 };
 
-/* Larger packed weights do not pay: they come from memory, and take its place. */
-#define WEIGHT_BYTES_MAX ((size_t)8 << 20)
+/* Rows that a matrix product should have at least, and blocks of planes that a grid should be cut
+ * into. */
+enum { ROWS_MIN = 36, BLOCKS_WANTED = 16, PLANES_MAX = 4 };
+
+/* Numbers of a matrix whose transforms are one task. */
+enum { FILTER_BLOCK = 1024 };
+
+/* Larger transformed filters do not pay: they come from memory, and take its place. */
+#define FILTER_BYTES_MAX ((size_t)8 << 20)
 
 /* Offsets in bytes into a worker's scratch. */
 typedef struct wino_local {
@@ -29,17 +39,17 @@ typedef struct wino_local {
 } wino_local;
 
 typedef struct wino_state {
-    const vx_kernels *products;         /* of float, whatever is stored */
-    size_t planes;                      /* of output in a piece but the last */
-    size_t tiles_y, tiles_x;            /* of a plane */
-    size_t strip_rows;                  /* tile rows of a strip but the last */
-    size_t matrix;                      /* floats of one point's packed matrix */
-    const float *packed, *bias, *zeros; /* in the step's weights */
+    const vx_kernels *products;       /* of float, whatever is stored */
+    size_t planes;                    /* of output in a strip but the last */
+    size_t tiles_y, tiles_x;          /* of a plane */
+    size_t strip_rows;                /* tile rows of a strip but the last */
+    size_t matrix;                    /* floats of one point's, or tap's, packed matrix */
+    const float *taps, *bias, *zeros; /* in the step's weights; taps: 9 matrices */
     bool with_bias;
     wino_local local;
 } wino_state;
 
-/* A strip of a piece: output planes [z, z + planes), tile rows [row, row + rows). */
+/* Output planes [z, z + planes), tile rows [row, row + rows). */
 typedef struct strip {
     size_t z, planes, row, rows;
     size_t tiles; /* of one plane of the strip */
@@ -54,37 +64,48 @@ static size_t point_stride(size_t voxels, size_t c) {
 
 static size_t in_planes(const vx_op *op, size_t planes) { return planes + op->kernel[0] - 1; }
 
-/* All input planes of a strip; those in the padding give zeros, whose transform is zero. */
-static void transform_in(const vx_cpu_step *step, const wino_state *s, const strip *p,
-                         const void *x, unsigned char *scratch) {
+/* All input planes of a strip, one part of their channels, which begin at channel `first`; those in
+ * the padding give zeros, whose transform is zero. */
+static void transform_part(const vx_cpu_step *step, const wino_state *s, const strip *p,
+                           const vx_part *part, size_t first, unsigned char *scratch) {
     const vx_shape in = step->in;
     const vx_op *op = step->op;
     const size_t planes = in_planes(op, p->planes);
-    float *v = (float *)(void *)(scratch + s->local.v);
-    vx_winograd_in w = {.c = in.c,
+    float *v = (float *)(void *)(scratch + s->local.v) + first;
+    vx_winograd_in w = {.c = part->c,
                         .width = in.w,
                         .left = op->pad[2],
                         .tiles = s->tiles_x,
+                        .tile = in.c,
                         .point = point_stride(planes * p->tiles, in.c),
                         .temp = (float *)(void *)(scratch + s->local.temp)};
-    for (size_t i = 0; i < planes; i++)
+    for (size_t i = 0; i < planes; i++) {
+        const size_t z = p->z + i - op->pad[0]; /* wraps to a huge number in the padding */
+        const void *plane = z < in.d ? vx_part_plane(step, part, z) : NULL;
         for (size_t r = 0; r < p->rows; r++) {
-            const size_t z = p->z + i - op->pad[0]; /* wraps to a huge number in the padding */
             for (size_t k = 0; k < IN; k++) {
                 const size_t y = (p->row + r) * OUT + k - op->pad[1];
-                const bool inside = z < in.d && y < in.h;
-                w.row[k] = inside ? vx_stored_from(step->kernels, x, (z * in.h + y) * in.w * in.c)
-                                  : s->zeros;
-                w.step[k] = inside ? in.c : 0;
+                const bool inside = plane && y < in.h;
+                w.row[k] =
+                    inside ? vx_stored_from(step->kernels, plane, y * in.w * part->c) : s->zeros;
+                w.step[k] = inside ? part->c : 0;
             }
             w.v = v + (i * p->tiles + r * s->tiles_x) * in.c;
             step->kernels->winograd_in(&w);
         }
+    }
+}
+
+static void transform_in(const vx_cpu_step *step, const wino_state *s, const strip *p,
+                         const vx_source *x, unsigned char *scratch) {
+    size_t first = 0;
+    for (size_t k = 0; k < x->parts; first += x->part[k].c, k++)
+        transform_part(step, s, p, &x->part[k], first, scratch);
 }
 
 /* One matrix product a point: rows are the strip's tiles, plane after plane. */
 static void multiply(const vx_cpu_step *step, const wino_state *s, const strip *p,
-                     unsigned char *scratch) {
+                     const float *filters, unsigned char *scratch) {
     const size_t c_in = step->in.c, c_out = step->out.c, taps = step->op->kernel[0];
     const size_t rows = p->planes * p->tiles;
     const void **x_rows = (const void **)(void *)(scratch + s->local.x_rows);
@@ -102,7 +123,7 @@ static void multiply(const vx_cpu_step *step, const wino_state *s, const strip *
                               .x = x_rows,
                               .y = y_rows,
                               .y_float = true,
-                              .w = s->packed + point * s->matrix,
+                              .w = filters + point * point_stride(s->matrix, 1),
                               .columns = c_out,
                               .end_column = c_out};
         s->products->gemm(&gemm);
@@ -131,81 +152,59 @@ static void transform_out(const vx_cpu_step *step, const wino_state *s, const st
         }
 }
 
-static bool run_piece(const vx_conv *conv, const vx_cpu_step *step, const void *x, void *y,
-                      size_t n, size_t piece, void *scratch, unsigned worker) {
+static bool run_piece(const vx_conv *conv, const vx_cpu_step *step, const vx_piece *piece) {
     const wino_state *s = conv->state;
-    const vx_shape in = step->in, out = step->out;
-    const size_t first = piece * s->planes, left = out.d - first;
-    strip p = {.z = first, .planes = left < s->planes ? left : s->planes};
-    (void)worker;
-    x = vx_stored_from(step->kernels, x, n * in.d * in.h * in.w * in.c);
-    y = vx_stored_at(step->kernels, y, n * out.d * out.h * out.w * out.c);
-    for (p.row = 0; p.row < s->tiles_y; p.row += p.rows) {
-        p.rows = s->tiles_y - p.row < s->strip_rows ? s->tiles_y - p.row : s->strip_rows;
-        p.tiles = p.rows * s->tiles_x;
-        transform_in(step, s, &p, x, scratch);
-        multiply(step, s, &p, scratch);
-        transform_out(step, s, &p, y, scratch);
-    }
+    const size_t row = piece->cell * s->strip_rows, left = s->tiles_y - row;
+    strip p = {.z = piece->plane, .planes = piece->planes, .row = row};
+    p.rows = left < s->strip_rows ? left : s->strip_rows;
+    p.tiles = p.rows * s->tiles_x;
+    transform_in(step, s, &p, piece->x, piece->scratch);
+    multiply(step, s, &p, piece->shared, piece->scratch);
+    transform_out(step, s, &p, piece->y, piece->scratch);
     return true;
 }
 
-/* --- weights ---------------------------------------------------------------------------------- */
+/* --- filters ---------------------------------------------------------------------------------- */
 
-/* G of F(4, 3): row i is (1, p, p^2) / (product of p's distances to the other points); the last
- * row, infinity, takes the last weight. */
-static void filter_matrix(double g[IN][3]) {
-    static const double points[IN - 1] = {0, 0.75, -0.75, 1.5, -1.5};
-    for (int i = 0; i < IN - 1; i++) {
-        double distances = 1;
-        for (int j = 0; j < IN - 1; j++)
-            if (j != i) distances *= points[i] - points[j];
-        for (int k = 0; k < 3; k++)
-            g[i][k] = (k == 0 ? 1 : k == 1 ? points[i] : points[i] * points[i]) / distances;
-    }
-    g[IN - 1][0] = g[IN - 1][1] = 0;
-    g[IN - 1][2] = 1;
+typedef struct filter_job {
+    const wino_state *s;
+    float *out; /* [point][matrix], point_stride apart */
+} filter_job;
+
+static void transform_filters(void *ctx, size_t task, unsigned worker) {
+    const filter_job *job = ctx;
+    const wino_state *s = job->s;
+    const size_t first = task * FILTER_BLOCK, left = s->matrix - first;
+    (void)worker;
+    s->products->winograd_filters(s->taps + first, s->matrix,
+                                  left < FILTER_BLOCK ? left : FILTER_BLOCK, job->out + first,
+                                  point_stride(s->matrix, 1));
 }
 
-/* out[i] = G f G^T at point (py, px) of the `filters` 3x3 filters f. */
-static void transform_filters(const float *f, size_t filters, const double gy[3],
-                              const double gx[3], float *out) {
-    double g[9];
-    for (int i = 0; i < 9; i++) g[i] = gy[i / 3] * gx[i % 3];
-    for (size_t i = 0; i < filters; i++, f += 9) {
-        double sum = 0;
-        for (int k = 0; k < 9; k++) sum += g[k] * (double)f[k];
-        out[i] = (float)sum;
-    }
+static void begin(const vx_conv *conv, const vx_cpu_step *step, const vx_cpu_run *run,
+                  void *shared) {
+    filter_job job = {conv->state, shared};
+    (void)step;
+    vx_pool_run(run->pool, (job.s->matrix + FILTER_BLOCK - 1) / FILTER_BLOCK, transform_filters,
+                &job);
 }
 
-/* The weight block: 36 packed matrices, bias, a voxel of zeros. */
+/* The weight block: 9 packed matrices, bias, a voxel of zeros. */
 static vx_status pack(vx_conv *conv, const vx_cpu_step *step, void *weights, vx_error *err) {
     wino_state *s = conv->state;
     const vx_op *op = step->op;
     const size_t c_in = step->in.c, c_out = step->out.c, depth = op->kernel[0];
-    const size_t filters = c_out * c_in * depth;
-    float *packed = weights, *bias = packed + POINTS * s->matrix, *zeros = bias + c_out;
+    float *packed = weights, *bias = packed + TAPS * s->matrix, *zeros = bias + c_out;
     float *plain = vx_alloc(op->weight.elements * sizeof *plain);
-    float *point = vx_alloc(filters * sizeof *point);
-    double g[IN][3];
-    if (!plain || !point) {
-        vx_free(plain);
-        vx_free(point);
-        return vx_fail(err, VX_ERR_RESOURCE, "out of memory");
-    }
+    if (!plain) return vx_fail(err, VX_ERR_RESOURCE, "out of memory");
     vx_read_weight(&op->weight, plain);
-    filter_matrix(g);
-    for (size_t i = 0; i < POINTS; i++) {
-        transform_filters(plain, filters, g[i / IN], g[i % IN], point);
-        vx_pack_gemm(s->products, point, c_out, c_in, depth, c_in * depth, depth, 1,
-                     packed + i * s->matrix);
-    }
+    for (size_t i = 0; i < TAPS; i++)
+        vx_pack_gemm(s->products, plain + i, c_out, c_in, depth, c_in * depth * TAPS, depth * TAPS,
+                     TAPS, packed + i * s->matrix);
     vx_free(plain);
-    vx_free(point);
     if (s->with_bias) vx_read_weight(&op->bias, bias);
     memset(zeros, 0, c_in * sizeof *zeros);
-    s->packed = packed;
+    s->taps = packed;
     s->bias = s->with_bias ? bias : NULL;
     s->zeros = zeros;
     return VX_OK;
@@ -246,9 +245,9 @@ static bool plan_local(const vx_cpu_step *step, wino_state *s) {
 }
 
 /* How the grid is cut, from the shapes alone. */
-static void cut(const vx_cpu_step *step, wino_state *s) {
+static void cut(const vx_cpu_step *step, wino_state *s, vx_conv *conv) {
     const vx_shape out = step->out;
-    s->planes = out.d / PIECES_WANTED;
+    s->planes = out.d / BLOCKS_WANTED;
     if (s->planes < 1) s->planes = 1;
     if (s->planes > PLANES_MAX) s->planes = PLANES_MAX;
     s->tiles_y = (out.h + OUT - 1) / OUT;
@@ -256,6 +255,14 @@ static void cut(const vx_cpu_step *step, wino_state *s) {
     const size_t row = s->planes * s->tiles_x;
     s->strip_rows = (ROWS_MIN + row - 1) / row;
     if (s->strip_rows > s->tiles_y) s->strip_rows = s->tiles_y;
+    const size_t strips = (s->tiles_y + s->strip_rows - 1) / s->strip_rows;
+    conv->cut = (vx_cut){.planes = out.d,
+                         .plane_tokens = out.h * out.w,
+                         .cells = strips,
+                         .cell_tokens = s->strip_rows * OUT * out.w};
+    conv->piece_planes = s->planes;
+    conv->band_planes = s->planes * ((VX_BAND_JOBS + strips - 1) / strips);
+    if (conv->band_planes > out.d) conv->band_planes = out.d;
 }
 
 /* Few channels leave the transforms no work to save. */
@@ -266,30 +273,40 @@ static bool is_suited(const vx_cpu_step *step) {
            step->in.c >= 16 && step->out.c >= 16 && !step->out_float;
 }
 
+/* Floats of a packed matrix, bytes of the transformed filters; false on overflow. */
+static bool filter_sizes(const vx_cpu_step *step, const vx_kernels *products, size_t *matrix,
+                         size_t *bytes) {
+    size_t padded;
+    return vx_gemm_packed(products, step->out.c, step->in.c, step->op->kernel[0], matrix) &&
+           vx_add_size(*matrix, 2 * VX_ALIGN / sizeof(float), &padded) &&
+           vx_mul_size(point_stride(padded, 1), POINTS * sizeof(float), bytes);
+}
+
+bool vx_conv_winograd_pays(const vx_cpu_step *step) {
+    const vx_kernels *products = vx_kernels_for(step->kernels->isa, VX_F32);
+    size_t matrix, bytes;
+    return products && is_suited(step) && filter_sizes(step, products, &matrix, &bytes) &&
+           bytes <= FILTER_BYTES_MAX;
+}
+
 vx_status vx_conv_winograd(const vx_cpu_step *step, bool with_bias, vx_conv *out, vx_error *err) {
     const size_t extra = step->out.c + step->in.c;
-    const vx_kernels *products = vx_kernels_for(step->kernels->isa, VX_F32);
-    size_t matrix, floats;
-    if (!products || !is_suited(step)) return VX_OK;
-    if (!vx_gemm_packed(products, step->out.c, step->in.c, step->op->kernel[0], &matrix) ||
-        !vx_mul_size(matrix, POINTS, &floats) || !vx_add_size(floats, extra, &floats) ||
-        !vx_mul_size(floats, sizeof(float), &floats))
-        return vx_cpu_overflow(err);
-    if (floats > WEIGHT_BYTES_MAX) return VX_OK;
+    size_t floats;
+    if (!vx_conv_winograd_pays(step)) return VX_OK;
     wino_state *s = vx_alloc_zero(1, sizeof *s);
     if (!s) return vx_fail(err, VX_ERR_RESOURCE, "out of memory");
     out->state = s;
     out->destroy = destroy;
-    s->products = products;
-    s->matrix = matrix;
+    s->products = vx_kernels_for(step->kernels->isa, VX_F32);
     s->with_bias = with_bias && step->op->bias.data;
-    cut(step, s);
-    if (!plan_local(step, s)) return vx_cpu_overflow(err);
-    out->weight_bytes = floats;
+    cut(step, s, out);
+    if (!filter_sizes(step, s->products, &s->matrix, &out->shared_bytes) ||
+        !vx_mul_size(s->matrix, TAPS, &floats) || !vx_add_size(floats, extra, &floats) ||
+        !vx_mul_size(floats, sizeof(float), &out->weight_bytes) || !plan_local(step, s))
+        return vx_cpu_overflow(err);
     out->worker_bytes = s->local.bytes;
-    out->pieces = (step->out.d + s->planes - 1) / s->planes;
-    out->piece_tokens = s->planes * step->out.h * step->out.w;
     out->pack = pack;
+    out->begin = begin;
     out->piece = run_piece;
     return VX_OK;
 }

@@ -38,8 +38,12 @@ typedef struct vx_cpu_run {
 
 typedef struct vx_cpu_step vx_cpu_step;
 struct vx_cpu_step {
-    const vx_op *op;           /* in the plan's own graph */
-    vx_shape in, in2, out;     /* shapes of op->in[0], op->in[1], op->out */
+    const vx_op *op;       /* in the plan's own graph */
+    vx_shape in, in2, out; /* shapes of op->in[0], op->in[1], op->out */
+    /* A view is a value that is never stored: the concatenation of an up-sampled tensor and another
+     * one (VX_OP_TRANSPOSED_CONCAT), whose readers make what they need of it. */
+    bool is_view;              /* out is one: the step holds its weights, run is NULL */
+    const vx_cpu_step *view;   /* the step of op->in[0], if that is one; else NULL */
     const vx_kernels *kernels; /* of the plan's storage type, which values have unless said so */
     unsigned workers;
     bool own_only, direct_only;
@@ -47,7 +51,9 @@ struct vx_cpu_step {
 
     /* Filled by prepare; bytes. */
     size_t weight_bytes, scratch_bytes, worker_bytes;
-    bool in_place; /* out may take over in[0]'s memory */
+    bool in_place;  /* out may take over the memory of in[0] (of a view: of its op's in[1]) ... */
+    size_t lead;    /* ... if it begins so many bytes before it (vx_buffer) */
+    bool took_over; /* set by the plan afterwards: it has taken it over */
 
     /* Set before prepare where float is wanted as out, whatever the storage type; prepare clears it
      * if the step cannot do that. Never set where the storage type is float. */
@@ -67,6 +73,10 @@ vx_status vx_cpu_prepare_conv(vx_cpu_step *step, vx_error *err);
 vx_status vx_cpu_prepare_transposed(vx_cpu_step *step, vx_error *err);
 vx_status vx_cpu_prepare_simple(vx_cpu_step *step, vx_error *err);
 vx_status vx_cpu_prepare_mamba(vx_cpu_step *step, vx_error *err);
+
+/* Whether the step, of which only op, shapes and kernels are set, can read a view, whose first
+ * input makes so many of its channels, as in[0]. */
+bool vx_cpu_reads_view(const vx_cpu_step *step, size_t first_channels);
 
 /* Tokens of c channels that make a task of element-wise work (64 KB). */
 size_t vx_cpu_block(size_t c);

@@ -51,8 +51,9 @@ typedef struct vx_winograd_in {
     /* [width][c], voxels step numbers apart: a row in the padding is one voxel of zeros, step 0. */
     const void *row[VX_WINOGRAD_IN];
     size_t step[VX_WINOGRAD_IN];
-    float *v;     /* [tile][c] of point 0 */
-    size_t point; /* numbers from one point to the next */
+    float *v;     /* c numbers a tile, of point 0 */
+    size_t tile;  /* numbers of v from one tile to the next */
+    size_t point; /* ... from one point to the next */
     float *temp;  /* 6 * (4 * tiles + 2) * gemm_lanes */
 } vx_winograd_in;
 
@@ -89,6 +90,9 @@ typedef struct vx_kernels {
     size_t gemm_width; /* columns of one packed block: 2 * gemm_lanes */
 
     void (*gemm)(const vx_gemm *g);
+    /* out[point][i] for the 36 points of 3x3 filters: taps[t * tap + i], t = 3 * along y + along x,
+     * i < n, a multiple of gemm_lanes; floats, `point` numbers from one point to the next. */
+    void (*winograd_filters)(const float *taps, size_t tap, size_t n, float *out, size_t point);
     void (*winograd_in)(const vx_winograd_in *w);
     void (*winograd_out)(const vx_winograd_out *w);
 

@@ -39,6 +39,22 @@ VX_INLINE void winograd_back(const vf m[IN], vf y[OUT]) {
     y[3] = aa * odd_a + bb * odd_b + m[5];
 }
 
+/* v = G f: the polynomial f at each point, over the product of the point's distances to the others;
+ * at infinity its last coefficient. */
+VX_INLINE void winograd_filter(const vf f[3], vf v[IN]) {
+    const float aa = WINOGRAD_A * WINOGRAD_A, bb = WINOGRAD_B * WINOGRAD_B;
+    const vf by_0 = v_splat(1 / (aa * bb));
+    const vf by_a = v_splat(1 / (2 * aa * (aa - bb))), by_b = v_splat(1 / (2 * bb * (bb - aa)));
+    const vf even_a = f[0] + aa * f[2], odd_a = WINOGRAD_A * f[1];
+    const vf even_b = f[0] + bb * f[2], odd_b = WINOGRAD_B * f[1];
+    v[0] = by_0 * f[0];
+    v[1] = by_a * (even_a + odd_a);
+    v[2] = by_a * (even_a - odd_a);
+    v[3] = by_b * (even_b + odd_b);
+    v[4] = by_b * (even_b - odd_b);
+    v[5] = f[2];
+}
+
 /* n numbers; n = VX_LANES but at the end of the channels. */
 VX_INLINE vf load_lanes(const float *p, size_t n) {
     return n == VX_LANES ? v_load(p) : v_load_part(p, n);
@@ -66,7 +82,7 @@ VX_INLINE void winograd_in_lanes(const vx_winograd_in *w, size_t k, const size_t
     for (size_t tile = 0; tile < w->tiles; tile++)
         for (size_t i = 0; i < IN; i++) {
             const float *line = temp + (i * columns + tile * OUT) * VX_LANES;
-            float *out = w->v + i * IN * w->point + tile * w->c + k;
+            float *out = w->v + i * IN * w->point + tile * w->tile + k;
 #pragma GCC unroll 6
             for (size_t j = 0; j < IN; j++) d[j] = v_load(line + j * VX_LANES);
             winograd_forward(d, v);
@@ -121,6 +137,26 @@ static void winograd_out(const vx_winograd_out *w) {
         size_t k = 0;
         for (; k + VX_LANES <= w->c; k += VX_LANES) winograd_out_lanes(w, tile, width, k, VX_LANES);
         if (k < w->c) winograd_out_lanes(w, tile, width, k, w->c - k);
+    }
+}
+
+static void winograd_filters(const float *taps, size_t tap, size_t n, float *out, size_t point) {
+    for (size_t i = 0; i < n; i += VX_LANES) {
+        vf part[IN][3], column[3], v[IN];
+#pragma GCC unroll 3
+        for (size_t x = 0; x < 3; x++) { /* along y */
+#pragma GCC unroll 3
+            for (size_t y = 0; y < 3; y++) column[y] = v_load(taps + (3 * y + x) * tap + i);
+            winograd_filter(column, v);
+#pragma GCC unroll 6
+            for (size_t k = 0; k < IN; k++) part[k][x] = v[k];
+        }
+#pragma GCC unroll 6
+        for (size_t k = 0; k < IN; k++) {
+            winograd_filter(part[k], v);
+#pragma GCC unroll 6
+            for (size_t j = 0; j < IN; j++) v_store(out + (k * IN + j) * point + i, v[j]);
+        }
     }
 }
 

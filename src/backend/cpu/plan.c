@@ -26,7 +26,6 @@ struct vx_plan {
     vx_graph *graph;           /* own copy; op i is step i and writes value i */
     vx_cpu_step *steps;
     vx_buffer *buffers;     /* one a value, then one a step's scratch, then the workers' */
-    size_t *home;           /* value -> the value whose buffer it lives in */
     unsigned char *weights; /* one block for all steps */
     size_t weight_bytes, arena_bytes, worker_stride;
     void **value; /* of the current run */
@@ -52,7 +51,7 @@ static bool is_read(const vx_graph *g, size_t value) {
     return false;
 }
 
-static vx_status prepare_steps(vx_plan *plan, bool reference, vx_error *err) {
+static void describe_steps(vx_plan *plan) {
     const vx_graph *g = plan->graph;
     for (size_t i = 0; i < g->op_count; i++) {
         const vx_op *op = &g->ops[i];
@@ -65,8 +64,37 @@ static vx_status prepare_steps(vx_plan *plan, bool reference, vx_error *err) {
         step->out = g->values[op->out].shape;
         step->in = op->in[0] >= 0 ? g->values[op->in[0]].shape : step->out;
         step->in2 = op->in[1] >= 0 ? g->values[op->in[1]].shape : (vx_shape){0};
+        step->out_float = op->kind != VX_OP_INPUT && !is_float_plan(plan) && g->values[i].output &&
+                          !is_read(g, i);
+    }
+}
+
+/* A concatenation is not stored where all its readers can do without. */
+static void find_views(vx_plan *plan) {
+    const vx_graph *g = plan->graph;
+    for (size_t i = 0; i < g->op_count; i++) {
+        vx_cpu_step *step = &plan->steps[i];
+        if (step->op->kind != VX_OP_TRANSPOSED_CONCAT || g->values[i].output) continue;
+        step->is_view = step->op->in[0] != step->op->in[1];
+        for (size_t k = i + 1; k < g->op_count; k++) {
+            const int *in = g->ops[k].in;
+            if (in[0] != (int)i && in[1] != (int)i) continue;
+            step->is_view = step->is_view && in[1] != (int)i &&
+                            vx_cpu_reads_view(&plan->steps[k], step->out.c - step->in2.c);
+        }
+        for (size_t k = i + 1; k < g->op_count && step->is_view; k++)
+            if (g->ops[k].in[0] == (int)i) plan->steps[k].view = step;
+    }
+}
+
+static vx_status prepare_steps(vx_plan *plan, bool reference, vx_error *err) {
+    const vx_graph *g = plan->graph;
+    describe_steps(plan);
+    find_views(plan);
+    for (size_t i = 0; i < g->op_count; i++) {
+        const vx_op *op = &g->ops[i];
+        vx_cpu_step *step = &plan->steps[i];
         if (op->kind == VX_OP_INPUT) continue;
-        step->out_float = !is_float_plan(plan) && g->values[i].output && !is_read(g, i);
         vx_status status = reference ? vx_cpu_prepare_ref(step, err) : vx_cpu_prepare(step, err);
         if (status != VX_OK) {
             const char *name = g->values[op->out].name;
@@ -77,14 +105,19 @@ static vx_status prepare_steps(vx_plan *plan, bool reference, vx_error *err) {
     return VX_OK;
 }
 
-/* An output in the arena lives to the end. What the caller's memory holds has no buffer. */
+/* An output in the arena lives to the end. What the caller's memory holds has no buffer, nor has a
+ * view. */
 static vx_status place_values(vx_plan *plan, vx_error *err) {
     const vx_graph *g = plan->graph;
+    for (size_t i = 0; i < g->op_count; i++) plan->buffers[i].view = plan->steps[i].is_view;
     vx_lifetimes(g, plan->buffers);
     for (size_t i = 0; i < g->op_count; i++) {
+        const vx_cpu_step *step = &plan->steps[i];
         vx_buffer *b = &plan->buffers[i];
-        b->in_place = plan->steps[i].in_place;
-        if (g->ops[i].kind == VX_OP_INPUT && is_float_plan(plan)) continue;
+        b->in_place = step->in_place;
+        b->over = step->view ? step->view->op->in[1] : step->op->in[0];
+        b->lead = step->lead;
+        if (step->is_view || (g->ops[i].kind == VX_OP_INPUT && is_float_plan(plan))) continue;
         const bool direct = writes_output(plan, i);
         if (direct && !plan->output_in_arena) continue;
         if (!vx_mul_size(vx_shape_elements(g->values[i].shape),
@@ -111,8 +144,9 @@ static vx_status lay_out(vx_plan *plan, vx_error *err) {
     size_t worker_max = 0;
     vx_status status = place_values(plan, err);
     if (status != VX_OK) return status;
-    vx_share_buffers(plan->graph, plan->buffers, plan->home);
+    vx_share_buffers(plan->graph, plan->buffers);
     for (size_t i = 0; i < ops; i++) {
+        plan->steps[i].took_over = plan->buffers[i].shared;
         plan->buffers[ops + i] =
             (vx_buffer){.bytes = plan->steps[i].scratch_bytes, .first = i, .last = i};
         if (plan->steps[i].worker_bytes > worker_max) worker_max = plan->steps[i].worker_bytes;
@@ -172,9 +206,8 @@ static vx_status fill_plan(vx_plan *plan, const vx_graph *graph, const vx_compil
     const size_t ops = plan->graph->op_count;
     plan->steps = vx_alloc_zero(ops, sizeof *plan->steps);
     plan->buffers = vx_alloc_zero(2 * ops + 1, sizeof *plan->buffers);
-    plan->home = vx_alloc_zero(ops, sizeof *plan->home);
     plan->value = vx_alloc_zero(ops, sizeof *plan->value);
-    if (!plan->steps || !plan->buffers || !plan->home || !plan->value)
+    if (!plan->steps || !plan->buffers || !plan->value)
         return vx_fail(err, VX_ERR_RESOURCE, "out of memory");
     if ((status = prepare_steps(plan, options->reference, err)) != VX_OK) return status;
     plan->output_in_arena = options->output_in_arena && find_output(plan);
@@ -232,7 +265,6 @@ void vx_cpu_plan_free(vx_plan *plan) {
     }
     vx_free(plan->steps);
     vx_free(plan->buffers);
-    vx_free(plan->home);
     vx_free(plan->value);
     vx_free(plan->weights);
     vx_graph_free(plan->graph);
@@ -245,17 +277,18 @@ void vx_cpu_plan_info(const vx_plan *plan, vx_plan_info *out) {
                           .flops = plan->flops,
                           .steps = plan->graph->op_count - 1,
                           .output_in_arena = plan->output_in_arena};
-    if (plan->output_in_arena) out->output_offset = plan->buffers[plan->home[plan->output]].offset;
+    if (plan->output_in_arena) out->output_offset = plan->buffers[plan->output].offset;
 }
 
 /* --- run -------------------------------------------------------------------------------------- */
 
-/* Lets AddressSanitizer see exactly the buffers that are alive around step i. */
-static void open_buffers(const vx_plan *plan, unsigned char *arena, size_t i, bool opening) {
-    for (size_t k = 0; k < 2 * plan->graph->op_count; k++) {
+/* Lets AddressSanitizer see exactly the buffers that are alive in step i. */
+static void open_buffers(const vx_plan *plan, unsigned char *arena, size_t i) {
+    const size_t count = 2 * plan->graph->op_count + 1;
+    POISON(arena, plan->arena_bytes);
+    for (size_t k = 0; k < count; k++) {
         const vx_buffer *b = &plan->buffers[k];
-        if (opening && b->bytes && b->first == i) UNPOISON(arena + b->offset, b->bytes);
-        if (!opening && b->bytes && b->last == i) POISON(arena + b->offset, b->bytes);
+        if (b->bytes && b->first <= i && i <= b->last) UNPOISON(arena + b->offset, b->bytes);
     }
 }
 
@@ -273,7 +306,7 @@ static vx_status run_steps(vx_plan *plan, unsigned char *arena, const float *in,
     for (size_t i = 0; i < ops; i++) {
         const vx_cpu_step *step = &plan->steps[i];
         const size_t elements = vx_shape_elements(g->values[i].shape);
-        if (VX_GUARD) open_buffers(plan, arena, i, true);
+        if (VX_GUARD) open_buffers(plan, arena, i);
         run.scratch = arena + plan->buffers[ops + i].offset;
         if (g->ops[i].kind == VX_OP_INPUT && !is_float_plan(plan))
             vx_cpu_narrow(pool, plan->kernels, in, elements, plan->value[i]);
@@ -285,7 +318,6 @@ static vx_status run_steps(vx_plan *plan, unsigned char *arena, const float *in,
         else if (g->values[i].output && !writes_output(plan, i))
             vx_cpu_widen(pool, plan->kernels, plan->value[i], elements, *out);
         if (g->values[i].output && !plan->output_in_arena) out++;
-        if (VX_GUARD) open_buffers(plan, arena, i, false);
     }
     return VX_OK;
 }
@@ -293,7 +325,7 @@ static vx_status run_steps(vx_plan *plan, unsigned char *arena, const float *in,
 static void find_values(vx_plan *plan, unsigned char *arena, const float *in, float *const *out) {
     const vx_graph *g = plan->graph;
     for (size_t i = 0; i < g->op_count; i++) {
-        plan->value[i] = arena + plan->buffers[plan->home[i]].offset;
+        plan->value[i] = arena + plan->buffers[i].offset;
         if (g->ops[i].kind == VX_OP_INPUT && is_float_plan(plan))
             plan->value[i] = (void *)(uintptr_t)in; /* no step writes its input */
         if (!g->values[i].output || plan->output_in_arena) continue;
@@ -305,10 +337,7 @@ static void find_values(vx_plan *plan, unsigned char *arena, const float *in, fl
 vx_status vx_cpu_run_plan(vx_plan *plan, void *arena, const float *in, float *const *out,
                           vx_error *err) {
     unsigned char *base = arena;
-    const vx_buffer *workers = &plan->buffers[2 * plan->graph->op_count];
     find_values(plan, base, in, out);
-    POISON(arena, plan->arena_bytes);
-    UNPOISON(base + workers->offset, workers->bytes);
     vx_status status = run_steps(plan, base, in, out, err);
     UNPOISON(arena, plan->arena_bytes);
     return status;

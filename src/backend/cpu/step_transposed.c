@@ -2,7 +2,7 @@
  * the tap's place in the output; there also the voxels that are concatenated, if any. */
 #include <string.h>
 
-#include "backend/cpu/cpu.h"
+#include "backend/cpu/up.h"
 #include "base/size.h"
 
 enum { ROWS = 48 };
@@ -12,17 +12,30 @@ typedef struct transposed_state {
     size_t taps, tap_floats; /* of one tap's packed matrix */
 } transposed_state;
 
+/* Some tokens of one n. */
 typedef struct transposed_job {
     const vx_cpu_step *step;
-    const vx_cpu_run *run;
+    const void *x, *other; /* of this n; other: concatenated, or NULL */
+    size_t first, end;     /* tokens of x */
+    void *y;
+    size_t planes, row; /* of y: plane z lies at z % planes; numbers of a voxel */
 } transposed_job;
 
-/* First output token of the input token t (n, z, y, x in one number). */
-static size_t output_token(const vx_cpu_step *step, size_t t) {
-    const vx_shape in = step->in, out = step->out;
-    const size_t *stride = step->op->stride;
-    const size_t x = t % in.w, y = t / in.w % in.h, nz = t / in.w / in.h;
-    return (nz * stride[0] * out.h + y * stride[1]) * out.w + x * stride[2];
+/* Where the output voxels at tap (kz, 0, 0) of rows input tokens from `token` on lie in y. */
+static void output_tokens(const transposed_job *job, size_t token, size_t rows, size_t kz,
+                          size_t *tokens) {
+    const vx_shape in = job->step->in, out = job->step->out;
+    const size_t *stride = job->step->op->stride;
+    size_t x = token % in.w, y = token / in.w % in.h, z = token / in.w / in.h;
+    for (size_t r = 0; r < rows; r++) {
+        const size_t plane = (z * stride[0] + kz) % job->planes;
+        tokens[r] = (plane * out.h + y * stride[1]) * out.w + x * stride[2];
+        if (++x < in.w) continue;
+        x = 0;
+        if (++y < in.h) continue;
+        y = 0;
+        z++;
+    }
 }
 
 /* The voxels of the other input at the same places as y_rows, behind the convolution's channels. */
@@ -31,10 +44,9 @@ static void append(const transposed_job *job, const size_t *tokens, size_t offse
     const vx_cpu_step *step = job->step;
     const transposed_state *state = step->state;
     const size_t c = step->in2.c, bytes = c * vx_dtype_size(step->kernels->stored);
-    const void *other = job->run->value[step->op->in[1]];
     for (size_t r = 0; r < rows; r++)
         memcpy(vx_stored_at(step->kernels, y_rows[r], state->c_out),
-               vx_stored_from(step->kernels, other, (tokens[r] + offset) * c), bytes);
+               vx_stored_from(step->kernels, job->other, (tokens[r] + offset) * c), bytes);
 }
 
 static void run_rows(void *ctx, size_t task, unsigned worker) {
@@ -42,24 +54,22 @@ static void run_rows(void *ctx, size_t task, unsigned worker) {
     const vx_cpu_step *step = job->step;
     const transposed_state *state = step->state;
     const vx_op *op = step->op;
-    const size_t count = vx_shape_tokens(step->in), first = task * ROWS;
-    const size_t rows = count - first < ROWS ? count - first : ROWS;
-    const void *x = job->run->value[op->in[0]], *x_rows[ROWS];
+    const size_t first = job->first + task * ROWS;
+    const size_t rows = job->end - first < ROWS ? job->end - first : ROWS;
     const float *packed = step->weights;
     const float *bias = op->bias.data ? packed + state->taps * state->tap_floats : NULL;
-    void *y = job->run->value[op->out], *y_rows[ROWS];
-    size_t tokens[ROWS]; /* of the output, at tap 0 */
+    const void *x_rows[ROWS];
+    void *y_rows[ROWS];
+    size_t tokens[ROWS]; /* of the output, at tap (kz, 0, 0) */
     (void)worker;
-    for (size_t r = 0; r < rows; r++) {
-        x_rows[r] = vx_stored_from(step->kernels, x, (first + r) * step->in.c);
-        tokens[r] = output_token(step, first + r);
-    }
+    for (size_t r = 0; r < rows; r++)
+        x_rows[r] = vx_stored_from(step->kernels, job->x, (first + r) * step->in.c);
     for (size_t tap = 0; tap < state->taps; tap++) {
         const size_t kx = tap % op->stride[2], ky = tap / op->stride[2] % op->stride[1];
-        const size_t kz = tap / op->stride[2] / op->stride[1];
-        const size_t offset = (kz * step->out.h + ky) * step->out.w + kx;
+        const size_t offset = ky * step->out.w + kx;
+        if (!offset) output_tokens(job, first, rows, tap / op->stride[2] / op->stride[1], tokens);
         for (size_t r = 0; r < rows; r++)
-            y_rows[r] = vx_stored_at(step->kernels, y, (tokens[r] + offset) * step->out.c);
+            y_rows[r] = vx_stored_at(step->kernels, job->y, (tokens[r] + offset) * job->row);
         const vx_gemm gemm = {.rows = rows,
                               .taps = 1,
                               .depth = step->in.c,
@@ -70,15 +80,51 @@ static void run_rows(void *ctx, size_t task, unsigned worker) {
                               .columns = state->c_out,
                               .end_column = state->c_out};
         step->kernels->gemm(&gemm);
-        if (op->kind == VX_OP_TRANSPOSED_CONCAT) append(job, tokens, offset, rows, y_rows);
+        if (job->other) append(job, tokens, offset, rows, y_rows);
     }
 }
 
+/* Of number n of a value, whose tokens have that shape. */
+static void *number(const vx_cpu_step *step, const vx_cpu_run *run, int value, vx_shape shape,
+                    size_t n) {
+    return vx_stored_at(step->kernels, run->value[value],
+                        n * shape.d * shape.h * shape.w * shape.c);
+}
+
+static void run_job(transposed_job *job, const vx_cpu_run *run) {
+    vx_pool_run(run->pool, (job->end - job->first + ROWS - 1) / ROWS, run_rows, job);
+}
+
 static vx_status run_transposed(const vx_cpu_step *step, const vx_cpu_run *run, vx_error *err) {
-    transposed_job job = {step, run};
+    const vx_op *op = step->op;
+    const vx_shape in = step->in, out = step->out;
     (void)err;
-    vx_pool_run(run->pool, (vx_shape_tokens(step->in) + ROWS - 1) / ROWS, run_rows, &job);
+    for (size_t n = 0; n < out.n; n++) {
+        transposed_job job = {.step = step,
+                              .x = number(step, run, op->in[0], in, n),
+                              .other = op->in[1] >= 0 ? number(step, run, op->in[1], step->in2, n)
+                                                      : NULL,
+                              .end = in.d * in.h * in.w,
+                              .y = number(step, run, op->out, out, n),
+                              .planes = out.d,
+                              .row = out.c};
+        run_job(&job, run);
+    }
     return VX_OK;
+}
+
+void vx_up_planes(const vx_cpu_step *view, const vx_cpu_run *run, size_t n, size_t first,
+                  size_t end, void *ring, size_t ring_planes) {
+    const transposed_state *state = view->state;
+    const vx_shape in = view->in;
+    transposed_job job = {.step = view,
+                          .x = number(view, run, view->op->in[0], in, n),
+                          .first = first * in.h * in.w,
+                          .end = end * in.h * in.w,
+                          .y = ring,
+                          .planes = ring_planes,
+                          .row = state->c_out};
+    run_job(&job, run);
 }
 
 /* Weight (Cin, Cout, taps). */
@@ -111,7 +157,7 @@ vx_status vx_cpu_prepare_transposed(vx_cpu_step *step, vx_error *err) {
         !vx_mul_size(floats, sizeof(float), &step->weight_bytes))
         return vx_cpu_overflow(err);
     step->pack = pack;
-    step->run = run_transposed;
+    step->run = step->is_view ? NULL : run_transposed;
     step->out_float = false;
     return VX_OK;
 }
