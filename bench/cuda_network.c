@@ -216,19 +216,17 @@ static cJSON *json_row(const job *j, const char *kind) {
 
 static vx_status report(const job *j, vx_error *err) {
     const vx_plan_info *info = &j->info;
-    printf("%-22s %s %zux%zux%zu %8.3f ms (%.3f to %.3f, %zu runs)  %7.1f GFLOP  plan %.0f MB "
-           "(weights %.0f), process %.0f MB, compiled in %.1f s\n",
+    printf("%-22s %s %zux%zux%zu %8.3f ms (%.3f to %.3f, %zu runs)  %7.1f GFLOP  plan %.0f MB, "
+           "process %.0f MB, compiled in %.1f s\n",
            j->s->name, precision_names[j->precision], j->s->network.patch[0],
            j->s->network.patch[1], j->s->network.patch[2], 1e3 * j->times.median,
            1e3 * j->times.min, 1e3 * j->times.max, j->times.runs, info->flops * 1e-9,
-           (double)info->device_bytes * 1e-6, (double)info->weight_bytes * 1e-6,
-           (double)j->process_bytes * 1e-6, j->compile_seconds);
+           (double)info->device_bytes * 1e-6, (double)j->process_bytes * 1e-6, j->compile_seconds);
     fflush(stdout);
     cJSON *o = json_row(j, "cuda_network");
     cJSON_AddNumberToObject(o, "parameters", (double)j->model->parameters);
     cJSON_AddNumberToObject(o, "gflop", info->flops * 1e-9);
     cJSON_AddNumberToObject(o, "plan_bytes", (double)info->device_bytes);
-    cJSON_AddNumberToObject(o, "weight_bytes", (double)info->weight_bytes);
     cJSON_AddNumberToObject(o, "process_bytes", (double)j->process_bytes);
     cJSON_AddNumberToObject(o, "compile_s", j->compile_seconds);
     bench_json_times(o, &j->times);

@@ -22,6 +22,10 @@ extern "C" {
 vx_status vx_cuda_cast(const void *x, vx_dtype from, void *y, vx_dtype to, size_t n,
                        cudaStream_t stream, vx_error *err);
 
+/* widen.cu: y[t] = x[t] and zeros behind it, c numbers to `wide`. */
+vx_status vx_cuda_widen(const void *x, size_t c, void *y, size_t wide, size_t tokens,
+                        vx_dtype dtype, cudaStream_t stream, vx_error *err);
+
 /* activation.cu: y may be x. */
 vx_status vx_cuda_activation(const void *x, void *y, size_t n, vx_dtype dtype, vx_activation act,
                              float slope, cudaStream_t stream, vx_error *err);
@@ -57,9 +61,8 @@ vx_status vx_cuda_layer_norm(const void *x, void *y, size_t tokens, size_t c, co
 
 /* instance_norm.cu: y = act((x - mean) / sqrt(variance + eps) * gamma + beta + residual), mean and
  * biased variance over the voxels of one n and channel (Ulyanov et al. 2016, arXiv:1607.08022).
- * residual: as y, or NULL. y may be x or residual. scratch: vx_cuda_instance_norm_scratch bytes,
- * VX_CUDA_ALIGN aligned. How voxels are cut into parts depends on the shape alone, and the parts
- * are joined in a fixed order: runs repeat to the bit. */
+ * residual: as y, or NULL. y may be x or residual. How voxels are cut into parts depends on the
+ * shape alone, and the parts are joined in a fixed order: runs repeat to the bit. */
 typedef struct vx_cuda_norm {
     vx_shape shape;
     vx_dtype dtype;
@@ -68,10 +71,21 @@ typedef struct vx_cuda_norm {
     vx_activation act;
     float slope;
 } vx_cuda_norm;
-/* False on overflow. */
-bool vx_cuda_instance_norm_scratch(vx_shape shape, size_t *bytes);
+/* Of `count` numbers: their mean and the sum of squared deviations from it. */
+typedef struct vx_cuda_moments {
+    float mean, squares, count;
+} vx_cuda_moments;
+/* Parts that vx_cuda_instance_norm cuts a tensor into. */
+size_t vx_cuda_instance_norm_parts(vx_shape shape);
+/* Bytes of scratch for so many parts, VX_CUDA_ALIGN aligned. False on overflow. */
+bool vx_cuda_instance_norm_scratch(vx_shape shape, size_t parts, size_t *bytes);
 vx_status vx_cuda_instance_norm(const vx_cuda_norm *norm, const void *x, const void *residual,
                                 void *y, void *scratch, cudaStream_t stream, vx_error *err);
+/* The same where scratch begins with the moments of x's parts, vx_cuda_moments [n][parts][c]. */
+vx_status vx_cuda_instance_norm_apply(const vx_cuda_norm *norm, size_t parts, const void *x,
+                                      const void *residual, void *y, void *scratch,
+                                      cudaStream_t stream, vx_error *err);
+
 /* bias.cu: y[t] = x[t] + bias, bias [c]. y may be x. */
 vx_status vx_cuda_bias(const void *x, const float *bias, void *y, size_t tokens, size_t c,
                        vx_dtype dtype, cudaStream_t stream, vx_error *err);

@@ -10,11 +10,12 @@ OUT=${1:?output folder}; ARCH=${2:-90}
 BUILD=build/device-$ARCH
 cmake -S . -B "$BUILD" -G Ninja -DCMAKE_BUILD_TYPE=Release -DVOXMAMBA_CUDA=ON -DCMAKE_CUDA_ARCHITECTURES="$ARCH-real" \
   -DVOXMAMBA_WERROR=ON -DVOXMAMBA_BENCH=ON -DVOXMAMBA_ITK=OFF -DVOXMAMBA_DICOM=OFF -DVOXMAMBA_ONEDNN=OFF ${CMAKE_ARGS:-}
-ninja -C "$BUILD" cuda_test_scan cuda_ops cuda_networks voxmamba voxmamba_cuda voxmamba_cuda_bench
+ninja -C "$BUILD" cuda_test_scan cuda_test_conv_tiled cuda_ops cuda_networks voxmamba voxmamba_cuda voxmamba_cuda_bench voxmamba_cuda_conv
 
 rm -rf "$OUT"
 mkdir -p "$OUT/libs"
-for f in cuda/cuda_test_scan tests/cuda/cuda_ops tests/cuda/cuda_networks bench/voxmamba_cuda_bench cli/voxmamba lib/voxmamba/libvoxmamba_cuda.so; do
+for f in cuda/cuda_test_scan cuda/cuda_test_conv_tiled tests/cuda/cuda_ops tests/cuda/cuda_networks bench/voxmamba_cuda_bench \
+  bench/voxmamba_cuda_conv cli/voxmamba lib/voxmamba/libvoxmamba_cuda.so; do
   install -D -s "$BUILD/$f" "$OUT/$f"
   # The C and C++ libraries and NVIDIA's libraries are the machine's own.
   ldd "$OUT/$f" | awk '$3 ~ /^\// {print $1, $3}' | while read -r name path; do

@@ -114,7 +114,9 @@ def run_eager(args, name):
     network, net = load(Path(args.folder, f"{name}.safetensors"))
     first = read_f32(Path(args.folder, f"{name}.input.f32"), args.patch, network["in_channels"])
     inputs = [first, torch.randn_like(first), torch.randn_like(first)]
+    torch.backends.cudnn.benchmark = False
     truth = net(first).float()
+    torch.backends.cudnn.benchmark = True
     compare(args, name, "fp32", truth, None, network["classes"])
     for precision in args.precision:
         with torch.autocast("cuda", HALF[precision]):
@@ -125,9 +127,8 @@ def run_eager(args, name):
 
 def run_compiled(args, name):
     network, net = load(Path(args.folder, f"{name}.safetensors"))
-    first = read_f32(Path(args.folder, f"{name}.input.f32"), args.patch, network["in_channels"])
-    inputs = [x.half().contiguous(memory_format=torch.channels_last_3d)
-              for x in (first, torch.randn_like(first), torch.randn_like(first))]
+    inputs = [torch.randn(1, network["in_channels"], *args.patch, device="cuda", dtype=torch.half)
+              .contiguous(memory_format=torch.channels_last_3d) for _ in range(3)]
     net = torch.compile(net.half().to(memory_format=torch.channels_last_3d), dynamic=False)
     net(inputs[0])
     torch.cuda.synchronize()
