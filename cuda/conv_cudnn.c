@@ -302,18 +302,24 @@ static void choose(const vx_device *device, const engine_list *list, vx_dtype dt
     }
 }
 
-static bool is_cube(const size_t v[3], size_t value) {
-    return v[0] == value && v[1] == value && v[2] == value;
+/* Whether our own kernel has these taps: 3x3x3, or 3x3x1 (flat), on the same grid. */
+static bool has_tiles(const vx_cuda_conv_shape *s, bool *flat) {
+    *flat = s->kernel[2] == 1;
+    for (int i = 0; i < 3; i++) {
+        const size_t taps = i == 2 && *flat ? 1 : 3;
+        if (s->kernel[i] != taps || s->stride[i] != 1 || s->pad[i] != taps / 2) return false;
+    }
+    return true;
 }
 
 /* Our own kernel for the shape, with this variant; false where it has none. */
 static bool make_tiled(const vx_cuda_conv_shape *shape, unsigned variant, vx_cuda_conv *conv) {
     size_t bytes;
-    conv->tiled = (vx_cuda_tiled){
+    vx_cuda_tiled *tiled = &conv->tiled;
+    *tiled = (vx_cuda_tiled){
         .in = shape->in, .c_out = shape->out.c, .dtype = shape->dtype, .variant = variant};
-    if (shape->normed && is_cube(shape->kernel, 3) && is_cube(shape->stride, 1) &&
-        is_cube(shape->pad, 1) && vx_cuda_tiled_fits(&conv->tiled)) {
-        conv->parts = vx_cuda_tiled_parts(&conv->tiled);
+    if (shape->normed && has_tiles(shape, &tiled->flat) && vx_cuda_tiled_fits(tiled)) {
+        conv->parts = vx_cuda_tiled_parts(tiled);
         if (vx_cuda_instance_norm_scratch(shape->out, conv->parts, &bytes) &&
             bytes <= workspace_max)
             return true;

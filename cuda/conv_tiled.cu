@@ -6,7 +6,7 @@
 
 using namespace vx_cuda;
 
-static constexpr unsigned TILE_X = 16, TILE_Y = 8, TAPS = 27;
+static constexpr unsigned TILE_X = 16, TILE_Y = 8;
 static constexpr unsigned BORDER_X = TILE_X + 2, BORDER_Y = TILE_Y + 2;
 
 struct grid {
@@ -16,8 +16,10 @@ struct grid {
 /* How one variant cuts the work. A warp's rows of 16 voxels along x are MT products of 16 rows; a
  * product's columns are 8 * NT output channels. CK input channels are in shared memory at a time.
  */
-template <int CK_, int NT_, int MT_, int WARPS_, int BLOCKS_> struct shape_of {
+template <int CK_, bool FLAT_, int NT_, int MT_, int WARPS_, int BLOCKS_> struct shape_of {
     static constexpr int CK = CK_, NT = NT_, MT = MT_, WARPS = WARPS_, BLOCKS = BLOCKS_;
+    static constexpr bool FLAT = FLAT_; /* one tap along x */
+    static constexpr unsigned TAPS = FLAT ? 9 : 27;
     static constexpr unsigned THREADS = 32 * WARPS, TILE_Z = WARPS * MT / TILE_Y;
     static constexpr unsigned CHANNELS = 8 * NT, STEPS = TAPS * CK / 16;
     static constexpr unsigned GROUPS = CK == 16 ? 1 : 9;
@@ -64,12 +66,13 @@ static __device__ __forceinline__ void load_step(fragments<S> &f, unsigned step,
                                                  const uint4 *weights) {
     constexpr unsigned KK = S::CK / 16;
     const unsigned tap = step / KK, kk = step % KK;
-    const unsigned voxel = (tap / 9 * BORDER_Y + tap / 3 % 3) * BORDER_X + tap % 3;
+    const unsigned row = S::FLAT ? tap : tap / 3, voxel = row / 3 * BORDER_Y + row % 3;
+    const unsigned first = voxel * BORDER_X + (S::FLAT ? 1 : tap % 3);
 #pragma unroll
     for (int p = 0; p < S::NT / 2; p++) f.b[p] = __ldg(weights + (step * (S::NT / 2) + p) * 32);
 #pragma unroll
     for (int m = 0; m < S::MT; m++)
-        load_matrices(f.a[m], rows + (voxel + m * BORDER_X) * S::PITCH + kk * 32);
+        load_matrices(f.a[m], rows + (first + m * BORDER_X) * S::PITCH + kk * 32);
 }
 
 template <typename S, typename T>
@@ -212,24 +215,25 @@ static __global__ void __launch_bounds__(S::THREADS, S::BLOCKS)
 /* --- variants --------------------------------------------------------------------------------- */
 
 /* Calls f(shape_of) for a variant; false where there is none. */
-template <int CK, typename F> static bool for_variant(unsigned variant, F &&f) {
+template <int CK, bool FLAT, typename F> static bool for_variant(unsigned variant, F &&f) {
     switch (variant) {
     case 1: /* 512 voxels x 32 channels, 8 warps */
-        return f(shape_of<CK, 4, 4, 8, 2>());
+        return f(shape_of<CK, FLAT, 4, 4, 8, 2>());
     case 2: /* the same by 4 warps of twice the rows */
-        return f(shape_of<CK, 4, 8, 4, 2>());
+        return f(shape_of<CK, FLAT, 4, 8, 4, 2>());
     case 3: /* 256 voxels x 64 channels, 4 warps */
-        return f(shape_of<CK, 8, 4, 4, 2>());
+        return f(shape_of<CK, FLAT, 8, 4, 4, 2>());
     case 4: /* 256 voxels x 32 channels, 4 warps */
-        return f(shape_of<CK, 4, 4, 4, 3>());
+        return f(shape_of<CK, FLAT, 4, 4, 4, 3>());
     }
     return false;
 }
 
 template <typename F> static bool for_shape(const vx_cuda_tiled *conv, F &&f) {
-    if (conv->in.c % 32 == 0) return for_variant<32>(conv->variant, f);
-    if (conv->in.c % 16 == 0) return for_variant<16>(conv->variant, f);
-    return false;
+    if (conv->in.c % 16) return false;
+    if (conv->flat) return for_variant<16, true>(conv->variant, f);
+    return conv->in.c % 32 ? for_variant<16, false>(conv->variant, f)
+                           : for_variant<32, false>(conv->variant, f);
 }
 
 static grid grid_of(vx_shape s, unsigned tile_z) {
@@ -280,7 +284,7 @@ void vx_cuda_tiled_pack(const vx_cuda_tiled *conv, const float *w, float *to) {
                                 const size_t i = chunk * S::CK + k;
                                 const size_t o =
                                     block * S::CHANNELS + p * 16 + e / 4 * 8 + lane / 4;
-                                *to++ = w[(o * c_in + i) * TAPS + tap];
+                                *to++ = w[(o * c_in + i) * S::TAPS + tap];
                             }
         return true;
     });

@@ -1,4 +1,5 @@
-/* Two launches for the statistics and one for the rest. A block's threads stand in rows of lanes: a
+/* Two launches for the statistics and one for the rest; one for all where the voxels are few. A
+ * block's threads stand in rows of lanes: a
  * lane owns V neighbouring channels, the rows share out the voxels of the block's part. */
 #include "base/size.h"
 #include "cuda/check.h"
@@ -8,8 +9,11 @@ using namespace vx_cuda;
 
 static constexpr unsigned THREADS = 256, WARPS = THREADS / 32;
 static constexpr size_t PARTS_MAX = 1024, PART_VOXELS_MIN = 64;
-static constexpr unsigned JOINED = 8, SLOTS = 128; /* channels of a joining block, threads of one */
+static constexpr unsigned JOINED = 2, SLOTS = 512; /* channels of a joining block, threads of one */
 static constexpr int AHEAD = 2;                    /* loads of a thread before it needs the first */
+
+static constexpr unsigned SMALL_THREADS = 512;
+static constexpr size_t SMALL = 2 * SMALL_THREADS; /* voxels that one block takes */
 
 size_t vx_cuda_instance_norm_parts(vx_shape s) {
     const size_t voxels = s.d * s.h * s.w;
@@ -140,12 +144,14 @@ static __global__ void whole_kernel(const vx_cuda_moments *__restrict__ parts, s
                                        (float)(inv * (double)gamma[channel]), 0};
 }
 
-/* Grid: (parts, groups, n). x, residual and y may be the same memory. */
-template <typename T, int V>
+/* Grid: (parts, groups, n). x, residual (read if RESIDUAL) and y may be the same memory. What is on
+ * its way is held as it is stored: registers are what limits how much that is. */
+template <typename T, int V, bool RESIDUAL>
 static __global__ void apply_kernel(const T *x, const T *residual, T *y, size_t c, cut k,
                                     const vx_cuda_moments *__restrict__ whole,
                                     const float *__restrict__ beta, vx_activation act,
                                     float slope) {
+    using piece = numbers<T, V>;
     const unsigned lane = threadIdx.x % k.lanes, row = threadIdx.x / k.lanes;
     const size_t channel = ((size_t)blockIdx.y * k.lanes + lane) * V;
     const size_t first = blockIdx.x * k.part_voxels;
@@ -160,24 +166,91 @@ static __global__ void apply_kernel(const T *x, const T *residual, T *y, size_t 
     }
     const size_t base = (blockIdx.z * k.voxels + first) * c + channel;
     for (size_t i = row; i < count; i += (size_t)k.rows * AHEAD) {
-        float v[AHEAD][V], r[AHEAD][V] = {};
+        piece v[AHEAD], r[AHEAD];
 #pragma unroll
         for (int a = 0; a < AHEAD; a++) {
             const size_t at = i + (size_t)a * k.rows;
             if (at >= count) continue;
-            load_numbers<T, V>(x + base + at * c, v[a]);
-            if (residual) load_numbers<T, V>(residual + base + at * c, r[a]);
+            v[a] = *(const piece *)(x + base + at * c);
+            if (RESIDUAL) r[a] = *(const piece *)(residual + base + at * c);
         }
 #pragma unroll
         for (int a = 0; a < AHEAD; a++) {
             const size_t at = i + (size_t)a * k.rows;
             if (at >= count) continue;
 #pragma unroll
-            for (int j = 0; j < V; j++)
-                v[a][j] =
-                    activate(fmaf(v[a][j] - mean[j], scale[j], shift[j]) + r[a][j], act, slope);
-            store_numbers<T, V>(y + base + at * c, v[a]);
+            for (int j = 0; j < V; j++) {
+                const float more = RESIDUAL ? to_float(r[a].x[j]) : 0.0f;
+                const float u = fmaf(to_float(v[a].x[j]) - mean[j], scale[j], shift[j]) + more;
+                v[a].x[j] = from_float<T>(activate(u, act, slope));
+            }
+            *(piece *)(y + base + at * c) = v[a];
         }
+    }
+}
+
+/* The sums over a block, to all its threads; in a fixed order. */
+template <int V>
+static __device__ __forceinline__ void add_block(float (&v)[V], float (*shared)[V]) {
+    constexpr unsigned OF_BLOCK = SMALL_THREADS / 32;
+#pragma unroll
+    for (int j = 0; j < V; j++) {
+        for (unsigned o = 16; o; o /= 2) v[j] += __shfl_xor_sync(0xffffffffu, v[j], o);
+        if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32][j] = v[j];
+    }
+    __syncthreads();
+#pragma unroll
+    for (int j = 0; j < V; j++) {
+        v[j] = 0;
+        for (unsigned w = 0; w < OF_BLOCK; w++) v[j] += shared[w][j];
+    }
+}
+
+/* All of it for V channels a block, whose P voxels a thread stay in registers. Grid: (c / V, n). x,
+ * residual and y may be the same memory. */
+template <typename T, int V, int P>
+static __global__ void __launch_bounds__(SMALL_THREADS)
+    small_kernel(const T *x, const T *residual, T *y, size_t c, unsigned voxels,
+                 const float *__restrict__ gamma, const float *__restrict__ beta, float eps,
+                 vx_activation act, float slope) {
+    __shared__ float shared[2][SMALL_THREADS / 32][V];
+    const size_t channel = (size_t)blockIdx.x * V;
+    const size_t base = (size_t)blockIdx.y * voxels * c + channel;
+    float v[P][V], mean[V] = {}, scale[V] = {};
+#pragma unroll
+    for (int p = 0; p < P; p++) {
+        const unsigned i = p * SMALL_THREADS + threadIdx.x;
+        if (i >= voxels) continue;
+        load_numbers<T, V>(x + base + i * c, v[p]);
+#pragma unroll
+        for (int j = 0; j < V; j++) mean[j] += v[p][j];
+    }
+    add_block<V>(mean, shared[0]);
+#pragma unroll
+    for (int j = 0; j < V; j++) mean[j] /= (float)voxels;
+#pragma unroll
+    for (int p = 0; p < P; p++) {
+        if (p * SMALL_THREADS + threadIdx.x >= voxels) continue;
+#pragma unroll
+        for (int j = 0; j < V; j++) {
+            v[p][j] -= mean[j];
+            scale[j] = fmaf(v[p][j], v[p][j], scale[j]);
+        }
+    }
+    add_block<V>(scale, shared[1]);
+#pragma unroll
+    for (int j = 0; j < V; j++)
+        scale[j] = gamma[channel + j] / sqrtf(scale[j] / (float)voxels + eps);
+#pragma unroll
+    for (int p = 0; p < P; p++) {
+        const unsigned i = p * SMALL_THREADS + threadIdx.x;
+        if (i >= voxels) continue;
+        float r[V] = {};
+        if (residual) load_numbers<T, V>(residual + base + i * c, r);
+#pragma unroll
+        for (int j = 0; j < V; j++)
+            v[p][j] = activate(fmaf(v[p][j], scale[j], beta[channel + j]) + r[j], act, slope);
+        store_numbers<T, V>(y + base + i * c, v[p]);
     }
 }
 
@@ -207,9 +280,25 @@ vx_status vx_cuda_instance_norm_apply(const vx_cuda_norm *norm, size_t parts, co
         using T = decltype(t);
         constexpr int V = decltype(v)::value;
         const cut bare = cut_of(s, V), k = with_parts(bare, (size_t)bare.rows * 2 * AHEAD);
-        apply_kernel<T, V><<<dim3(k.parts, k.groups, (unsigned)s.n), THREADS, 0, stream>>>(
+        const auto kernel = residual ? apply_kernel<T, V, true> : apply_kernel<T, V, false>;
+        kernel<<<dim3(k.parts, k.groups, (unsigned)s.n), THREADS, 0, stream>>>(
             (const T *)x, (const T *)residual, (T *)y, s.c, k, whole, norm->beta, norm->act,
             norm->slope);
+    });
+    return vx_cuda_launched("instance norm", err);
+}
+
+static vx_status small_norm(const vx_cuda_norm *norm, const void *x, const void *residual, void *y,
+                            cudaStream_t stream, vx_error *err) {
+    const vx_shape s = norm->shape;
+    const unsigned voxels = (unsigned)(s.d * s.h * s.w);
+    for_norm(norm, [&](auto t, auto v) {
+        using T = decltype(t);
+        constexpr int V = decltype(v)::value;
+        const auto kernel = voxels <= SMALL_THREADS ? small_kernel<T, V, 1> : small_kernel<T, V, 2>;
+        kernel<<<dim3((unsigned)(s.c / V), (unsigned)s.n), SMALL_THREADS, 0, stream>>>(
+            (const T *)x, (const T *)residual, (T *)y, s.c, voxels, norm->gamma, norm->beta,
+            norm->eps, norm->act, norm->slope);
     });
     return vx_cuda_launched("instance norm", err);
 }
@@ -219,6 +308,7 @@ vx_status vx_cuda_instance_norm(const vx_cuda_norm *norm, const void *x, const v
     const vx_shape s = norm->shape;
     if (!fits(s)) return vx_cuda_too_large("instance norm", err);
     const size_t voxels = s.d * s.h * s.w, parts = vx_cuda_instance_norm_parts(s);
+    if (voxels <= SMALL) return small_norm(norm, x, residual, y, stream, err);
     for_norm(norm, [&](auto t, auto v) {
         using T = decltype(t);
         constexpr int V = decltype(v)::value;

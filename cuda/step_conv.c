@@ -1,13 +1,12 @@
 /* Convolutions alone or with the instance norm, residual and activation behind them. */
-#include <string.h>
-
 #include "base/memory.h"
 #include "base/size.h"
 #include "cuda/conv_cudnn.h"
 #include "cuda/ops.h"
 
 typedef struct conv_state {
-    vx_cuda_conv_shape shape; /* in.c: channels with those of the padding */
+    vx_cuda_conv_shape shape; /* of the widened input */
+    size_t taps;              /* neighbours along x that a voxel of it holds */
     vx_cuda_conv conv;
     bool normed, bias; /* a bias before an instance norm cancels: it is dropped */
     size_t weight_at, bias_at, gamma_at, beta_at; /* in the step's weights */
@@ -15,30 +14,47 @@ typedef struct conv_state {
     size_t wide_at, rest_at; /* in the scratch: the padded input; workspace, then moments */
 } conv_state;
 
-/* Matrix units take 8 channels of 2 bytes at a time, our own kernel 16: an input of fewer (the
- * first layer's), or of an odd number, is given zeros to a multiple of that. */
-static size_t padded_channels(size_t c, vx_dtype dtype) {
-    if (dtype == VX_F32) return c;
-    return c < 16 ? 16 : (c + 7) / 8 * 8;
+/* Matrix units take 8 channels of 2 bytes at a time, our own kernel 16. An input of few channels
+ * (the first layer's) is widened to that by its neighbours along x, whose taps then are input
+ * channels: of a 3x3x3 filter 9 taps are left. Else zeros fill up what is missing. */
+static void widen_input(conv_state *s, vx_dtype dtype) {
+    vx_cuda_conv_shape *shape = &s->shape;
+    const size_t c = shape->in.c, taps = shape->kernel[2];
+    s->taps = 1;
+    if (dtype == VX_F32) return;
+    if (taps > 1 && taps % 2 && taps * c <= 16 && shape->stride[2] == 1 &&
+        shape->pad[2] == taps / 2) {
+        s->taps = taps;
+        shape->kernel[2] = 1;
+        shape->pad[2] = 0;
+    }
+    shape->in.c = c < 16 ? 16 : (c + 7) / 8 * 8;
 }
 
-/* The weights with zeros for the channels of the padding. */
-static void pad_weights(const float *from, size_t c_out, size_t c_in, size_t wide, size_t taps,
-                        float *to) {
-    for (size_t o = 0; o < c_out; o++, to += wide * taps, from += c_in * taps)
-        memcpy(to, from, c_in * taps * sizeof *to);
+/* (Cout, Cin, kd, kh, kw) to the filter of the widened input: (Cout, wide, kd, kh, kw / taps). */
+static void widen_filter(const conv_state *s, const vx_op *op, size_t c_in, const float *from,
+                         float *to) {
+    const size_t planes = op->kernel[0] * op->kernel[1], rest = op->kernel[2] / s->taps;
+    for (size_t o = 0; o < s->shape.out.c; o++)
+        for (size_t i = 0; i < c_in; i++)
+            for (size_t p = 0; p < planes; p++)
+                for (size_t k = 0; k < op->kernel[2]; k++) {
+                    /* One of taps and rest is 1. */
+                    const size_t channel = k / rest * c_in + i, tap = p * rest + k % rest;
+                    to[(o * s->shape.in.c + channel) * planes * rest + tap] = *from++;
+                }
 }
 
 static vx_status pack_filter(const vx_cuda_step *step, unsigned char *to, vx_error *err) {
     const conv_state *s = step->state;
     const vx_op *op = step->op;
-    const size_t taps = op->kernel[0] * op->kernel[1] * op->kernel[2];
-    const size_t n = step->out.c * s->shape.in.c * taps;
+    const size_t *kernel = s->shape.kernel;
+    const size_t n = step->out.c * s->shape.in.c * kernel[0] * kernel[1] * kernel[2];
     float *plain = vx_cuda_read_weight(&op->weight), *wide = vx_alloc_zero(n, sizeof *wide);
     float *turned = vx_alloc(n * sizeof *turned);
     vx_status status = plain && wide && turned ? VX_OK : vx_cuda_no_memory(err);
     if (status == VX_OK) {
-        pad_weights(plain, step->out.c, step->in.c, s->shape.in.c, taps, wide);
+        widen_filter(s, op, step->in.c, plain, wide);
         vx_cuda_conv_pack(&s->conv, &s->shape, wide, turned);
         vx_cuda_narrow_host(turned, n, step->dtype, to);
     }
@@ -90,8 +106,8 @@ static vx_status launch(const vx_cuda_step *step, const vx_cuda_run *run, vx_err
     vx_status status = VX_OK;
     if (s->shape.in.c != step->in.c) {
         void *wide = run->scratch + s->wide_at;
-        status = vx_cuda_widen(x, step->in.c, wide, s->shape.in.c, vx_shape_tokens(step->in),
-                               step->dtype, run->stream, err);
+        status = vx_cuda_widen(x, step->in.c, s->taps, step->in.w, wide, s->shape.in.c,
+                               vx_shape_tokens(step->in), step->dtype, run->stream, err);
         x = wide;
     }
     if (status == VX_OK)
@@ -110,9 +126,8 @@ static void destroy(vx_cuda_step *step) {
 }
 
 static bool place_weights(vx_cuda_step *step, conv_state *s) {
-    const vx_op *op = step->op;
-    const size_t c_out = step->out.c, normed = s->normed ? c_out : 0;
-    const size_t dims[] = {s->shape.in.c, op->kernel[0], op->kernel[1], op->kernel[2]};
+    const size_t c_out = step->out.c, normed = s->normed ? c_out : 0, *kernel = s->shape.kernel;
+    const size_t dims[] = {s->shape.in.c, kernel[0], kernel[1], kernel[2]};
     size_t filter;
     return vx_product(dims, 4, &filter) &&
            vx_cuda_reserve(&step->weight_bytes, c_out, filter, step->dtype, &s->weight_at) &&
@@ -123,13 +138,13 @@ static bool place_weights(vx_cuda_step *step, conv_state *s) {
 
 /* The convolution's workspace is free when the norm begins. */
 static bool place_scratch(vx_cuda_step *step, conv_state *s) {
-    const bool padded = s->shape.in.c != step->in.c;
+    const bool wide = s->shape.in.c != step->in.c;
     size_t moments = 0, rest = s->conv.workspace_bytes;
     s->parts = s->conv.parts ? s->conv.parts : vx_cuda_instance_norm_parts(step->out);
     if (s->normed && !vx_cuda_instance_norm_scratch(step->out, s->parts, &moments)) return false;
     if (moments > rest) rest = moments;
-    if (!vx_cuda_reserve(&step->scratch_bytes, padded ? vx_shape_tokens(step->in) : 0,
-                         s->shape.in.c, step->dtype, &s->wide_at))
+    if (!vx_cuda_reserve(&step->scratch_bytes, wide ? vx_shape_tokens(step->in) : 0, s->shape.in.c,
+                         step->dtype, &s->wide_at))
         return false;
     s->rest_at = step->scratch_bytes;
     return vx_add_size(step->scratch_bytes, rest, &step->scratch_bytes);
@@ -147,12 +162,12 @@ vx_status vx_cuda_prepare_conv(vx_cuda_step *step, vx_error *err) {
     s->bias = !s->normed && op->bias.data;
     s->shape = (vx_cuda_conv_shape){
         .in = step->in, .out = step->out, .dtype = step->dtype, .normed = s->normed};
-    s->shape.in.c = padded_channels(step->in.c, step->dtype);
     for (int i = 0; i < 3; i++) {
         s->shape.kernel[i] = op->kernel[i];
         s->shape.stride[i] = op->stride[i];
         s->shape.pad[i] = op->pad[i];
     }
+    widen_input(s, step->dtype);
     vx_status status = vx_cuda_conv_create(step->device, &s->shape, &s->conv, err);
     if (status != VX_OK) return status;
     return place_weights(step, s) && place_scratch(step, s) ? VX_OK : vx_cuda_overflow(err);

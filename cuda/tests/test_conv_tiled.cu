@@ -1,7 +1,7 @@
 /* Our own convolutions (cuda/conv_tiled.h) against a float64 reference on the host: odd grids, both
  * storage types, every variant that fits; y and the moments of the tiles. Outputs are poisoned with
- * NaN, guard bytes around every buffer must survive, a second run must give the same bits, and all
- * variants the same y. Needs no test library:
+ * NaN, guard bytes around every buffer must survive, a second run must give the same bits. Needs no
+ * test library:
  *
  *   test_conv_tiled            all cases; exit 0: all passed, 1: a failure, 77: no CUDA device
  *   test_conv_tiled --few      each shape in one storage type (for compute-sanitizer)
@@ -14,6 +14,8 @@ namespace {
 struct test_case {
     vx_shape in;
     size_t c_out;
+    bool flat = false;
+    size_t taps() const { return flat ? 9 : 27; }
 };
 
 struct problem { /* on the host, rounded to the storage type */
@@ -29,14 +31,14 @@ void convolve(const test_case &c, const std::vector<double> &x, const std::vecto
               size_t n, size_t z, size_t y, size_t px, double *out) {
     const vx_shape s = c.in;
     for (size_t o = 0; o < c.c_out; o++) out[o] = 0;
-    for (int t = 0; t < 27; t++) {
-        const size_t a = z + (size_t)(t / 9) - 1, b = y + (size_t)(t / 3 % 3) - 1,
-                     d = px + (size_t)(t % 3) - 1;
+    for (size_t t = 0; t < c.taps(); t++) {
+        const size_t row = c.flat ? t : t / 3;
+        const size_t a = z + row / 3 - 1, b = y + row % 3 - 1, d = c.flat ? px : px + t % 3 - 1;
         if (a >= s.d || b >= s.h || d >= s.w) continue; /* -1 wraps around */
         const double *from = &x[(((n * s.d + a) * s.h + b) * s.w + d) * s.c];
         for (size_t o = 0; o < c.c_out; o++)
             for (size_t i = 0; i < s.c; i++)
-                out[o] += from[i] * (double)w[(o * s.c + i) * 27 + (size_t)t];
+                out[o] += from[i] * (double)w[(o * s.c + i) * c.taps() + t];
     }
 }
 
@@ -48,8 +50,8 @@ problem make(const test_case &c, vx_dtype t, random_state &r) {
     p.x.resize(voxels(s) * s.c * size_of(t));
     for (size_t i = 0; i < voxels(s) * s.c; i++)
         x.push_back(store(p.x.data(), t, i, 0.5 + r.normal()));
-    for (size_t i = 0; i < c.c_out * s.c * 27; i++)
-        p.w.push_back((float)store(rounded, t, 0, r.normal() / sqrt(27.0 * (double)s.c)));
+    for (size_t i = 0; i < c.c_out * s.c * c.taps(); i++)
+        p.w.push_back((float)store(rounded, t, 0, r.normal() / sqrt((double)(c.taps() * s.c))));
     p.y.resize(voxels(s) * c.c_out);
     size_t at = 0;
     for (size_t n = 0; n < s.n; n++)
@@ -106,9 +108,8 @@ std::vector<char> download(const void *from, size_t bytes) {
     return h;
 }
 
-/* y of one variant; empty after a failure. */
-std::vector<char> run(const test_case &c, const problem &p, const vx_cuda_tiled &conv,
-                      const char *what) {
+/* Whether one variant passes. */
+bool run(const test_case &c, const problem &p, const vx_cuda_tiled &conv, const char *what) {
     const vx_dtype t = conv.dtype;
     const size_t parts = vx_cuda_tiled_parts(&conv);
     const size_t y_bytes = voxels(c.in) * c.c_out * size_of(t);
@@ -128,7 +129,7 @@ std::vector<char> run(const test_case &c, const problem &p, const vx_cuda_tiled 
         vx_error err;
         if (vx_cuda_tiled_launch(&conv, dx, dw, dy, dm, 0, &err) != VX_OK) {
             printf("%s: %s\n", what, err.text);
-            return {};
+            return false;
         }
         CHECK_CUDA(cudaDeviceSynchronize());
         y[k] = download(dy, y_bytes);
@@ -141,13 +142,15 @@ std::vector<char> run(const test_case &c, const problem &p, const vx_cuda_tiled 
     printf("%s: %.2g (allowed %.2g), moments %.2g%s%s%s\n", what, error, allowed, off,
            intact ? "" : ", guard bytes written", y[0] == y[1] ? "" : ", other bits again",
            ok ? "" : "  FAILED");
-    return ok ? y[0] : std::vector<char>();
+    return ok;
 }
 
 const test_case cases[] = {
-    {{1, 1, 2, 3, 16}, 32},   {{1, 4, 8, 16, 32}, 32},  {{1, 5, 9, 17, 32}, 64},
-    {{2, 7, 11, 19, 16}, 32}, {{1, 9, 7, 33, 48}, 64},  {{1, 3, 20, 15, 64}, 32},
-    {{1, 8, 16, 32, 64}, 64}, {{3, 2, 3, 5, 128}, 128}, {{1, 13, 6, 40, 96}, 96},
+    {{1, 1, 2, 3, 16}, 32},         {{1, 4, 8, 16, 32}, 32},   {{1, 5, 9, 17, 32}, 64},
+    {{2, 7, 11, 19, 16}, 32},       {{1, 9, 7, 33, 48}, 64},   {{1, 3, 20, 15, 64}, 32},
+    {{1, 8, 16, 32, 64}, 64},       {{3, 2, 3, 5, 128}, 128},  {{1, 13, 6, 40, 96}, 96},
+    {{1, 300, 9, 3, 32}, 32},       {{1, 300, 2, 17, 64}, 64}, {{1, 5, 9, 17, 16}, 32, true},
+    {{2, 6, 11, 37, 48}, 64, true},
 };
 
 } // namespace
@@ -163,20 +166,15 @@ int main(int argc, char **argv) {
             const vx_dtype t = k ? VX_BF16 : VX_F16;
             random_state r = {i * 2 + (size_t)k};
             const problem p = make(c, t, r);
-            std::vector<char> first;
             for (unsigned v = 1; v <= VX_CUDA_TILED_VARIANTS; v++) {
-                const vx_cuda_tiled conv = {c.in, c.c_out, t, v};
+                const vx_cuda_tiled conv = {c.in, c.c_out, t, c.flat, v};
                 char what[120];
                 if (!vx_cuda_tiled_fits(&conv)) continue;
-                snprintf(what, sizeof what, "tiled %zux%zux%zux%zux%zu->%zu %s variant %u", c.in.n,
-                         c.in.d, c.in.h, c.in.w, c.in.c, c.c_out, k ? "bf16" : "fp16", v);
-                const std::vector<char> y = run(c, p, conv, what);
+                snprintf(what, sizeof what, "tiled %zux%zux%zux%zux%zu->%zu%s %s variant %u",
+                         c.in.n, c.in.d, c.in.h, c.in.w, c.in.c, c.c_out, c.flat ? " flat" : "",
+                         k ? "bf16" : "fp16", v);
+                failed += !run(c, p, conv, what);
                 ran++;
-                if (first.empty()) first = y;
-                if (y.empty() || y != first) {
-                    failed++;
-                    if (!y.empty()) printf("%s: other bits than the first  FAILED\n", what);
-                }
             }
         }
     printf("%d cases, %d failed\n", ran, failed);
