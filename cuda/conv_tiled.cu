@@ -3,6 +3,7 @@
 #include "cuda/check.h"
 #include "cuda/device.cuh"
 #include "cuda/launch.cuh"
+#include "cuda/wide.cuh"
 
 using namespace vx_cuda;
 
@@ -207,8 +208,8 @@ static __global__ void __launch_bounds__(S::THREADS, S::BLOCKS)
         const unsigned piece = i % S::NT, v = i / S::NT, px = x0 + v % 16, py = y0 + wy + v / 16;
         if (px >= g.w || py >= g.h || z0 + wz >= g.d) continue;
         const size_t voxel = first + ((size_t)(z0 + wz) * g.h + py) * g.w + px;
-        *(uint4 *)(y + voxel * c_out + blockIdx.y * S::CHANNELS + piece * 8) =
-            *(const uint4 *)(own + v * S::OUT_PITCH + piece * 16);
+        store_16(y + voxel * c_out + blockIdx.y * S::CHANNELS + piece * 8,
+                 *(const uint4 *)(own + v * S::OUT_PITCH + piece * 16));
     }
 }
 

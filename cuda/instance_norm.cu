@@ -184,7 +184,7 @@ static __global__ void apply_kernel(const T *x, const T *residual, T *y, size_t 
                 const float u = fmaf(to_float(v[a].x[j]) - mean[j], scale[j], shift[j]) + more;
                 v[a].x[j] = from_float<T>(activate(u, act, slope));
             }
-            *(piece *)(y + base + at * c) = v[a];
+            store_piece<T, V>(y + base + at * c, v[a]);
         }
     }
 }

@@ -4,6 +4,7 @@
 #include "cuda/device.cuh"
 #include "cuda/launch.cuh"
 #include "cuda/ops.h"
+#include "cuda/wide.cuh"
 
 using namespace vx_cuda;
 
@@ -66,7 +67,7 @@ static __device__ void copy_skip(const T *__restrict__ skip, T *__restrict__ y,
         }
 #pragma unroll
         for (unsigned a = 0; a < AHEAD; a++)
-            if (i + a * step < all) *(uint4 *)to[a] = v[a];
+            if (i + a * step < all) store_16(to[a], v[a]);
     }
 }
 
@@ -92,8 +93,8 @@ static __device__ void store_column_block(const float (&sums)[MT][NT][4], T *y, 
             transpose_four(v);
             const unsigned voxel = m * 16 + lane / 4 + 8 * half;
             if (voxel < count)
-                *(uint4 *)(y + (places[voxel] + offset) * c + channel + q * 8) =
-                    make_uint4(v[0], v[1], v[2], v[3]);
+                store_16(y + (places[voxel] + offset) * c + channel + q * 8,
+                         make_uint4(v[0], v[1], v[2], v[3]));
         }
 }
 

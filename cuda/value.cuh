@@ -7,6 +7,7 @@
 #include <type_traits>
 
 #include "cuda/ops.h"
+#include "cuda/wide.cuh"
 
 namespace vx_cuda {
 
@@ -34,11 +35,22 @@ __device__ __forceinline__ void load_numbers(const T *from, float (&to)[V]) {
 }
 
 template <typename T, int V>
+__device__ __forceinline__ void store_piece(T *to, const numbers<T, V> &n) {
+    if constexpr (sizeof n == 16) {
+        uint4 bits;
+        memcpy(&bits, &n, sizeof bits);
+        store_16(to, bits);
+    } else {
+        *reinterpret_cast<numbers<T, V> *>(to) = n;
+    }
+}
+
+template <typename T, int V>
 __device__ __forceinline__ void store_numbers(T *to, const float (&from)[V]) {
     numbers<T, V> n;
 #pragma unroll
     for (int i = 0; i < V; i++) n.x[i] = from_float<T>(from[i]);
-    *reinterpret_cast<numbers<T, V> *>(to) = n;
+    store_piece<T, V>(to, n);
 }
 
 /* expf, not __expf: fp32 has to be exact to its rounding. */
