@@ -1,4 +1,5 @@
 /* voxmamba_bench: how fast the CPU backend is, and where its time goes. See docs/benchmarks.md. */
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -141,7 +142,11 @@ static vx_status run(const settings *s, vx_error *err) {
 
 int main(int argc, char **argv) {
     settings s = {.network = {.family = "segmamba_skip",
+                              .shell = "residual_encoder",
                               .width = 32,
+                              .stages = 4,
+                              .most = SIZE_MAX,
+                              .states = 256,
                               .in_channels = 1,
                               .classes = 3,
                               .patch = {40, 56, 40},

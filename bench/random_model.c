@@ -68,23 +68,44 @@ static const char recipe_format[] =
     " \"resampling\": {\"image_order\": 3, \"logits_order\": 1, \"separate_axis\": \"never\","
     "  \"separate_axis_order\": 0},"
     " \"mirror_axes\": [], \"postprocess\": {\"keep_largest\": [], \"remove_small_mm3\": 0},"
-    " \"network\": {\"shell\": \"residual_encoder\", \"in_channels\": %zu, \"classes\": %zu,"
-    "  \"features\": [%zu, %zu, %zu, %zu],"
-    "  \"kernels_zyx\": [[3, 3, 3], [3, 3, 3], [3, 3, 3], [3, 3, 3]],"
-    "  \"strides_zyx\": [[1, 1, 1], [2, 2, 2], [2, 2, 2], [2, 2, 2]],"
-    "  \"encoder_blocks\": [2, 2, 2, 2], \"decoder_blocks\": [2, 2, 2],"
-    "  \"mamba\": {\"family\": \"%s\", \"d_state_max\": 256, \"d_conv\": 4, \"expand\": 2}}}";
+    " \"network\": {\"shell\": \"%s\", \"in_channels\": %zu, \"classes\": %zu,"
+    "  \"features\": [], \"kernels_zyx\": [], \"strides_zyx\": [],"
+    "  \"encoder_blocks\": [], \"decoder_blocks\": [],"
+    "  \"mamba\": {\"family\": \"%s\", \"d_state_max\": %zu, \"d_conv\": 4, \"expand\": 2}}}";
+
+static void add_number(cJSON *object, const char *list, size_t v) {
+    cJSON_AddItemToArray(cJSON_GetObjectItem(object, list), cJSON_CreateNumber((double)v));
+}
+
+static void add_cube(cJSON *object, const char *list, int v) {
+    const int three[3] = {v, v, v};
+    cJSON_AddItemToArray(cJSON_GetObjectItem(object, list), cJSON_CreateIntArray(three, 3));
+}
+
+static void add_stages(cJSON *network, const bench_network *net) {
+    size_t features = net->width;
+    for (size_t s = 0; s < net->stages; s++) {
+        const size_t blocks = net->encoder_blocks[s];
+        add_number(network, "features", features < net->most ? features : net->most);
+        add_cube(network, "kernels_zyx", 3);
+        add_cube(network, "strides_zyx", s ? 2 : 1);
+        add_number(network, "encoder_blocks", blocks ? blocks : 2);
+        if (s) add_number(network, "decoder_blocks", net->decoder_blocks ? net->decoder_blocks : 2);
+        features = features < net->most ? 2 * features : net->most;
+    }
+}
 
 /* The recipe's JSON text (cJSON_free), or NULL. */
 static char *recipe_text(const bench_network *net) {
     char frame[2048], name[32];
-    const size_t w = net->width, *patch = net->patch;
+    const size_t *patch = net->patch;
     const double *mm = net->spacing;
     const int n =
         snprintf(frame, sizeof frame, recipe_format, mm[0], mm[1], mm[2], patch[0], patch[1],
-                 patch[2], net->in_channels, net->classes, w, 2 * w, 4 * w, 8 * w, net->family);
+                 patch[2], net->shell, net->in_channels, net->classes, net->family, net->states);
     cJSON *root = n > 0 && (size_t)n < sizeof frame ? cJSON_Parse(frame) : NULL;
     if (!root) return NULL;
+    add_stages(cJSON_GetObjectItem(root, "network"), net);
     for (size_t i = 0; i < net->in_channels; i++) {
         cJSON *channel = cJSON_CreateObject();
         snprintf(name, sizeof name, "channel %zu", i);

@@ -7,8 +7,12 @@
 #include "model/model.h"
 
 typedef struct bench_network {
-    const char *family; /* "segmamba_skip", ..., "none": the recipe's word */
-    size_t width;       /* features width, 2 width, 4 width, 8 width */
+    const char *family, *shell; /* "segmamba_skip", ..., "none"; "residual_encoder", ...: the
+                                   recipe's words */
+    size_t width, stages;       /* stage s has width 2^s features ... */
+    size_t most;                /* ... and no more than this */
+    size_t encoder_blocks[VX_MAX_STAGES], decoder_blocks; /* of a stage; 0: two */
+    size_t states;                                        /* d_state_max */
     size_t in_channels, classes;
     size_t patch[3];   /* z, y, x: of the recipe */
     double spacing[3]; /* z, y, x, mm: of the recipe */

@@ -6,17 +6,15 @@ using namespace vx_cuda;
 /* y may be the memory of a or b. */
 template <typename T>
 static __global__ void add_kernel(const T *a, const T *b, T *y, size_t n, float scale) {
-    const size_t step = (size_t)gridDim.x * blockDim.x;
-    for (size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += step)
-        y[i] = from_float<T>(scale * (to_float(a[i]) + to_float(b[i])));
+    for_each_number<T>(a, b, y, n, [=](float u, float v) { return scale * (u + v); });
 }
 
 vx_status vx_cuda_add(const void *a, const void *b, void *y, size_t n, vx_dtype dtype, float scale,
                       cudaStream_t stream, vx_error *err) {
     for_type(dtype, [&](auto t) {
         using T = decltype(t);
-        add_kernel<T>
-            <<<blocks_for(n, 256), 256, 0, stream>>>((const T *)a, (const T *)b, (T *)y, n, scale);
+        add_kernel<T><<<blocks_for_numbers<T>(n, 256), 256, 0, stream>>>((const T *)a, (const T *)b,
+                                                                         (T *)y, n, scale);
     });
     return vx_cuda_launched("addition", err);
 }

@@ -26,4 +26,10 @@ static inline vx_status vx_cuda_launched(const char *what, vx_error *err) {
     return vx_cuda_check(cudaGetLastError(), what, err);
 }
 
+/* Before one: a shape that a launch cannot take. */
+static inline vx_status vx_cuda_too_large(const char *what, vx_error *err) {
+    return vx_fail(err, VX_ERR_RESOURCE, "%s: the tensor is larger than the CUDA backend takes",
+                   what);
+}
+
 #endif

@@ -227,7 +227,7 @@ static bool make_plan(const vx_device *device, cudnnBackendDescriptor_t config,
  * engines by, not to quote a time. */
 typedef struct bench {
     unsigned char *memory;
-    void *x, *w, *y, *workspace;
+    void *x, *w, *y, *workspace, *moments;
     cudaEvent_t start, stop;
 } bench;
 
@@ -252,7 +252,7 @@ static vx_status open_bench(const vx_device *device, const vx_cuda_conv_shape *c
     b->x = b->memory + at[0];
     b->w = b->memory + at[1];
     b->y = b->memory + at[2];
-    b->workspace = b->memory + at[3];
+    b->workspace = b->moments = b->memory + at[3]; /* no kernel needs both */
     return VX_OK;
 }
 
@@ -269,7 +269,8 @@ static bool time_plan(const vx_device *device, const vx_cuda_conv *conv, const b
     for (int run = -1; run < REPEATS; run++) {
         float ms = 0;
         if (cudaEventRecord(b->start, device->stream) != cudaSuccess ||
-            vx_cuda_conv_launch(device, conv, b->x, b->w, b->y, b->workspace, &ignored) != VX_OK ||
+            vx_cuda_conv_launch(device, conv, b->x, b->w, b->y, b->workspace, b->moments,
+                                &ignored) != VX_OK ||
             cudaEventRecord(b->stop, device->stream) != cudaSuccess ||
             cudaEventSynchronize(b->stop) != cudaSuccess ||
             cudaEventElapsedTime(&ms, b->start, b->stop) != cudaSuccess)
@@ -282,7 +283,6 @@ static bool time_plan(const vx_device *device, const vx_cuda_conv *conv, const b
 /* The quickest of the first allowed engines of a list; conv->plan stays NULL if there is none. */
 static void choose(const vx_device *device, const engine_list *list, vx_dtype dtype, const bench *b,
                    vx_cuda_conv *conv) {
-    float best = 0;
     int timed = 0;
     for (int64_t i = 0; i < list->count && timed < TIMED; i++) {
         vx_cuda_conv other = {0};
@@ -291,15 +291,62 @@ static void choose(const vx_device *device, const engine_list *list, vx_dtype dt
             continue;
         if (other.workspace_bytes <= workspace_max && time_plan(device, &other, b, &ms)) {
             timed++;
-            if (!conv->plan || ms < best) {
+            if (!conv->plan || ms < conv->timed[0]) {
+                other.timed[0] = ms;
                 const vx_cuda_conv slower = *conv;
                 *conv = other;
                 other = slower;
-                best = ms;
             }
         }
         vx_cuda_conv_destroy(&other);
     }
+}
+
+/* Whether our own kernel has these taps: 3x3x3, or 3x3x1 (flat), on the same grid. */
+static bool has_tiles(const vx_cuda_conv_shape *s, bool *flat) {
+    *flat = s->kernel[2] == 1;
+    for (int i = 0; i < 3; i++) {
+        const size_t taps = i == 2 && *flat ? 1 : 3;
+        if (s->kernel[i] != taps || s->stride[i] != 1 || s->pad[i] != taps / 2) return false;
+    }
+    return true;
+}
+
+/* Our own kernel for the shape, with this variant; false where it has none. */
+static bool make_tiled(const vx_cuda_conv_shape *shape, unsigned variant, vx_cuda_conv *conv) {
+    size_t bytes;
+    vx_cuda_tiled *tiled = &conv->tiled;
+    *tiled = (vx_cuda_tiled){
+        .in = shape->in, .c_out = shape->out.c, .dtype = shape->dtype, .variant = variant};
+    if (shape->normed && has_tiles(shape, &tiled->flat) && vx_cuda_tiled_fits(tiled)) {
+        conv->parts = vx_cuda_tiled_parts(tiled);
+        if (vx_cuda_instance_norm_scratch(shape->out, conv->parts, &bytes) &&
+            bytes <= workspace_max)
+            return true;
+    }
+    *conv = (vx_cuda_conv){0};
+    return false;
+}
+
+/* Takes one of our own variants where it is quicker than cuDNN's engine. That it spares the norm's
+ * pass for the statistics is not counted. */
+static void choose_tiled(const vx_device *device, const vx_cuda_conv_shape *shape, const bench *b,
+                         vx_cuda_conv *conv) {
+    vx_cuda_conv best = {0};
+    float timed[1 + VX_CUDA_TILED_VARIANTS] = {conv->timed[0]}, least = conv->timed[0];
+    for (unsigned v = 1; v <= VX_CUDA_TILED_VARIANTS; v++) {
+        vx_cuda_conv other = {0};
+        if (!make_tiled(shape, v, &other) || !time_plan(device, &other, b, &timed[v]) ||
+            timed[v] >= least)
+            continue;
+        least = timed[v];
+        best = other;
+    }
+    if (best.tiled.variant) {
+        vx_cuda_conv_destroy(conv);
+        *conv = best;
+    }
+    memcpy(conv->timed, timed, sizeof timed);
 }
 
 static vx_status choose_engine(const vx_device *device, const vx_cuda_conv_shape *shape,
@@ -315,9 +362,10 @@ static vx_status choose_engine(const vx_device *device, const vx_cuda_conv_shape
         if (status == VX_OK) choose(device, &list, shape->dtype, &b, conv);
         drop_engines(&list);
     }
+    if (status == VX_OK && conv->plan) choose_tiled(device, shape, &b, conv);
     close_bench(&b);
     drop_graph(&graph);
-    if (status == VX_OK && !conv->plan)
+    if (status == VX_OK && !conv->plan && !conv->tiled.variant)
         status = vx_fail(err, VX_ERR_RESOURCE,
                          "cuDNN has no repeatable engine for a %zux%zux%zu convolution of %zu to "
                          "%zu channels on this device",
@@ -332,20 +380,27 @@ static void make_key(const vx_device *device, const vx_cuda_conv_shape *c, char 
                      size_t bytes) {
     snprintf(
         key, bytes,
-        "1 conv %s sm_%d%d x%d cudnn %zu type %d in %zu %zu %zu %zu %zu out %zu kernel %zu %zu "
+        "2 conv%s %s sm_%d%d x%d cudnn %zu type %d in %zu %zu %zu %zu %zu out %zu kernel %zu %zu "
         "%zu stride %zu %zu %zu pad %zu %zu %zu",
-        device->name, device->major, device->minor, device->multiprocessors, cudnnGetVersion(),
-        (int)c->dtype, c->in.n, c->in.d, c->in.h, c->in.w, c->in.c, c->out.c, c->kernel[0],
-        c->kernel[1], c->kernel[2], c->stride[0], c->stride[1], c->stride[2], c->pad[0], c->pad[1],
-        c->pad[2]);
+        c->normed ? " norm" : "", device->name, device->major, device->minor,
+        device->multiprocessors, cudnnGetVersion(), (int)c->dtype, c->in.n, c->in.d, c->in.h,
+        c->in.w, c->in.c, c->out.c, c->kernel[0], c->kernel[1], c->kernel[2], c->stride[0],
+        c->stride[1], c->stride[2], c->pad[0], c->pad[1], c->pad[2]);
 }
 
-static bool restore(const vx_device *device, const char *key, vx_cuda_conv *conv) {
-    size_t bytes;
+/* What is kept of one of our own variants, instead of cuDNN's JSON. */
+static const char tiled_text[] = "tiled ";
+
+static bool restore_tiled(const vx_cuda_conv_shape *shape, const char *text, vx_cuda_conv *conv) {
+    const char *number = text + sizeof tiled_text - 1;
+    return number[0] >= '1' && number[0] <= '0' + VX_CUDA_TILED_VARIANTS && !number[1] &&
+           make_tiled(shape, (unsigned)(number[0] - '0'), conv);
+}
+
+static bool restore_plan(const vx_device *device, const char *text, size_t bytes,
+                         vx_cuda_conv *conv) {
     int64_t workspace = -1, count = 0;
     vx_error ignored;
-    char *text = vx_plan_cache_read(key, &bytes);
-    if (!text) return false;
     vx_status status = make(CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR, &conv->plan, &ignored);
     setter s = {conv->plan, status, &ignored};
     set(&s, CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, 1, &device->cudnn);
@@ -353,7 +408,6 @@ static bool restore(const vx_device *device, const char *key, vx_cuda_conv *conv
     if (finish(&s, "restoring a plan") == VX_OK)
         (void)cudnnBackendGetAttribute(conv->plan, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE,
                                        CUDNN_TYPE_INT64, 1, &count, &workspace);
-    vx_free(text);
     if (workspace >= 0 && (size_t)workspace <= workspace_max) {
         conv->workspace_bytes = (size_t)workspace;
         return true;
@@ -362,8 +416,26 @@ static bool restore(const vx_device *device, const char *key, vx_cuda_conv *conv
     return false;
 }
 
+static bool restore(const vx_device *device, const vx_cuda_conv_shape *shape, const char *key,
+                    vx_cuda_conv *conv) {
+    size_t bytes;
+    char *text = vx_plan_cache_read(key, &bytes);
+    if (!text) return false;
+    const bool ok = strncmp(text, tiled_text, sizeof tiled_text - 1) == 0
+                        ? restore_tiled(shape, text, conv)
+                        : restore_plan(device, text, bytes, conv);
+    vx_free(text);
+    return ok;
+}
+
 static void keep(const char *key, const vx_cuda_conv *conv) {
     int64_t bytes = 0, got = 0;
+    if (conv->tiled.variant) {
+        char text[32];
+        const int n = snprintf(text, sizeof text, "%s%u", tiled_text, conv->tiled.variant);
+        vx_plan_cache_write(key, text, (size_t)n);
+        return;
+    }
     if (cudnnBackendGetAttribute(conv->plan, CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION,
                                  CUDNN_TYPE_CHAR, 0, &bytes, NULL) != CUDNN_STATUS_SUCCESS ||
         bytes <= 0)
@@ -382,7 +454,7 @@ vx_status vx_cuda_conv_create(const vx_device *device, const vx_cuda_conv_shape 
                               vx_cuda_conv *conv, vx_error *err) {
     char key[512];
     make_key(device, shape, key, sizeof key);
-    if (restore(device, key, conv)) return VX_OK;
+    if (restore(device, shape, key, conv)) return VX_OK;
     vx_status status = choose_engine(device, shape, conv, err);
     if (status == VX_OK) keep(key, conv);
     return status;
@@ -390,11 +462,26 @@ vx_status vx_cuda_conv_create(const vx_device *device, const vx_cuda_conv_shape 
 
 void vx_cuda_conv_destroy(vx_cuda_conv *conv) {
     drop(&conv->plan);
-    conv->workspace_bytes = 0;
+    *conv = (vx_cuda_conv){0};
+}
+
+void vx_cuda_conv_pack(const vx_cuda_conv *conv, const vx_cuda_conv_shape *shape, const float *w,
+                       float *to) {
+    const size_t c_in = shape->in.c, taps = shape->kernel[0] * shape->kernel[1] * shape->kernel[2];
+    if (conv->tiled.variant) {
+        vx_cuda_tiled_pack(&conv->tiled, w, to);
+        return;
+    }
+    for (size_t o = 0; o < shape->out.c; o++)
+        for (size_t t = 0; t < taps; t++)
+            for (size_t i = 0; i < c_in; i++) *to++ = w[(o * c_in + i) * taps + t];
 }
 
 vx_status vx_cuda_conv_launch(const vx_device *device, const vx_cuda_conv *conv, const void *x,
-                              const void *w, void *y, void *workspace, vx_error *err) {
+                              const void *w, void *y, void *workspace, vx_cuda_moments *moments,
+                              vx_error *err) {
+    if (conv->tiled.variant)
+        return vx_cuda_tiled_launch(&conv->tiled, x, w, y, moments, device->stream, err);
     const int64_t uids[3] = {UID_X, UID_W, UID_Y};
     const void *pointers[3] = {x, w, y};
     cudnnBackendDescriptor_t pack = NULL;

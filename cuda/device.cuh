@@ -244,6 +244,27 @@ __device__ inline void multiply_add<__nv_bfloat16>(float (&c)[4], const uint32_t
 #endif
 }
 
+/* v[j] of lane q of four to v[q] of lane j. */
+__device__ inline void transpose_four(uint32_t (&v)[4]) {
+    const bool odd = threadIdx.x & 1, high = threadIdx.x & 2;
+#pragma unroll
+    for (int i = 0; i < 4; i += 2) {
+        const uint32_t got = __shfl_xor_sync(ALL_LANES, odd ? v[i] : v[i + 1], 1);
+        if (odd)
+            v[i] = got;
+        else
+            v[i + 1] = got;
+    }
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        const uint32_t got = __shfl_xor_sync(ALL_LANES, high ? v[i] : v[i + 2], 2);
+        if (high)
+            v[i] = got;
+        else
+            v[i + 2] = got;
+    }
+}
+
 /* ---- barriers ---------------------------------------------------------------------------------
  */
 

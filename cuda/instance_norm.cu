@@ -1,70 +1,93 @@
-/* Two launches for the statistics and one for the rest. A block's threads stand in rows of lanes:
- * a lane owns V neighbouring channels, the rows share out the voxels of the block's part. */
+/* Two launches for the statistics and one for the rest; one for all where the voxels are few. A
+ * block's threads stand in rows of lanes: a
+ * lane owns V neighbouring channels, the rows share out the voxels of the block's part. */
 #include "base/size.h"
 #include "cuda/check.h"
 #include "cuda/value.cuh"
 
 using namespace vx_cuda;
 
-static constexpr unsigned THREADS = 256;
-static constexpr size_t PARTS_MAX = 512, PART_VOXELS_MIN = 256;
+static constexpr unsigned THREADS = 256, WARPS = THREADS / 32;
+static constexpr size_t PARTS_MAX = 1024, PART_VOXELS_MIN = 64;
+static constexpr unsigned JOINED = 2, SLOTS = 512; /* channels of a joining block, threads of one */
+static constexpr int AHEAD = 2;                    /* loads of a thread before it needs the first */
 
-/* count numbers with their mean and sum of squared deviations; joined as by Chan, Golub & LeVeque
- * 1979. */
-struct moments {
-    float mean, squares;
-};
+static constexpr unsigned SMALL_THREADS = 512;
+static constexpr size_t SMALL = 2 * SMALL_THREADS; /* voxels that one block takes */
 
-/* How a tensor is cut: from its shape alone. */
+size_t vx_cuda_instance_norm_parts(vx_shape s) {
+    const size_t voxels = s.d * s.h * s.w;
+    size_t of_part = (voxels + PARTS_MAX - 1) / PARTS_MAX;
+    if (of_part < PART_VOXELS_MIN) of_part = PART_VOXELS_MIN;
+    return (voxels + of_part - 1) / of_part;
+}
+
+bool vx_cuda_instance_norm_scratch(vx_shape s, size_t parts, size_t *bytes) {
+    const size_t dims[] = {s.n, parts + 1, s.c, sizeof(vx_cuda_moments)};
+    return vx_product(dims, 4, bytes);
+}
+
+/* How the voxels of a tensor are cut among blocks, and the channels among lanes and groups. */
 struct cut {
     size_t voxels, part_voxels;
-    unsigned parts, lanes, groups, width; /* groups of lanes * width channels cover c */
+    unsigned parts, lanes, rows, groups;
 };
 
-static cut cut_of(vx_shape s) {
+static cut cut_of(vx_shape s, unsigned width) {
     cut k;
     k.voxels = s.d * s.h * s.w;
-    k.part_voxels = (k.voxels + PARTS_MAX - 1) / PARTS_MAX;
-    if (k.part_voxels < PART_VOXELS_MIN) k.part_voxels = PART_VOXELS_MIN;
-    k.parts = (unsigned)((k.voxels + k.part_voxels - 1) / k.part_voxels);
-    k.width = s.c % 4 == 0 ? 4 : 1;
     k.lanes = 1;
-    while (k.lanes < 32 && (size_t)k.lanes * k.width < s.c) k.lanes *= 2;
-    const size_t columns = (size_t)k.lanes * k.width;
+    while (k.lanes < 32 && (size_t)k.lanes * width < s.c) k.lanes *= 2;
+    k.rows = THREADS / k.lanes;
+    const size_t columns = (size_t)k.lanes * width;
     k.groups = (unsigned)((s.c + columns - 1) / columns);
     return k;
 }
 
-/* Of numbers n_a and n_b; either may be 0. */
-static __device__ __forceinline__ moments join(moments a, float n_a, moments b, float n_b) {
-    const float n = n_a + n_b;
-    if (n_b == 0.0f) return a;
-    const float e = b.mean - a.mean, share = n_b / n;
-    return {fmaf(e, share, a.mean), a.squares + b.squares + e * e * n_a * share};
+static cut with_parts(cut k, size_t part_voxels) {
+    k.part_voxels = part_voxels;
+    k.parts = (unsigned)((k.voxels + part_voxels - 1) / part_voxels);
+    return k;
 }
 
-/* Numbers of row r among `rows` that take turns over `count`. */
-static __device__ __forceinline__ float turns(size_t count, unsigned r, unsigned rows) {
-    return r < count ? (float)((count - r + rows - 1) / rows) : 0.0f;
+/* Adds up what the block's threads hold for each lane: first the rows of a warp, then the warps, in
+ * a fixed order. The result is in the first row. */
+template <int V>
+static __device__ __forceinline__ void add_rows(float (&v)[V], unsigned lanes,
+                                                float (*shared)[32 * V]) {
+    const unsigned warp = threadIdx.x / 32, in_warp = threadIdx.x % 32;
+#pragma unroll
+    for (int j = 0; j < V; j++) {
+        for (unsigned o = 16; o >= lanes; o /= 2) v[j] += __shfl_xor_sync(0xffffffffu, v[j], o);
+        if (in_warp < lanes) shared[warp][in_warp * V + j] = v[j];
+    }
+    __syncthreads();
+    if (threadIdx.x < lanes) {
+#pragma unroll
+        for (int j = 0; j < V; j++) {
+            v[j] = 0;
+            for (unsigned w = 0; w < WARPS; w++) v[j] += shared[w][threadIdx.x * V + j];
+        }
+    }
 }
 
 /* parts [n][part][c]. Grid: (parts, groups, n). */
 template <typename T, int V>
 static __global__ void part_kernel(const T *__restrict__ x, size_t c, cut k,
-                                   moments *__restrict__ parts) {
-    __shared__ moments shared[THREADS][V];
+                                   vx_cuda_moments *__restrict__ parts) {
+    __shared__ float shared[2][WARPS][32 * V];
     const unsigned lane = threadIdx.x % k.lanes, row = threadIdx.x / k.lanes;
-    const unsigned rows = THREADS / k.lanes;
     const size_t channel = ((size_t)blockIdx.y * k.lanes + lane) * V;
     const size_t first = blockIdx.x * k.part_voxels;
     const size_t count = min(k.part_voxels, k.voxels - first);
     const bool active = channel < c; /* V divides c: all V channels then */
-    if (active && row < count) {
-        /* Sums about the first number: no cancellation where the mean is far from zero. */
+    float origin[V] = {}, sum[V] = {}, squares[V] = {};
+    if (active) {
+        /* Sums about the part's first number: no cancellation where the mean is far from zero. */
         const T *from = x + (blockIdx.z * k.voxels + first) * c + channel;
-        float origin[V], sum[V] = {}, squares[V] = {};
-        load_numbers<T, V>(from + row * c, origin);
-        for (size_t i = row; i < count; i += rows) {
+        load_numbers<T, V>(from, origin);
+#pragma unroll 4
+        for (size_t i = row; i < count; i += k.rows) {
             float v[V];
             load_numbers<T, V>(from + i * c, v);
 #pragma unroll
@@ -74,114 +97,227 @@ static __global__ void part_kernel(const T *__restrict__ x, size_t c, cut k,
                 squares[j] = fmaf(e, e, squares[j]);
             }
         }
-        const float n = turns(count, row, rows);
-#pragma unroll
-        for (int j = 0; j < V; j++) {
-            const float mean = sum[j] / n;
-            shared[threadIdx.x][j] = {origin[j] + mean, fmaxf(squares[j] - sum[j] * mean, 0.0f)};
-        }
     }
-    __syncthreads();
+    add_rows<V>(sum, k.lanes, shared[0]);
+    add_rows<V>(squares, k.lanes, shared[1]);
     if (!active || row != 0) return;
-        /* Row after row, in order; few: at most 256. */
+    const float n = (float)count;
 #pragma unroll
     for (int j = 0; j < V; j++) {
-        moments all = shared[lane][j];
-        float n = turns(count, 0, rows);
-        for (unsigned r = 1; r < rows && r < count; r++) {
-            const float more = turns(count, r, rows);
-            all = join(all, n, shared[r * k.lanes + lane][j], more);
-            n += more;
-        }
-        parts[((size_t)blockIdx.z * k.parts + blockIdx.x) * c + channel + j] = all;
+        const float mean = sum[j] / n;
+        parts[((size_t)blockIdx.z * k.parts + blockIdx.x) * c + channel + j] = {
+            origin[j] + mean, fmaxf(squares[j] - sum[j] * mean, 0.0f), n};
     }
 }
 
-/* whole[n][c] = (mean, gamma / sqrt(variance + eps)). One thread a channel; parts join in order. */
-static __global__ void whole_kernel(const moments *__restrict__ parts, size_t c, cut k,
-                                    const float *__restrict__ gamma, float eps,
-                                    moments *__restrict__ whole) {
-    const size_t channel = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
-    if (channel >= c) return;
-    const moments *from = parts + (size_t)blockIdx.y * k.parts * c + channel;
-    double mean = 0, squares = 0, n = 0;
-    for (unsigned p = 0; p < k.parts; p++) {
-        const size_t first = p * k.part_voxels;
-        const double more = (double)min(k.part_voxels, k.voxels - first);
-        const double e = (double)from[p * c].mean - mean, share = more / (n + more);
-        squares += (double)from[p * c].squares + e * e * n * share;
-        mean += e * share;
-        n += more;
+/* whole[n][c] = (mean, gamma / sqrt(variance + eps)). A block takes JOINED channels, SLOTS threads
+ * share out a channel's parts; sums are double, about the first part's mean, in a fixed order. */
+static __global__ void whole_kernel(const vx_cuda_moments *__restrict__ parts, size_t c,
+                                    unsigned count, double voxels, const float *__restrict__ gamma,
+                                    float eps, vx_cuda_moments *__restrict__ whole) {
+    __shared__ double2 shared[SLOTS][JOINED];
+    const unsigned k = threadIdx.x % JOINED, slot = threadIdx.x / JOINED;
+    const size_t channel = (size_t)blockIdx.x * JOINED + k;
+    const bool active = channel < c;
+    const vx_cuda_moments *from = parts + (size_t)blockIdx.y * count * c + (active ? channel : 0);
+    const double origin = (double)from[0].mean;
+    double2 s = {0, 0};
+#pragma unroll 4
+    for (unsigned p = slot; p < count; p += SLOTS) {
+        const vx_cuda_moments m = from[p * c];
+        const double e = (double)m.mean - origin, n = (double)m.count;
+        s.x += n * e;
+        s.y += (double)m.squares + n * e * e;
     }
-    const double inv = 1.0 / sqrt(squares / n + (double)eps);
-    whole[blockIdx.y * c + channel] = {(float)mean, (float)(inv * (double)gamma[channel])};
+    shared[slot][k] = s;
+    for (unsigned half = SLOTS / 2; half; half /= 2) {
+        __syncthreads();
+        if (slot >= half) continue;
+        shared[slot][k].x += shared[slot + half][k].x;
+        shared[slot][k].y += shared[slot + half][k].y;
+    }
+    if (!active || slot) return;
+    s = shared[0][k];
+    const double mean = s.x / voxels, variance = fmax(s.y / voxels - mean * mean, 0.0);
+    const double inv = 1.0 / sqrt(variance + (double)eps);
+    whole[blockIdx.y * c + channel] = {(float)(origin + mean),
+                                       (float)(inv * (double)gamma[channel]), 0};
 }
 
-/* Grid: (parts, groups, n). x, residual and y may be the same memory. */
-template <typename T, int V>
+/* Grid: (parts, groups, n). x, residual (read if RESIDUAL) and y may be the same memory. What is on
+ * its way is held as it is stored: registers are what limits how much that is. */
+template <typename T, int V, bool RESIDUAL>
 static __global__ void apply_kernel(const T *x, const T *residual, T *y, size_t c, cut k,
-                                    const moments *__restrict__ whole,
+                                    const vx_cuda_moments *__restrict__ whole,
                                     const float *__restrict__ beta, vx_activation act,
                                     float slope) {
+    using piece = numbers<T, V>;
     const unsigned lane = threadIdx.x % k.lanes, row = threadIdx.x / k.lanes;
-    const unsigned rows = THREADS / k.lanes;
     const size_t channel = ((size_t)blockIdx.y * k.lanes + lane) * V;
     const size_t first = blockIdx.x * k.part_voxels;
     const size_t count = min(k.part_voxels, k.voxels - first);
     if (channel >= c) return;
-    moments m[V];
-    float shift[V];
+    float mean[V], scale[V], shift[V];
 #pragma unroll
     for (int j = 0; j < V; j++) {
-        m[j] = whole[blockIdx.z * c + channel + j];
+        mean[j] = whole[blockIdx.z * c + channel + j].mean;
+        scale[j] = whole[blockIdx.z * c + channel + j].squares;
         shift[j] = beta[channel + j];
     }
     const size_t base = (blockIdx.z * k.voxels + first) * c + channel;
-    for (size_t i = row; i < count; i += rows) {
-        const size_t at = base + i * c;
-        float v[V], r[V] = {};
-        load_numbers<T, V>(x + at, v);
-        if (residual) load_numbers<T, V>(residual + at, r);
+    for (size_t i = row; i < count; i += (size_t)k.rows * AHEAD) {
+        piece v[AHEAD], r[AHEAD];
 #pragma unroll
-        for (int j = 0; j < V; j++)
-            v[j] = activate(fmaf(v[j] - m[j].mean, m[j].squares, shift[j]) + r[j], act, slope);
-        store_numbers<T, V>(y + at, v);
+        for (int a = 0; a < AHEAD; a++) {
+            const size_t at = i + (size_t)a * k.rows;
+            if (at >= count) continue;
+            v[a] = *(const piece *)(x + base + at * c);
+            if (RESIDUAL) r[a] = *(const piece *)(residual + base + at * c);
+        }
+#pragma unroll
+        for (int a = 0; a < AHEAD; a++) {
+            const size_t at = i + (size_t)a * k.rows;
+            if (at >= count) continue;
+#pragma unroll
+            for (int j = 0; j < V; j++) {
+                const float more = RESIDUAL ? to_float(r[a].x[j]) : 0.0f;
+                const float u = fmaf(to_float(v[a].x[j]) - mean[j], scale[j], shift[j]) + more;
+                v[a].x[j] = from_float<T>(activate(u, act, slope));
+            }
+            store_piece<T, V>(y + base + at * c, v[a]);
+        }
     }
 }
 
-bool vx_cuda_instance_norm_scratch(vx_shape shape, size_t *bytes) {
-    const size_t dims[] = {shape.n, (size_t)cut_of(shape).parts + 1, shape.c, sizeof(moments)};
-    return vx_product(dims, 4, bytes);
+/* The sums over a block, to all its threads; in a fixed order. */
+template <int V>
+static __device__ __forceinline__ void add_block(float (&v)[V], float (*shared)[V]) {
+    constexpr unsigned OF_BLOCK = SMALL_THREADS / 32;
+#pragma unroll
+    for (int j = 0; j < V; j++) {
+        for (unsigned o = 16; o; o /= 2) v[j] += __shfl_xor_sync(0xffffffffu, v[j], o);
+        if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32][j] = v[j];
+    }
+    __syncthreads();
+#pragma unroll
+    for (int j = 0; j < V; j++) {
+        v[j] = 0;
+        for (unsigned w = 0; w < OF_BLOCK; w++) v[j] += shared[w][j];
+    }
 }
 
-template <typename T, int V>
-static void launch(const vx_cuda_norm *norm, const cut &k, const T *x, const T *residual, T *y,
-                   moments *parts, moments *whole, cudaStream_t stream) {
+/* All of it for V channels a block, whose P voxels a thread stay in registers. Grid: (c / V, n). x,
+ * residual and y may be the same memory. */
+template <typename T, int V, int P>
+static __global__ void __launch_bounds__(SMALL_THREADS)
+    small_kernel(const T *x, const T *residual, T *y, size_t c, unsigned voxels,
+                 const float *__restrict__ gamma, const float *__restrict__ beta, float eps,
+                 vx_activation act, float slope) {
+    __shared__ float shared[2][SMALL_THREADS / 32][V];
+    const size_t channel = (size_t)blockIdx.x * V;
+    const size_t base = (size_t)blockIdx.y * voxels * c + channel;
+    float v[P][V], mean[V] = {}, scale[V] = {};
+#pragma unroll
+    for (int p = 0; p < P; p++) {
+        const unsigned i = p * SMALL_THREADS + threadIdx.x;
+        if (i >= voxels) continue;
+        load_numbers<T, V>(x + base + i * c, v[p]);
+#pragma unroll
+        for (int j = 0; j < V; j++) mean[j] += v[p][j];
+    }
+    add_block<V>(mean, shared[0]);
+#pragma unroll
+    for (int j = 0; j < V; j++) mean[j] /= (float)voxels;
+#pragma unroll
+    for (int p = 0; p < P; p++) {
+        if (p * SMALL_THREADS + threadIdx.x >= voxels) continue;
+#pragma unroll
+        for (int j = 0; j < V; j++) {
+            v[p][j] -= mean[j];
+            scale[j] = fmaf(v[p][j], v[p][j], scale[j]);
+        }
+    }
+    add_block<V>(scale, shared[1]);
+#pragma unroll
+    for (int j = 0; j < V; j++)
+        scale[j] = gamma[channel + j] / sqrtf(scale[j] / (float)voxels + eps);
+#pragma unroll
+    for (int p = 0; p < P; p++) {
+        const unsigned i = p * SMALL_THREADS + threadIdx.x;
+        if (i >= voxels) continue;
+        float r[V] = {};
+        if (residual) load_numbers<T, V>(residual + base + i * c, r);
+#pragma unroll
+        for (int j = 0; j < V; j++)
+            v[p][j] = activate(fmaf(v[p][j], scale[j], beta[channel + j]) + r[j], act, slope);
+        store_numbers<T, V>(y + base + i * c, v[p]);
+    }
+}
+
+/* Calls f(zero of the type, V) with V the numbers of 16 bytes, or 1 where c is no multiple. */
+template <typename F> static void for_norm(const vx_cuda_norm *norm, F &&f) {
+    for_type(norm->dtype, [&](auto t) {
+        constexpr int V = WIDE<decltype(t)>;
+        if (norm->shape.c % V == 0)
+            f(t, std::integral_constant<int, V>());
+        else
+            f(t, std::integral_constant<int, 1>());
+    });
+}
+
+static bool fits(vx_shape s) { return s.n <= 65535 && s.c <= 65535 && s.d * s.h * s.w <= 1u << 31; }
+
+vx_status vx_cuda_instance_norm_apply(const vx_cuda_norm *norm, size_t parts, const void *x,
+                                      const void *residual, void *y, void *scratch,
+                                      cudaStream_t stream, vx_error *err) {
     const vx_shape s = norm->shape;
-    const dim3 grid(k.parts, k.groups, (unsigned)s.n);
-    part_kernel<T, V><<<grid, THREADS, 0, stream>>>(x, s.c, k, parts);
-    whole_kernel<<<dim3((unsigned)((s.c + 31) / 32), (unsigned)s.n), 32, 0, stream>>>(
-        parts, s.c, k, norm->gamma, norm->eps, whole);
-    apply_kernel<T, V><<<grid, THREADS, 0, stream>>>(x, residual, y, s.c, k, whole, norm->beta,
-                                                     norm->act, norm->slope);
+    const double voxels = (double)(s.d * s.h * s.w);
+    if (!fits(s)) return vx_cuda_too_large("instance norm", err);
+    vx_cuda_moments *of_parts = (vx_cuda_moments *)scratch, *whole = of_parts + s.n * parts * s.c;
+    whole_kernel<<<dim3((unsigned)((s.c + JOINED - 1) / JOINED), (unsigned)s.n), JOINED * SLOTS, 0,
+                   stream>>>(of_parts, s.c, (unsigned)parts, voxels, norm->gamma, norm->eps, whole);
+    for_norm(norm, [&](auto t, auto v) {
+        using T = decltype(t);
+        constexpr int V = decltype(v)::value;
+        const cut bare = cut_of(s, V), k = with_parts(bare, (size_t)bare.rows * 2 * AHEAD);
+        const auto kernel = residual ? apply_kernel<T, V, true> : apply_kernel<T, V, false>;
+        kernel<<<dim3(k.parts, k.groups, (unsigned)s.n), THREADS, 0, stream>>>(
+            (const T *)x, (const T *)residual, (T *)y, s.c, k, whole, norm->beta, norm->act,
+            norm->slope);
+    });
+    return vx_cuda_launched("instance norm", err);
+}
+
+static vx_status small_norm(const vx_cuda_norm *norm, const void *x, const void *residual, void *y,
+                            cudaStream_t stream, vx_error *err) {
+    const vx_shape s = norm->shape;
+    const unsigned voxels = (unsigned)(s.d * s.h * s.w);
+    for_norm(norm, [&](auto t, auto v) {
+        using T = decltype(t);
+        constexpr int V = decltype(v)::value;
+        const auto kernel = voxels <= SMALL_THREADS ? small_kernel<T, V, 1> : small_kernel<T, V, 2>;
+        kernel<<<dim3((unsigned)(s.c / V), (unsigned)s.n), SMALL_THREADS, 0, stream>>>(
+            (const T *)x, (const T *)residual, (T *)y, s.c, voxels, norm->gamma, norm->beta,
+            norm->eps, norm->act, norm->slope);
+    });
+    return vx_cuda_launched("instance norm", err);
 }
 
 vx_status vx_cuda_instance_norm(const vx_cuda_norm *norm, const void *x, const void *residual,
                                 void *y, void *scratch, cudaStream_t stream, vx_error *err) {
     const vx_shape s = norm->shape;
-    const cut k = cut_of(s);
-    if (s.n > 65535 || k.groups > 65535)
-        return vx_fail(err, VX_ERR_RESOURCE,
-                       "instance norm: %zu samples of %zu channels are more "
-                       "than the CUDA backend takes",
-                       s.n, s.c);
-    moments *parts = (moments *)scratch, *whole = parts + s.n * k.parts * s.c;
-    for_type(norm->dtype, [&](auto t) {
+    if (!fits(s)) return vx_cuda_too_large("instance norm", err);
+    const size_t voxels = s.d * s.h * s.w, parts = vx_cuda_instance_norm_parts(s);
+    if (voxels <= SMALL) return small_norm(norm, x, residual, y, stream, err);
+    for_norm(norm, [&](auto t, auto v) {
         using T = decltype(t);
-        if (k.width == 4)
-            launch<T, 4>(norm, k, (const T *)x, (const T *)residual, (T *)y, parts, whole, stream);
-        else
-            launch<T, 1>(norm, k, (const T *)x, (const T *)residual, (T *)y, parts, whole, stream);
+        constexpr int V = decltype(v)::value;
+        const cut k = with_parts(cut_of(s, V), (voxels + parts - 1) / parts);
+        part_kernel<T, V><<<dim3(k.parts, k.groups, (unsigned)s.n), THREADS, 0, stream>>>(
+            (const T *)x, s.c, k, (vx_cuda_moments *)scratch);
     });
-    return vx_cuda_launched("instance norm", err);
+    vx_status status = vx_cuda_launched("instance norm", err);
+    return status == VX_OK
+               ? vx_cuda_instance_norm_apply(norm, parts, x, residual, y, scratch, stream, err)
+               : status;
 }

@@ -22,6 +22,20 @@ extern "C" {
 vx_status vx_cuda_cast(const void *x, vx_dtype from, void *y, vx_dtype to, size_t n,
                        cudaStream_t stream, vx_error *err);
 
+/* widen.cu: y [tokens][wide] from x [tokens][c], rows of `w` voxels: at each voxel the numbers of
+ * `taps` neighbours along x (odd: from taps / 2 before it to as many behind), zeros beyond the
+ * row's ends, and zeros up to `wide` >= taps * c. One tap: x with zeros behind it. */
+vx_status vx_cuda_widen(const void *x, size_t c, size_t taps, size_t w, void *y, size_t wide,
+                        size_t tokens, vx_dtype dtype, cudaStream_t stream, vx_error *err);
+
+/* narrow.cu: a linear layer to few channels, y[t] = w x[t] + bias, w [c_out][c], bias [c_out] or
+ * NULL; sums in fp32, y of the type dtype or float. */
+enum { VX_CUDA_NARROW = 8 }; /* channels at most */
+bool vx_cuda_narrow_fits(size_t c, size_t c_out);
+vx_status vx_cuda_narrow(const void *x, size_t c, const float *w, const float *bias, size_t c_out,
+                         void *y, size_t tokens, vx_dtype dtype, bool out_float,
+                         cudaStream_t stream, vx_error *err);
+
 /* activation.cu: y may be x. */
 vx_status vx_cuda_activation(const void *x, void *y, size_t n, vx_dtype dtype, vx_activation act,
                              float slope, cudaStream_t stream, vx_error *err);
@@ -42,10 +56,28 @@ vx_status vx_cuda_upsample_nearest(const void *x, const size_t factor[3], void *
 vx_status vx_cuda_concat(const void *a, size_t c_a, const void *b, size_t c_b, void *y,
                          size_t tokens, vx_dtype dtype, cudaStream_t stream, vx_error *err);
 
-/* scatter.cu: the second half of a transposed convolution with kernel = stride.
- * x [n][d][h][w] of the input's grid, each voxel [sd][sh][sw][c]; y [n][d*sd][h*sh][w*sw][c] =
- * out. With out.c > c, y's other channels are skip [n][d*sd][h*sh][w*sw][out.c - c]; else skip is
- * not read. */
+/* transposed.cu: a transposed convolution with kernel = stride, bias [c_out] or NULL, in one
+ * launch: x [n][d][h][w][c], y [n][d*sd][h*sh][w*sw][c_out + c_skip], whose last c_skip channels
+ * are skip [n][d*sd][h*sh][w*sw][c_skip] (0: none). fp16 and bf16, compute capability 8.0 and
+ * above. */
+typedef struct vx_cuda_transposed {
+    vx_shape in;
+    size_t stride[3], c_out, c_skip;
+    vx_dtype dtype;
+} vx_cuda_transposed;
+/* Whether it does this shape: in.c a multiple of 16, c_out of 32, c_skip of 8. */
+bool vx_cuda_transposed_fits(const vx_cuda_transposed *t);
+/* w (Cin, Cout, sd, sh, sw) to the order in which the lanes read it, both as float. */
+void vx_cuda_transposed_pack(const vx_cuda_transposed *t, const float *w, float *to);
+/* w: packed, in the storage type. */
+vx_status vx_cuda_transposed_launch(const vx_cuda_transposed *t, const void *x, const void *w,
+                                    const float *bias, const void *skip, void *y,
+                                    cudaStream_t stream, vx_error *err);
+
+/* scatter.cu: the second half of a transposed convolution with kernel = stride, where the first is
+ * a matrix product. x [n][d][h][w] of the input's grid, each voxel [sd][sh][sw][c]; y
+ * [n][d*sd][h*sh][w*sw][c] = out. With out.c > c, y's other channels are skip
+ * [n][d*sd][h*sh][w*sw][out.c - c]; else skip is not read. */
 vx_status vx_cuda_scatter(const void *x, const size_t stride[3], size_t c, const void *skip,
                           void *y, vx_shape out, vx_dtype dtype, cudaStream_t stream,
                           vx_error *err);
@@ -57,9 +89,8 @@ vx_status vx_cuda_layer_norm(const void *x, void *y, size_t tokens, size_t c, co
 
 /* instance_norm.cu: y = act((x - mean) / sqrt(variance + eps) * gamma + beta + residual), mean and
  * biased variance over the voxels of one n and channel (Ulyanov et al. 2016, arXiv:1607.08022).
- * residual: as y, or NULL. y may be x or residual. scratch: vx_cuda_instance_norm_scratch bytes,
- * VX_CUDA_ALIGN aligned. How voxels are cut into parts depends on the shape alone, and the parts
- * are joined in a fixed order: runs repeat to the bit. */
+ * residual: as y, or NULL. y may be x or residual. How voxels are cut into parts depends on the
+ * shape alone, and the parts are joined in a fixed order: runs repeat to the bit. */
 typedef struct vx_cuda_norm {
     vx_shape shape;
     vx_dtype dtype;
@@ -68,10 +99,21 @@ typedef struct vx_cuda_norm {
     vx_activation act;
     float slope;
 } vx_cuda_norm;
-/* False on overflow. */
-bool vx_cuda_instance_norm_scratch(vx_shape shape, size_t *bytes);
+/* Of `count` numbers: their mean and the sum of squared deviations from it. */
+typedef struct vx_cuda_moments {
+    float mean, squares, count;
+} vx_cuda_moments;
+/* Parts that vx_cuda_instance_norm cuts a tensor into. */
+size_t vx_cuda_instance_norm_parts(vx_shape shape);
+/* Bytes of scratch for so many parts, VX_CUDA_ALIGN aligned. False on overflow. */
+bool vx_cuda_instance_norm_scratch(vx_shape shape, size_t parts, size_t *bytes);
 vx_status vx_cuda_instance_norm(const vx_cuda_norm *norm, const void *x, const void *residual,
                                 void *y, void *scratch, cudaStream_t stream, vx_error *err);
+/* The same where scratch begins with the moments of x's parts, vx_cuda_moments [n][parts][c]. */
+vx_status vx_cuda_instance_norm_apply(const vx_cuda_norm *norm, size_t parts, const void *x,
+                                      const void *residual, void *y, void *scratch,
+                                      cudaStream_t stream, vx_error *err);
+
 /* bias.cu: y[t] = x[t] + bias, bias [c]. y may be x. */
 vx_status vx_cuda_bias(const void *x, const float *bias, void *y, size_t tokens, size_t c,
                        vx_dtype dtype, cudaStream_t stream, vx_error *err);

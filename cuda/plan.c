@@ -1,36 +1,13 @@
 /* Compiling a graph for a CUDA device: fuse, prepare a step for each op, lay out one arena, pack
  * and upload the weights, run once, capture the launches; and running the result. */
-#include "cuda/plan.h"
+#include "cuda/plan_state.h"
 
 #include <string.h>
 
-#include "backend/placement.h"
 #include "base/memory.h"
 #include "base/size.h"
 #include "cuda/check.h"
 #include "cuda/ops.h"
-
-struct vx_plan {
-    vx_device *device;
-    vx_dtype dtype;  /* what values hold unless they are float */
-    vx_graph *graph; /* own copy; op i is step i and writes value i */
-    vx_cuda_step *steps;
-    /* One a value, then one a step's scratch, then one a value's float copy: of the input and of
-     * outputs that their step cannot write as float. Bytes are rounded up to VX_CUDA_ALIGN. */
-    vx_buffer *buffers;
-    size_t *exact;                  /* bytes of each buffer before rounding */
-    void **value;                   /* where each value lives */
-    unsigned char *arena, *weights; /* device memory */
-    size_t arena_bytes, weight_bytes;
-    cudaGraphExec_t launches; /* NULL: eager */
-    double flops;
-};
-
-enum { GUARD_BYTE = 0x5a, POISON_BYTE = 0xff };
-
-static size_t guard_bytes(const vx_plan *plan) {
-    return plan->device->separate ? VX_CUDA_ALIGN : 0;
-}
 
 /* --- compile ---------------------------------------------------------------------------------- */
 
@@ -117,7 +94,7 @@ static vx_status lay_out(vx_plan *plan, vx_error *err) {
         if (!place_value(plan, i)) return vx_cuda_overflow(err);
     if (plan->device->separate) separate(plan);
     vx_share_buffers(plan->graph, plan->buffers);
-    if (!vx_layout(plan->buffers, 3 * ops, guard_bytes(plan), &plan->arena_bytes))
+    if (!vx_layout(plan->buffers, 3 * ops, vx_cuda_guard_bytes(plan), &plan->arena_bytes))
         return vx_cuda_overflow(err);
     for (size_t i = 0; i < ops; i++) {
         size_t bytes;
@@ -188,7 +165,7 @@ static void find_values(vx_plan *plan) {
         plan->value[i] = plan->arena + plan->buffers[i].offset;
 }
 
-static vx_status launch_step(const vx_plan *plan, size_t i, vx_error *err) {
+vx_status vx_cuda_queue_step(const vx_plan *plan, size_t i, vx_error *err) {
     const size_t ops = plan->graph->op_count;
     const size_t elements = vx_shape_elements(plan->graph->values[i].shape);
     const cudaStream_t stream = plan->device->stream;
@@ -207,9 +184,9 @@ static vx_status launch_step(const vx_plan *plan, size_t i, vx_error *err) {
 }
 
 /* All steps, from the uploaded input to outputs that are ready to be copied out. */
-static vx_status launch_steps(const vx_plan *plan, vx_error *err) {
+static vx_status launch_all(const vx_plan *plan, vx_error *err) {
     for (size_t i = 0; i < plan->graph->op_count; i++) {
-        vx_status status = launch_step(plan, i, err);
+        vx_status status = vx_cuda_queue_step(plan, i, err);
         if (status != VX_OK) {
             const char *name = plan->graph->values[i].name;
             return vx_fail_prefix(err, status,
@@ -225,28 +202,44 @@ static vx_status warm_up(vx_plan *plan, vx_error *err) {
     const cudaStream_t stream = plan->device->stream;
     vx_status status = vx_cuda_check(cudaMemsetAsync(plan->arena, 0, plan->arena_bytes, stream),
                                      "clearing the network's memory", err);
-    if (status == VX_OK) status = launch_steps(plan, err);
+    if (status == VX_OK) status = launch_all(plan, err);
     if (status != VX_OK) return status;
     return vx_cuda_check(cudaStreamSynchronize(stream), "the network's first run", err);
 }
 
-static vx_status capture(vx_plan *plan, vx_error *err) {
+vx_status vx_cuda_capture(const vx_plan *plan, vx_cuda_queue_fn queue, void *context,
+                          cudaGraph_t *out, vx_error *err) {
     const cudaStream_t stream = plan->device->stream;
-    cudaGraph_t graph = NULL;
+    *out = NULL;
     vx_status status =
         vx_cuda_check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal),
                       "capturing the network's launches", err);
     if (status != VX_OK) return status;
-    status = launch_steps(plan, err);
-    const cudaError_t ended = cudaStreamEndCapture(stream, &graph); /* also after a failure */
+    status = queue(plan, context, err);
+    const cudaError_t ended = cudaStreamEndCapture(stream, out); /* also after a failure */
     if (status == VX_OK)
         status = vx_cuda_check(ended, "capturing the network's launches", err);
     else
         (void)cudaGetLastError();
-    if (status == VX_OK)
-        status = vx_cuda_check(cudaGraphInstantiate(&plan->launches, graph, 0),
-                               "making a CUDA graph", err);
-    if (graph) cudaGraphDestroy(graph);
+    if (status != VX_OK && *out) {
+        cudaGraphDestroy(*out);
+        *out = NULL;
+    }
+    return status;
+}
+
+static vx_status queue_all(const vx_plan *plan, void *context, vx_error *err) {
+    (void)context;
+    return launch_all(plan, err);
+}
+
+static vx_status capture(vx_plan *plan, vx_error *err) {
+    cudaGraph_t graph;
+    vx_status status = vx_cuda_capture(plan, queue_all, NULL, &graph, err);
+    if (status != VX_OK) return status;
+    status =
+        vx_cuda_check(cudaGraphInstantiate(&plan->launches, graph, 0), "making a CUDA graph", err);
+    cudaGraphDestroy(graph);
     return status;
 }
 
@@ -286,8 +279,7 @@ static vx_status choose_type(const vx_device *device, const vx_compile_options *
     return VX_OK;
 }
 
-/* The CUDA runtime keeps a current device for each thread. */
-static vx_status enter(const vx_device *device, vx_error *err) {
+vx_status vx_cuda_enter(const vx_device *device, vx_error *err) {
     return vx_cuda_check(cudaSetDevice(device->ordinal), "choosing the device", err);
 }
 
@@ -296,7 +288,7 @@ vx_status vx_cuda_compile(vx_device *device, const vx_graph *graph,
     *out = NULL;
     vx_dtype dtype = VX_F32;
     vx_status status = choose_type(device, options, &dtype, err);
-    if (status == VX_OK) status = enter(device, err);
+    if (status == VX_OK) status = vx_cuda_enter(device, err);
     if (status != VX_OK) return status;
     vx_plan *plan = vx_alloc_zero(1, sizeof *plan);
     if (!plan) return vx_cuda_no_memory(err);
@@ -312,7 +304,7 @@ vx_status vx_cuda_compile(vx_device *device, const vx_graph *graph,
 
 void vx_cuda_plan_free(vx_plan *plan) {
     if (!plan) return;
-    (void)enter(plan->device, NULL);
+    (void)vx_cuda_enter(plan->device, NULL);
     if (plan->launches) cudaGraphExecDestroy(plan->launches);
     for (size_t i = 0; plan->steps && i < plan->graph->op_count; i++) {
         vx_cuda_step *step = &plan->steps[i];
@@ -362,65 +354,26 @@ const float *vx_cuda_plan_output(const vx_plan *plan) {
     return NULL; /* no finished graph is without one */
 }
 
-vx_status vx_cuda_plan_launch(vx_plan *plan, vx_error *err) {
-    if (!plan->launches) return launch_steps(plan, err);
-    return vx_cuda_check(cudaGraphLaunch(plan->launches, plan->device->stream), "the network", err);
+vx_status vx_cuda_queue_input(const vx_plan *plan, const float *in, vx_error *err) {
+    return vx_cuda_check(cudaMemcpyAsync(float_of(plan, 0), in, float_bytes(plan, 0),
+                                         cudaMemcpyHostToDevice, plan->device->stream),
+                         "copying the input", err);
+}
+
+vx_status vx_cuda_plan_launch(const vx_plan *plan, vx_error *err) {
+    return plan->launches ? vx_cuda_check(cudaGraphLaunch(plan->launches, plan->device->stream),
+                                          "the network", err)
+                          : launch_all(plan, err);
 }
 
 vx_status vx_cuda_run_plan(vx_plan *plan, void *arena, const float *in, float *const *out,
                            vx_error *err) {
-    const cudaStream_t stream = plan->device->stream;
     (void)arena; /* of no bytes: activations live on the device */
-    vx_status status = enter(plan->device, err);
-    if (status == VX_OK)
-        status = vx_cuda_check(cudaMemcpyAsync(float_of(plan, 0), in, float_bytes(plan, 0),
-                                               cudaMemcpyHostToDevice, stream),
-                               "copying the input", err);
+    vx_status status = vx_cuda_enter(plan->device, err);
+    if (status == VX_OK) status = vx_cuda_queue_input(plan, in, err);
     if (status == VX_OK) status = vx_cuda_plan_launch(plan, err);
     if (status == VX_OK) status = copy_out(plan, out, err);
     /* Also after a failure: nothing may still write to the caller's memory. */
-    const cudaError_t ended = cudaStreamSynchronize(stream);
+    const cudaError_t ended = cudaStreamSynchronize(plan->device->stream);
     return status == VX_OK ? vx_cuda_check(ended, "the network", err) : status;
-}
-
-/* --- tests ------------------------------------------------------------------------------------ */
-
-/* Where the guard behind a buffer lies: from its exact end to the next buffer. */
-static size_t guard_of(const vx_plan *plan, size_t k, size_t *offset) {
-    const vx_buffer *b = &plan->buffers[k];
-    *offset = b->offset + plan->exact[k];
-    return b->bytes ? b->bytes - plan->exact[k] + guard_bytes(plan) : 0;
-}
-
-vx_status vx_cuda_poison(vx_plan *plan, vx_error *err) {
-    size_t offset;
-    vx_status status = enter(plan->device, err);
-    if (status == VX_OK)
-        status =
-            vx_cuda_check(cudaMemset(plan->arena, POISON_BYTE, plan->arena_bytes), "poison", err);
-    for (size_t k = 0; k < 3 * plan->graph->op_count && plan->device->separate; k++) {
-        const size_t bytes = guard_of(plan, k, &offset);
-        if (status == VX_OK && bytes)
-            status =
-                vx_cuda_check(cudaMemset(plan->arena + offset, GUARD_BYTE, bytes), "guards", err);
-    }
-    /* Memsets of the default stream do not wait for a stream of ours, nor it for them. */
-    return status == VX_OK ? vx_cuda_check(cudaDeviceSynchronize(), "poison", err) : status;
-}
-
-vx_status vx_cuda_check_guards(const vx_plan *plan, vx_error *err) {
-    unsigned char bytes[2 * 256];
-    size_t offset;
-    for (size_t k = 0; k < 3 * plan->graph->op_count; k++) {
-        const size_t count = guard_of(plan, k, &offset);
-        if (!count || count > sizeof bytes) continue;
-        vx_status status = vx_cuda_check(
-            cudaMemcpy(bytes, plan->arena + offset, count, cudaMemcpyDeviceToHost), "guards", err);
-        if (status != VX_OK) return status;
-        for (size_t i = 0; i < count; i++)
-            if (bytes[i] != GUARD_BYTE)
-                return vx_fail(err, VX_ERR_RESOURCE, "byte %zu behind buffer %zu was written", i,
-                               k);
-    }
-    return VX_OK;
 }

@@ -45,7 +45,8 @@ vx_status vx_cuda_prepare_norm(vx_cuda_step *step, vx_error *err) {
     parameters p;
     if (!place(step, &p)) return vx_cuda_overflow(err);
     if (step->op->kind == VX_OP_INSTANCE_NORM &&
-        !vx_cuda_instance_norm_scratch(step->in, &step->scratch_bytes))
+        !vx_cuda_instance_norm_scratch(step->in, vx_cuda_instance_norm_parts(step->in),
+                                       &step->scratch_bytes))
         return vx_cuda_overflow(err);
     step->out_float = false;
     step->in_place = true;

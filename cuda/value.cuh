@@ -4,8 +4,10 @@
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
+#include <type_traits>
 
 #include "cuda/ops.h"
+#include "cuda/wide.cuh"
 
 namespace vx_cuda {
 
@@ -33,11 +35,22 @@ __device__ __forceinline__ void load_numbers(const T *from, float (&to)[V]) {
 }
 
 template <typename T, int V>
+__device__ __forceinline__ void store_piece(T *to, const numbers<T, V> &n) {
+    if constexpr (sizeof n == 16) {
+        uint4 bits;
+        memcpy(&bits, &n, sizeof bits);
+        store_16(to, bits);
+    } else {
+        *reinterpret_cast<numbers<T, V> *>(to) = n;
+    }
+}
+
+template <typename T, int V>
 __device__ __forceinline__ void store_numbers(T *to, const float (&from)[V]) {
     numbers<T, V> n;
 #pragma unroll
     for (int i = 0; i < V; i++) n.x[i] = from_float<T>(from[i]);
-    *reinterpret_cast<numbers<T, V> *>(to) = n;
+    store_piece<T, V>(to, n);
 }
 
 /* expf, not __expf: fp32 has to be exact to its rounding. */
@@ -64,6 +77,32 @@ __device__ __forceinline__ float activate(float x, vx_activation act, float slop
 inline unsigned blocks_for(size_t n, unsigned threads) {
     const size_t blocks = (n + threads - 1) / threads, most = 1u << 20;
     return (unsigned)(blocks < 1 ? 1 : blocks > most ? most : blocks);
+}
+
+/* Numbers of one 16-byte access. */
+template <typename T> constexpr int WIDE = 16 / (int)sizeof(T);
+
+/* y[i] = f(a[i], b[i]) by 16-byte accesses; b may be NULL (then f gets 0). y may be a or b. */
+template <typename T, typename F>
+__device__ __forceinline__ void for_each_number(const T *a, const T *b, T *y, size_t n, F f) {
+    constexpr int V = WIDE<T>;
+    const size_t step = (size_t)gridDim.x * blockDim.x;
+    const size_t first = (size_t)blockIdx.x * blockDim.x + threadIdx.x, pieces = n / V;
+    for (size_t i = first; i < pieces; i += step) {
+        float u[V], v[V] = {};
+        load_numbers<T, V>(a + i * V, u);
+        if (b) load_numbers<T, V>(b + i * V, v);
+#pragma unroll
+        for (int k = 0; k < V; k++) u[k] = f(u[k], v[k]);
+        store_numbers<T, V>(y + i * V, u);
+    }
+    for (size_t i = pieces * V + first; i < n; i += step)
+        y[i] = from_float<T>(f(to_float(a[i]), b ? to_float(b[i]) : 0.0f));
+}
+
+/* Blocks for for_each_number. */
+template <typename T> unsigned blocks_for_numbers(size_t n, unsigned threads) {
+    return blocks_for(n / WIDE<T> + 1, threads);
 }
 
 /* Calls launch(zero of the storage type), which gives the types of a template their names. */

@@ -141,10 +141,10 @@ static void transposed(void **state) {
     static const struct {
         vx_shape in;
         size_t c_out, stride[3];
-    } cases[] = {{{1, 1, 1, 1, 1}, 1, {2, 2, 2}},
-                 {{1, 3, 5, 4, 32}, 16, {2, 2, 2}},
-                 {{2, 3, 5, 4, 9}, 7, {1, 2, 2}},
-                 {{1, 2, 3, 1, 320}, 256, {2, 2, 2}}};
+    } cases[] = {{{1, 1, 1, 1, 1}, 1, {2, 2, 2}},      {{1, 3, 5, 4, 32}, 16, {2, 2, 2}},
+                 {{2, 3, 5, 4, 9}, 7, {1, 2, 2}},      {{1, 2, 3, 1, 320}, 256, {2, 2, 2}},
+                 {{2, 13, 11, 19, 48}, 96, {1, 2, 2}}, {{1, 16, 15, 18, 16}, 32, {2, 2, 2}},
+                 {{2, 14, 19, 9, 64}, 32, {2, 1, 3}},  {{1, 17, 16, 16, 64}, 32, {2, 2, 2}}};
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         ops_weights w = {.seed = 7, .coarse = true};
@@ -266,10 +266,10 @@ static void pool_and_upsample(void **state) {
 }
 
 static void linear(void **state) {
-    static const size_t c_out[] = {1, 3, 16, 65};
+    static const size_t c_out[] = {1, 3, 16, 65, 4, 8};
     (void)state;
     for (int i = 0; i < SHAPES; i++)
-        for (int k = 0; k < 4; k++) {
+        for (size_t k = 0; k < sizeof c_out / sizeof *c_out; k++) {
             ops_weights w = {.seed = 3, .coarse = true};
             const size_t c = shapes[i].c;
             char what[60];
