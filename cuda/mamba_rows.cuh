@@ -1,0 +1,68 @@
+/* What the kernels of a Mamba layer share (mamba_in.cu, mamba_out.cu): products of tokens whose
+ * numbers pass from load to norm to product to store in the same registers.
+ *
+ * The order of a product's inputs and outputs is free as long as the weights are packed in it
+ * (mamba_pack.h). Of a warp's 32 tokens and a block of 32 features, lane 4g + q holds, of four
+ * rows, the features 8q .. 8q + 7: sixteen bytes of a row as they lie in memory. Rows 0 and 1 are
+ * rows g and g + 8 of the first product of 16 rows, rows 2 and 3 of the second; which tokens they
+ * are is the kernel's choice. As outputs, features 8q + 2j and 8q + 2j + 1 are columns 2q and 2q +
+ * 1 of the product's tile j; as inputs, features 8q + 4s .. 8q + 4s + 3 are columns 2q, 2q + 1, 2q
+ * + 8 and 2q + 9 of step s.
+ */
+#ifndef VX_CUDA_MAMBA_ROWS_CUH
+#define VX_CUDA_MAMBA_ROWS_CUH
+
+#include "cuda/device.cuh"
+
+namespace vx_cuda {
+
+template <typename T> __device__ inline void widen8(uint4 from, float (&to)[8]) {
+    const uint32_t v[4] = {from.x, from.y, from.z, from.w};
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        const float2 w = pair<T>::wide(v[i]);
+        to[2 * i] = w.x, to[2 * i + 1] = w.y;
+    }
+}
+template <typename T> __device__ inline uint4 narrow8(const float (&from)[8]) {
+    return make_uint4(pair<T>::pack(from[0], from[1]), pair<T>::pack(from[2], from[3]),
+                      pair<T>::pack(from[4], from[5]), pair<T>::pack(from[6], from[7]));
+}
+__device__ inline void load8(const float *from, float (&to)[8]) {
+    const float4 a = *(const float4 *)from, b = *(const float4 *)(from + 4);
+    to[0] = a.x, to[1] = a.y, to[2] = a.z, to[3] = a.w;
+    to[4] = b.x, to[5] = b.y, to[6] = b.z, to[7] = b.w;
+}
+
+/* sum [row][8] of one block of outputs += 32 inputs, of which a lane has `in`, times packed
+ * weights: `weights` is this lane's first piece of these inputs and outputs. */
+template <typename T>
+__device__ inline void multiply_block(const uint4 (&in)[4], const uint4 *weights,
+                                      float (&sum)[4][8]) {
+    const uint32_t a[2][2][4] = {
+        {{in[0].x, in[1].x, in[0].y, in[1].y}, {in[0].z, in[1].z, in[0].w, in[1].w}},
+        {{in[2].x, in[3].x, in[2].y, in[3].y}, {in[2].z, in[3].z, in[2].w, in[3].w}}};
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+        const uint4 w = __ldg(weights + 32 * j);
+#pragma unroll
+        for (int m = 0; m < 2; m++) {
+            float *lo = &sum[2 * m][2 * j], *hi = &sum[2 * m + 1][2 * j];
+            float c[4] = {lo[0], lo[1], hi[0], hi[1]};
+            multiply_add<T>(c, a[m][0], w.x, w.y);
+            multiply_add<T>(c, a[m][1], w.z, w.w);
+            lo[0] = c[0], lo[1] = c[1], hi[0] = c[2], hi[1] = c[3];
+        }
+    }
+}
+
+/* This lane's first piece of packed weights with `inputs` inputs, for a block of outputs; the next
+ * 32 inputs are 128 pieces further. */
+__device__ inline const uint4 *weights_of(const void *packed, uint32_t inputs, uint32_t block,
+                                          uint32_t lane) {
+    return (const uint4 *)packed + (size_t)block * (inputs / 32) * 128 + lane;
+}
+
+} // namespace vx_cuda
+
+#endif
