@@ -221,17 +221,22 @@ __global__ void __launch_bounds__(THREADS, 2) mamba_in(const __grid_constant__ i
 /* ---- host -------------------------------------------------------------------------------------
  */
 
-/* Warps that share their tokens, and row groups of a block: by the shared memory of a row group,
- * and so that few tokens still make many warps. */
-void cut(in_args *args) {
-    const uint32_t c = args->features;
+/* Warps that share their tokens, so that few tokens still make many warps, and row groups of a
+ * block, as many as its shared memory holds. Neither changes a result. */
+uint32_t cut(in_args *args) {
+    const uint32_t c = args->features, bytes = 2 * group_elements(c, args->channels);
+    int device = 0, limit = 48 * 1024;
+    if (cudaGetDevice(&device) == cudaSuccess)
+        (void)cudaDeviceGetAttribute(&limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
     args->sharers = c <= 64 ? 1 : c <= 128 ? 2 : c <= 256 ? 4 : 8;
     args->row_groups = c <= 128 ? 4 : c <= 256 ? 2 : 1;
+    while (args->row_groups > 1 && args->row_groups * bytes > (uint32_t)limit)
+        args->row_groups /= 2;
+    return args->row_groups * bytes;
 }
 
-template <typename T> cudaError_t launch(const in_args &args, size_t count, cudaStream_t stream) {
-    const uint32_t shared =
-        args.row_groups * group_elements(args.features, args.channels) * (uint32_t)sizeof(T);
+template <typename T> cudaError_t launch(in_args args, size_t count, cudaStream_t stream) {
+    const uint32_t shared = cut(&args);
     const uint32_t tokens = args.row_groups * (TOKENS - BEFORE);
     cudaError_t e = allow_shared(mamba_in<T>, shared);
     if (e != cudaSuccess) return e;
@@ -271,7 +276,6 @@ extern "C" vx_status vx_cuda_mamba_in(const vx_mamba_in_shape *shape, const vx_m
     in_args args = {};
     args.length = shape->length, args.features = shape->features, args.channels = shape->channels;
     args.columns = vx_mamba_in_columns(shape), args.eps = shape->eps;
-    cut(&args);
     for (size_t i = 0; i < count; i++) {
         args.item[i] = items[i];
         vx_status status = check_item(&items[i], err);
