@@ -44,8 +44,8 @@ __host__ __device__ inline uint32_t group_elements(uint32_t features, uint32_t c
     return TOKENS * (features + 8 + channels + 8);
 }
 
-__device__ inline void sharers_barrier(const in_args &args) {
-    if (args.sharers == 1)
+template <int ALONE> __device__ inline void sharers_barrier() {
+    if (ALONE)
         __syncwarp();
     else
         __syncthreads();
@@ -90,15 +90,16 @@ __device__ inline void normalise_row(const in_args &args, const float *gamma, co
     }
 }
 
-/* v of the row group's tokens, in place of x; zeros for tokens that do not exist. Four lanes share
- * a row, a warp has eight rows at a time. */
+/* v of the row group's tokens in shared memory; zeros for tokens that do not exist. own: the voxel
+ * of row `lane`. The warps of the group share out its rows, eight at a time; four lanes have a row.
+ */
 template <typename T>
-__device__ inline void normalise(const in_args &args, const vx_mamba_in_item &it,
-                                 const walk_args &walk, const in_place &at) {
+__device__ inline void normalise_shared(const in_args &args, const vx_mamba_in_item &it,
+                                        const in_place &at, uint32_t own) {
     const uint32_t q = at.lane % 4, first = 8 * at.sharer + at.lane / 4, step = 8 * args.sharers;
     const uint32_t blocks = args.features / 32;
-    for (uint32_t r = first; r < TOKENS; r += step) {
-        const uint32_t voxel = voxel_at(args, walk, at.first + (int32_t)r);
+    for (uint32_t r = first; r < TOKENS; r += step) { /* as often for all lanes */
+        const uint32_t voxel = __shfl_sync(ALL_LANES, own, (int)r);
         uint4 *row = (uint4 *)(at.v + r * at.v_row) + q;
         const uint4 *x = (const uint4 *)((const T *)it.x + (size_t)voxel * it.x_row) + q;
         for (uint32_t k = 0; k < blocks; k++)
@@ -109,14 +110,43 @@ __device__ inline void normalise(const in_args &args, const vx_mamba_in_item &it
     }
     copy_commit();
     copy_wait_all(); /* each lane's own pieces: nobody else reads them before the barrier */
-    for (uint32_t r = first; r < TOKENS; r += step) { /* the same for all lanes */
+    for (uint32_t r = first; r < TOKENS; r += step) {
         uint4 *row = (uint4 *)(at.v + r * at.v_row) + q;
         if (it.before_gamma) normalise_row<T>(args, it.before_gamma, it.before_beta, row, q);
         normalise_row<T>(args, it.gamma, it.beta, row, q);
-        const int32_t token = at.first + (int32_t)r;
-        if (token >= 0 && token < (int32_t)args.length) continue;
+        if (__shfl_sync(ALL_LANES, own, (int)r) != NONE) continue;
         for (uint32_t k = 0; k < blocks; k++) row[4 * k] = make_uint4(0, 0, 0, 0);
     }
+}
+
+/* The same for a warp that has its tokens to itself, and BLOCKS blocks of features: in registers,
+ * each lane its own four rows. voxel: of these. */
+template <typename T, int BLOCKS>
+__device__ inline void normalise_alone(const in_args &args, const vx_mamba_in_item &it,
+                                       const in_place &at, const uint32_t (&voxel)[4]) {
+    const uint32_t feature = 8 * (at.lane % 4);
+    float v[BLOCKS][4][8];
+#pragma unroll
+    for (int r = 0; r < 4; r++)
+#pragma unroll
+        for (int k = 0; k < BLOCKS; k++) {
+            uint4 x = make_uint4(0, 0, 0, 0);
+            if (voxel[r] != NONE)
+                x = *(const uint4 *)((const T *)it.x + (size_t)voxel[r] * it.x_row + 32 * k +
+                                     feature);
+            widen8<T>(x, v[k][r]);
+        }
+    const float count = (float)args.features;
+    if (it.before_gamma)
+        normalise_rows(v, it.before_gamma + feature, it.before_beta + feature, count, args.eps,
+                       sum_lanes);
+    normalise_rows(v, it.gamma + feature, it.beta + feature, count, args.eps, sum_lanes);
+#pragma unroll
+    for (int r = 0; r < 4; r++)
+#pragma unroll
+        for (int k = 0; k < BLOCKS; k++)
+            *(uint4 *)(at.v + at.row(r) * at.v_row + 32 * k + feature) =
+                voxel[r] != NONE ? narrow8<T>(v[k][r]) : make_uint4(0, 0, 0, 0);
 }
 
 /* sum = one block of outputs of the 32 tokens in `rows`, which have `inputs` numbers each. */
@@ -171,8 +201,9 @@ template <typename T> __device__ inline void narrow(const float (&from)[4][8], u
     for (int r = 0; r < 4; r++) to[r] = narrow8<T>(from[r]);
 }
 
-/* Grid: tiles of tokens, items. */
-template <typename T>
+/* Grid: tiles of tokens, items. ALONE: the features in blocks where a row group is one warp; else
+ * 0. */
+template <typename T, int ALONE>
 __global__ void __launch_bounds__(THREADS, 2) mamba_in(const __grid_constant__ in_args args) {
     const vx_mamba_in_item &it = args.item[blockIdx.y];
     const walk_args &walk = args.walk[blockIdx.y];
@@ -187,12 +218,15 @@ __global__ void __launch_bounds__(THREADS, 2) mamba_in(const __grid_constant__ i
     at.u = at.v + TOKENS * at.v_row;
     const uint32_t own = voxel_at(args, walk, at.first + (int32_t)at.lane);
 #pragma unroll
-    for (int r = 0; r < 4; r++) {
-        at.voxel[r] = __shfl_sync(ALL_LANES, own, (int)at.row(r));
+    for (int r = 0; r < 4; r++) at.voxel[r] = __shfl_sync(ALL_LANES, own, (int)at.row(r));
+    if constexpr (ALONE > 0)
+        normalise_alone<T, ALONE>(args, it, at, at.voxel);
+    else
+        normalise_shared<T>(args, it, at, own);
+    sharers_barrier<ALONE>();
+#pragma unroll
+    for (int r = 0; r < 4; r++) /* from now on: where results go */
         if (at.row(r) < BEFORE) at.voxel[r] = NONE;
-    }
-    normalise<T>(args, it, walk, at);
-    sharers_barrier(args);
 
     float sum[4][8];
     uint4 narrowed[4];
@@ -208,7 +242,7 @@ __global__ void __launch_bounds__(THREADS, 2) mamba_in(const __grid_constant__ i
 #pragma unroll
         for (int r = 0; r < 4; r++) *(uint4 *)(at.u + at.row(r) * at.u_row + channel) = narrowed[r];
     }
-    sharers_barrier(args);
+    sharers_barrier<ALONE>();
     const T *x_proj = (const T *)it.weights + (size_t)2 * D * args.features;
     for (uint32_t k = at.sharer; 32 * k < args.columns; k += args.sharers) {
         product<T>(at, at.u, at.u_row, D, weights_of(x_proj, D, k, at.lane), sum);
@@ -235,14 +269,20 @@ uint32_t cut(in_args *args) {
     return args->row_groups * bytes;
 }
 
-template <typename T> cudaError_t launch(in_args args, size_t count, cudaStream_t stream) {
-    const uint32_t shared = cut(&args);
-    const uint32_t tokens = args.row_groups * (TOKENS - BEFORE);
-    cudaError_t e = allow_shared(mamba_in<T>, shared);
+template <typename T, int ALONE>
+cudaError_t launch_blocks(in_args args, size_t count, cudaStream_t stream) {
+    const uint32_t shared = cut(&args), tokens = args.row_groups * (TOKENS - BEFORE);
+    cudaError_t e = allow_shared(mamba_in<T, ALONE>, shared);
     if (e != cudaSuccess) return e;
-    mamba_in<T><<<dim3(ceil_div(args.length, tokens), (unsigned)count),
-                  32 * args.row_groups * args.sharers, shared, stream>>>(args);
+    mamba_in<T, ALONE><<<dim3(ceil_div(args.length, tokens), (unsigned)count),
+                         32 * args.row_groups * args.sharers, shared, stream>>>(args);
     return cudaGetLastError();
+}
+
+template <typename T> cudaError_t launch(const in_args &args, size_t count, cudaStream_t stream) {
+    if (args.features == 32) return launch_blocks<T, 1>(args, count, stream);
+    if (args.features == 64) return launch_blocks<T, 2>(args, count, stream);
+    return launch_blocks<T, 0>(args, count, stream);
 }
 
 vx_status check_item(const vx_mamba_in_item *it, vx_error *err) {

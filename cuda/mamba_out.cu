@@ -20,9 +20,9 @@ struct out_args {
     float eps;
 };
 
-/* A lane's numbers: [row][8]; row r is token 8 (r % 2) + 16 (r / 2) + g. */
+/* A lane's numbers: of one block [row][8]; row r is token 8 (r % 2) + 16 (r / 2) + g. */
 struct values {
-    float v[4][8];
+    float v[1][4][8];
 };
 
 /* Where a lane is. */
@@ -58,11 +58,7 @@ __device__ inline const T *row_of(const out_args &args, const out_place &at, con
  * warp. */
 template <typename T, bool ALONE>
 __device__ inline void sum_rows(const out_args &args, const out_place &at, float (&part)[4]) {
-#pragma unroll
-    for (int r = 0; r < 4; r++) {
-        part[r] += __shfl_xor_sync(ALL_LANES, part[r], 1);
-        part[r] += __shfl_xor_sync(ALL_LANES, part[r], 2);
-    }
+    sum_lanes(part);
     if (ALONE) return;
     const out_shared<T> s(args);
     __syncthreads(); /* all are done with the last sums, and with v */
@@ -81,32 +77,8 @@ __device__ inline void sum_rows(const out_args &args, const out_place &at, float
 template <typename T, bool ALONE>
 __device__ inline void normalise(const out_args &args, const out_place &at, const float *gamma,
                                  const float *beta, values &x) {
-    float mean[4], scale[4], g[8], b[8];
-#pragma unroll
-    for (int r = 0; r < 4; r++) {
-        mean[r] = 0;
-#pragma unroll
-        for (int i = 0; i < 8; i++) mean[r] += x.v[r][i];
-    }
-    sum_rows<T, ALONE>(args, at, mean);
-#pragma unroll
-    for (int r = 0; r < 4; r++) {
-        mean[r] /= (float)args.features;
-        scale[r] = 0;
-#pragma unroll
-        for (int i = 0; i < 8; i++) {
-            const float e = x.v[r][i] - mean[r];
-            scale[r] = fmaf(e, e, scale[r]);
-        }
-    }
-    sum_rows<T, ALONE>(args, at, scale);
-    load8(gamma + at.feature, g), load8(beta + at.feature, b);
-#pragma unroll
-    for (int r = 0; r < 4; r++) {
-        scale[r] = 1.0f / sqrtf(scale[r] / (float)args.features + args.eps);
-#pragma unroll
-        for (int i = 0; i < 8; i++) x.v[r][i] = fmaf((x.v[r][i] - mean[r]) * scale[r], g[i], b[i]);
-    }
+    normalise_rows(x.v, gamma + at.feature, beta + at.feature, (float)args.features, args.eps,
+                   [&](float(&part)[4]) { sum_rows<T, ALONE>(args, at, part); });
 }
 
 /* Where a lane's numbers of y lie, and the first of them: on their way while x is normalised. */
@@ -134,7 +106,7 @@ __device__ inline void project(const out_args &args, const out_place &at, const 
         const uint32_t ahead = min(t + 1, tiles - 1);
 #pragma unroll
         for (int r = 0; r < 4; r++) next[r] = y.at[r][4 * ahead];
-        multiply_block<T>(in, w + 128 * t, h.v);
+        multiply_block<T>(in, w + 128 * t, h.v[0]);
 #pragma unroll
         for (int r = 0; r < 4; r++) in[r] = next[r];
     }
@@ -147,9 +119,9 @@ __device__ inline void apply_head(const out_args &args, const out_place &at, con
     const uint4 *w = weights_of(head, args.features, at.sharer, at.lane);
     uint4 in[4];
 #pragma unroll
-    for (int r = 0; r < 4; r++) in[r] = narrow8<T>(v.v[r]);
+    for (int r = 0; r < 4; r++) in[r] = narrow8<T>(v.v[0][r]);
     if (ALONE) {
-        multiply_block<T>(in, w, f.v);
+        multiply_block<T>(in, w, f.v[0]);
         return;
     }
     const out_shared<T> s(args); /* the norm's barriers came after the last use of its v */
@@ -161,7 +133,7 @@ __device__ inline void apply_head(const out_args &args, const out_place &at, con
 #pragma unroll
         for (int r = 0; r < 4; r++)
             in[r] = *(const uint4 *)(s.v + at.row(r) * s.v_row + 32 * t + 8 * (at.lane % 4));
-        multiply_block<T>(in, w + 128 * t, f.v);
+        multiply_block<T>(in, w + 128 * t, f.v[0]);
     }
 }
 
@@ -176,14 +148,14 @@ __device__ inline void add_branch(const out_args &args, const out_place &at,
 #pragma unroll
     for (int r = 0; r < 4; r++)
         widen8<T>(*(const uint4 *)(row_of<T>(args, at, job.x, args.features, r) + at.feature),
-                  h.v[r]);
+                  h.v[0][r]);
     if (job.before_gamma) normalise<T, ALONE>(args, at, job.before_gamma, job.before_beta, h);
     project(args, at, branch.out_proj, y, h);
     load8(branch.head_bias + at.feature, bias);
 #pragma unroll
     for (int r = 0; r < 4; r++)
 #pragma unroll
-        for (int i = 0; i < 8; i++) sum.v[r][i] += h.v[r][i] + bias[i];
+        for (int i = 0; i < 8; i++) sum.v[0][r][i] += h.v[0][r][i] + bias[i];
     normalise<T, ALONE>(args, at, branch.gamma, branch.beta, h);
     apply_head<T, ALONE>(args, at, branch.head, h, sum);
 }
@@ -209,7 +181,7 @@ __global__ void __launch_bounds__(32 * (ALONE ? LONE_WARPS : MOST_SHARERS), ALON
         const uint32_t token = at.first + at.row(r);
         if (token < args.tokens)
             *(uint4 *)((T *)job.out + (size_t)token * args.features + at.feature) =
-                narrow8<T>(sum.v[r]);
+                narrow8<T>(sum.v[0][r]);
     }
 }
 

@@ -34,6 +34,57 @@ __device__ inline void load8(const float *from, float (&to)[8]) {
     to[4] = b.x, to[5] = b.y, to[6] = b.z, to[7] = b.w;
 }
 
+/* Of each of four numbers the sum over the four lanes that share rows. */
+__device__ inline void sum_lanes(float (&part)[4]) {
+#pragma unroll
+    for (int r = 0; r < 4; r++) {
+        part[r] += __shfl_xor_sync(ALL_LANES, part[r], 1);
+        part[r] += __shfl_xor_sync(ALL_LANES, part[r], 2);
+    }
+}
+
+/* LayerNorm in place of rows of `features` numbers, of which a lane has v, of BLOCKS blocks in
+ * sequence, gamma and beta from its first on. sum(part) makes of its part of each row's sum the
+ * whole, the same in every lane. */
+template <int BLOCKS, typename SUM>
+__device__ inline void normalise_rows(float (&v)[BLOCKS][4][8], const float *gamma,
+                                      const float *beta, float features, float eps,
+                                      const SUM &sum) {
+    float mean[4], scale[4], g[8], b[8];
+#pragma unroll
+    for (int r = 0; r < 4; r++) {
+        mean[r] = 0;
+#pragma unroll
+        for (int k = 0; k < BLOCKS; k++)
+#pragma unroll
+            for (int i = 0; i < 8; i++) mean[r] += v[k][r][i];
+    }
+    sum(mean);
+#pragma unroll
+    for (int r = 0; r < 4; r++) {
+        mean[r] /= features;
+        scale[r] = 0;
+#pragma unroll
+        for (int k = 0; k < BLOCKS; k++)
+#pragma unroll
+            for (int i = 0; i < 8; i++) {
+                v[k][r][i] -= mean[r];
+                scale[r] = fmaf(v[k][r][i], v[k][r][i], scale[r]);
+            }
+    }
+    sum(scale);
+#pragma unroll
+    for (int r = 0; r < 4; r++) scale[r] = 1.0f / sqrtf(scale[r] / features + eps);
+#pragma unroll
+    for (int k = 0; k < BLOCKS; k++) {
+        load8(gamma + 32 * k, g), load8(beta + 32 * k, b);
+#pragma unroll
+        for (int r = 0; r < 4; r++)
+#pragma unroll
+            for (int i = 0; i < 8; i++) v[k][r][i] = fmaf(v[k][r][i] * scale[r], g[i], b[i]);
+    }
+}
+
 /* sum [row][8] of one block of outputs += 32 inputs, of which a lane has `in`, times packed
  * weights: `weights` is this lane's first piece of these inputs and outputs. */
 template <typename T>
