@@ -27,7 +27,7 @@ struct in_args {
     walk_args walk[VX_SCAN_MAX_ITEMS];
     uint32_t length, features, channels, columns;
     uint32_t row_groups, sharers; /* of a block; warps of a row group */
-    float eps;
+    float inverse, eps;           /* 1 / C */
 };
 
 /* Where a warp is. */
@@ -67,20 +67,19 @@ template <typename T>
 __device__ inline void normalise_row(const in_args &args, const float *gamma, const float *beta,
                                      uint4 *row, uint32_t q) {
     const uint32_t blocks = args.features / 32;
-    const float count = (float)args.features;
     float v[8], g[8], b[8], sum = 0, squares = 0;
     for (uint32_t k = 0; k < blocks; k++) {
         widen8<T>(row[4 * k], v);
 #pragma unroll
         for (int i = 0; i < 8; i++) sum += v[i];
     }
-    const float mean = sum_of_four(sum) / count;
+    const float mean = sum_of_four(sum) * args.inverse;
     for (uint32_t k = 0; k < blocks; k++) {
         widen8<T>(row[4 * k], v);
 #pragma unroll
         for (int i = 0; i < 8; i++) squares = fmaf(v[i] - mean, v[i] - mean, squares);
     }
-    const float scale = 1.0f / sqrtf(sum_of_four(squares) / count + args.eps);
+    const float scale = rsqrtf(fmaf(sum_of_four(squares), args.inverse, args.eps));
     for (uint32_t k = 0; k < blocks; k++) {
         widen8<T>(row[4 * k], v);
         load8(gamma + 32 * k + 8 * q, g), load8(beta + 32 * k + 8 * q, b);
@@ -136,11 +135,10 @@ __device__ inline void normalise_alone(const in_args &args, const vx_mamba_in_it
                                      feature);
             widen8<T>(x, v[k][r]);
         }
-    const float count = (float)args.features;
     if (it.before_gamma)
-        normalise_rows(v, it.before_gamma + feature, it.before_beta + feature, count, args.eps,
-                       sum_lanes);
-    normalise_rows(v, it.gamma + feature, it.beta + feature, count, args.eps, sum_lanes);
+        normalise_rows(v, it.before_gamma + feature, it.before_beta + feature, args.inverse,
+                       args.eps, sum_lanes);
+    normalise_rows(v, it.gamma + feature, it.beta + feature, args.inverse, args.eps, sum_lanes);
 #pragma unroll
     for (int r = 0; r < 4; r++)
 #pragma unroll
@@ -232,8 +230,8 @@ __global__ void __launch_bounds__(THREADS, 2) mamba_in(const __grid_constant__ i
     uint4 narrowed[4];
     const uint32_t q8 = 8 * (at.lane % 4);
     for (uint32_t k = at.sharer; k < 2 * blocks; k += args.sharers) { /* u, then z */
-        product<T>(at, at.v, at.v_row, args.features,
-                   weights_of(it.weights, args.features, k, at.lane), sum);
+        const uint32_t inputs = ALONE ? 32 * ALONE : args.features;
+        product<T>(at, at.v, at.v_row, inputs, weights_of(it.weights, inputs, k, at.lane), sum);
         const uint32_t channel = 32 * (k < blocks ? k : k - blocks) + q8;
         if (k < blocks) convolve(it, channel, sum);
         narrow<T>(sum, narrowed);
@@ -316,6 +314,7 @@ extern "C" vx_status vx_cuda_mamba_in(const vx_mamba_in_shape *shape, const vx_m
     in_args args = {};
     args.length = shape->length, args.features = shape->features, args.channels = shape->channels;
     args.columns = vx_mamba_in_columns(shape), args.eps = shape->eps;
+    args.inverse = 1.0f / (float)shape->features;
     for (size_t i = 0; i < count; i++) {
         args.item[i] = items[i];
         vx_status status = check_item(&items[i], err);

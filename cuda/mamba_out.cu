@@ -17,7 +17,7 @@ constexpr uint32_t MOST_SHARERS = 10; /* of the same tokens */
 struct out_args {
     vx_mamba_out job;
     uint32_t tokens, features, channels, sharers; /* sharers: warps that share their tokens */
-    float eps;
+    float inverse, eps;                           /* 1 / C */
 };
 
 /* A lane's numbers: of one block [row][8]; row r is token 8 (r % 2) + 16 (r / 2) + g. */
@@ -77,7 +77,7 @@ __device__ inline void sum_rows(const out_args &args, const out_place &at, float
 template <typename T, bool ALONE>
 __device__ inline void normalise(const out_args &args, const out_place &at, const float *gamma,
                                  const float *beta, values &x) {
-    normalise_rows(x.v, gamma + at.feature, beta + at.feature, (float)args.features, args.eps,
+    normalise_rows(x.v, gamma + at.feature, beta + at.feature, args.inverse, args.eps,
                    [&](float(&part)[4]) { sum_rows<T, ALONE>(args, at, part); });
 }
 
@@ -220,6 +220,7 @@ extern "C" vx_status vx_cuda_mamba_out(const vx_mamba_out_shape *shape, const vx
     out_args args = {};
     args.job = *job, args.tokens = (uint32_t)shape->tokens;
     args.features = shape->features, args.channels = shape->channels, args.eps = shape->eps;
+    args.inverse = 1.0f / (float)shape->features;
     const cudaError_t e =
         shape->dtype == VX_F16 ? launch<__half>(args, stream) : launch<__nv_bfloat16>(args, stream);
     if (e != cudaSuccess)

@@ -43,13 +43,12 @@ __device__ inline void sum_lanes(float (&part)[4]) {
     }
 }
 
-/* LayerNorm in place of rows of `features` numbers, of which a lane has v, of BLOCKS blocks in
+/* LayerNorm in place of rows of 1 / inverse numbers, of which a lane has v, of BLOCKS blocks in
  * sequence, gamma and beta from its first on. sum(part) makes of its part of each row's sum the
  * whole, the same in every lane. */
 template <int BLOCKS, typename SUM>
 __device__ inline void normalise_rows(float (&v)[BLOCKS][4][8], const float *gamma,
-                                      const float *beta, float features, float eps,
-                                      const SUM &sum) {
+                                      const float *beta, float inverse, float eps, const SUM &sum) {
     float mean[4], scale[4], g[8], b[8];
 #pragma unroll
     for (int r = 0; r < 4; r++) {
@@ -62,7 +61,7 @@ __device__ inline void normalise_rows(float (&v)[BLOCKS][4][8], const float *gam
     sum(mean);
 #pragma unroll
     for (int r = 0; r < 4; r++) {
-        mean[r] /= features;
+        mean[r] *= inverse;
         scale[r] = 0;
 #pragma unroll
         for (int k = 0; k < BLOCKS; k++)
@@ -74,7 +73,7 @@ __device__ inline void normalise_rows(float (&v)[BLOCKS][4][8], const float *gam
     }
     sum(scale);
 #pragma unroll
-    for (int r = 0; r < 4; r++) scale[r] = 1.0f / sqrtf(scale[r] / features + eps);
+    for (int r = 0; r < 4; r++) scale[r] = rsqrtf(fmaf(scale[r], inverse, eps));
 #pragma unroll
     for (int k = 0; k < BLOCKS; k++) {
         load8(gamma + 32 * k, g), load8(beta + 32 * k, b);
