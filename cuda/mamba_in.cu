@@ -34,14 +34,15 @@ struct in_args {
 struct in_place {
     uint32_t lane, sharer;
     int32_t first; /* token of its row 0; may be below 0 */
-    uint32_t v_row, u_row;
-    uint16_t *v, *u;   /* the row group's: [TOKENS][v_row] and [TOKENS][u_row], in shared memory */
+    /* The row group's, in shared memory: [block][4][lane], operands of products. */
+    uint4 *v, *u;
     uint32_t voxel[4]; /* of the lane's rows 4 (lane / 4) + r */
     __device__ uint32_t row(int r) const { return 4 * (lane / 4) + (uint32_t)r; }
 };
 
-__host__ __device__ inline uint32_t group_elements(uint32_t features, uint32_t channels) {
-    return TOKENS * (features + 8 + channels + 8);
+/* Bytes of shared memory of a row group. */
+__host__ __device__ inline uint32_t group_bytes(uint32_t features, uint32_t channels) {
+    return TOKENS * (features + channels) * 2;
 }
 
 template <int ALONE> __device__ inline void sharers_barrier() {
@@ -61,11 +62,11 @@ __device__ inline float sum_of_four(float v) {
     return v + __shfl_xor_sync(ALL_LANES, v, 2);
 }
 
-/* LayerNorm of a row in shared memory in its place, by four lanes: `row` is the first piece of this
- * one, the next is four further. */
-template <typename T>
+/* LayerNorm of a row in shared memory, by four lanes: `row` is the first piece of this one, the
+ * next is four further; put(k, piece) takes the result. */
+template <typename T, typename PUT>
 __device__ inline void normalise_row(const in_args &args, const float *gamma, const float *beta,
-                                     uint4 *row, uint32_t q) {
+                                     const uint4 *row, uint32_t q, const PUT &put) {
     const uint32_t blocks = args.features / 32;
     float v[8], g[8], b[8], sum = 0, squares = 0;
     for (uint32_t k = 0; k < blocks; k++) {
@@ -85,21 +86,28 @@ __device__ inline void normalise_row(const in_args &args, const float *gamma, co
         load8(gamma + 32 * k + 8 * q, g), load8(beta + 32 * k + 8 * q, b);
 #pragma unroll
         for (int i = 0; i < 8; i++) v[i] = fmaf((v[i] - mean) * scale, g[i], b[i]);
-        row[4 * k] = narrow8<T>(v);
+        put(k, narrow8<T>(v));
     }
 }
 
+/* Puts a piece of row r, of block k and lane q of four, where the operands of its lane are. */
+__device__ inline void put_operand(uint4 *v, uint32_t r, uint32_t k, uint32_t q, uint4 piece) {
+    uint32_t *to = (uint32_t *)(v + (4 * k + 2 * (r % 4 / 2)) * 32 + 4 * (r / 4) + q) + r % 2;
+    to[0] = piece.x, to[2] = piece.y;
+    to[128] = piece.z, to[130] = piece.w; /* the next step */
+}
+
 /* v of the row group's tokens in shared memory; zeros for tokens that do not exist. own: the voxel
- * of row `lane`. The warps of the group share out its rows, eight at a time; four lanes have a row.
- */
+ * of row `lane`. The warps of the group share out its rows, eight at a time; four lanes have a row,
+ * which first lies in u's place: D is more than C. */
 template <typename T>
 __device__ inline void normalise_shared(const in_args &args, const vx_mamba_in_item &it,
                                         const in_place &at, uint32_t own) {
     const uint32_t q = at.lane % 4, first = 8 * at.sharer + at.lane / 4, step = 8 * args.sharers;
-    const uint32_t blocks = args.features / 32;
+    const uint32_t blocks = args.features / 32, row_step = args.features / 8 + 1;
     for (uint32_t r = first; r < TOKENS; r += step) { /* as often for all lanes */
         const uint32_t voxel = __shfl_sync(ALL_LANES, own, (int)r);
-        uint4 *row = (uint4 *)(at.v + r * at.v_row) + q;
+        uint4 *row = at.u + r * row_step + q;
         const uint4 *x = (const uint4 *)((const T *)it.x + (size_t)voxel * it.x_row) + q;
         for (uint32_t k = 0; k < blocks; k++)
             if (voxel != NONE)
@@ -110,12 +118,24 @@ __device__ inline void normalise_shared(const in_args &args, const vx_mamba_in_i
     copy_commit();
     copy_wait_all(); /* each lane's own pieces: nobody else reads them before the barrier */
     for (uint32_t r = first; r < TOKENS; r += step) {
-        uint4 *row = (uint4 *)(at.v + r * at.v_row) + q;
-        if (it.before_gamma) normalise_row<T>(args, it.before_gamma, it.before_beta, row, q);
-        normalise_row<T>(args, it.gamma, it.beta, row, q);
-        if (__shfl_sync(ALL_LANES, own, (int)r) != NONE) continue;
-        for (uint32_t k = 0; k < blocks; k++) row[4 * k] = make_uint4(0, 0, 0, 0);
+        uint4 *row = at.u + r * row_step + q;
+        const bool live = __shfl_sync(ALL_LANES, own, (int)r) != NONE;
+        if (it.before_gamma)
+            normalise_row<T>(args, it.before_gamma, it.before_beta, row, q,
+                             [&](uint32_t k, uint4 piece) { row[4 * k] = piece; });
+        normalise_row<T>(args, it.gamma, it.beta, row, q, [&](uint32_t k, uint4 piece) {
+            put_operand(at.v, r, k, q, live ? piece : make_uint4(0, 0, 0, 0));
+        });
     }
+}
+
+/* The lane's numbers of block k as operands. */
+__device__ inline void put_operands(const in_place &at, uint4 *to, uint32_t k,
+                                    const uint4 (&rows)[4]) {
+    uint4 a[4];
+    operands(rows, a);
+#pragma unroll
+    for (uint32_t i = 0; i < 4; i++) to[(4 * k + i) * 32 + at.lane] = a[i];
 }
 
 /* The same for a warp that has its tokens to itself, and BLOCKS blocks of features: in registers,
@@ -140,27 +160,28 @@ __device__ inline void normalise_alone(const in_args &args, const vx_mamba_in_it
                        args.eps, sum_lanes);
     normalise_rows(v, it.gamma + feature, it.beta + feature, args.inverse, args.eps, sum_lanes);
 #pragma unroll
-    for (int r = 0; r < 4; r++)
+    for (int k = 0; k < BLOCKS; k++) {
+        uint4 rows[4];
 #pragma unroll
-        for (int k = 0; k < BLOCKS; k++)
-            *(uint4 *)(at.v + at.row(r) * at.v_row + 32 * k + feature) =
-                voxel[r] != NONE ? narrow8<T>(v[k][r]) : make_uint4(0, 0, 0, 0);
+        for (int r = 0; r < 4; r++)
+            rows[r] = voxel[r] != NONE ? narrow8<T>(v[k][r]) : make_uint4(0, 0, 0, 0);
+        put_operands(at, at.v, (uint32_t)k, rows);
+    }
 }
 
-/* sum = one block of outputs of the 32 tokens in `rows`, which have `inputs` numbers each. */
+/* sum = one block of outputs of the row group's tokens, whose operands `from` has. */
 template <typename T>
-__device__ inline void product(const in_place &at, const uint16_t *rows, uint32_t row_step,
-                               uint32_t inputs, const uint4 *weights, float (&sum)[4][8]) {
+__device__ inline void product(const in_place &at, const uint4 *from, uint32_t inputs,
+                               const uint4 *weights, float (&sum)[4][8]) {
 #pragma unroll
     for (int r = 0; r < 4; r++)
 #pragma unroll
         for (int i = 0; i < 8; i++) sum[r][i] = 0;
-    const uint4 *from = (const uint4 *)(rows + at.row(0) * row_step) + at.lane % 4;
 #pragma unroll 2
     for (uint32_t k = 0; k < inputs / 32; k++) {
         uint4 in[4];
 #pragma unroll
-        for (int r = 0; r < 4; r++) in[r] = from[(uint32_t)r * (row_step / 8) + 4 * k];
+        for (uint32_t i = 0; i < 4; i++) in[i] = from[(4 * k + i) * 32 + at.lane];
         multiply_block<T>(in, weights + 128 * k, sum);
     }
 }
@@ -211,9 +232,8 @@ __global__ void __launch_bounds__(THREADS, 2) mamba_in(const __grid_constant__ i
     at.lane = threadIdx.x % 32, at.sharer = warp - group * args.sharers;
     at.first =
         (int32_t)((blockIdx.x * args.row_groups + group) * (TOKENS - BEFORE)) - (int32_t)BEFORE;
-    at.v_row = args.features + 8, at.u_row = D + 8;
-    at.v = (uint16_t *)shared_memory() + group * group_elements(args.features, D);
-    at.u = at.v + TOKENS * at.v_row;
+    at.v = (uint4 *)(shared_memory() + group * group_bytes(args.features, D));
+    at.u = at.v + TOKENS * args.features / 8;
     const uint32_t own = voxel_at(args, walk, at.first + (int32_t)at.lane);
 #pragma unroll
     for (int r = 0; r < 4; r++) at.voxel[r] = __shfl_sync(ALL_LANES, own, (int)at.row(r));
@@ -231,19 +251,17 @@ __global__ void __launch_bounds__(THREADS, 2) mamba_in(const __grid_constant__ i
     const uint32_t q8 = 8 * (at.lane % 4);
     for (uint32_t k = at.sharer; k < 2 * blocks; k += args.sharers) { /* u, then z */
         const uint32_t inputs = ALONE ? 32 * ALONE : args.features;
-        product<T>(at, at.v, at.v_row, inputs, weights_of(it.weights, inputs, k, at.lane), sum);
+        product<T>(at, at.v, inputs, weights_of(it.weights, inputs, k, at.lane), sum);
         const uint32_t channel = 32 * (k < blocks ? k : k - blocks) + q8;
         if (k < blocks) convolve(it, channel, sum);
         narrow<T>(sum, narrowed);
         store<T>(at, narrowed, k < blocks ? it.u : it.z, k < blocks ? it.u_row : it.z_row, channel);
-        if (k >= blocks) continue;
-#pragma unroll
-        for (int r = 0; r < 4; r++) *(uint4 *)(at.u + at.row(r) * at.u_row + channel) = narrowed[r];
+        if (k < blocks) put_operands(at, at.u, k, narrowed);
     }
     sharers_barrier<ALONE>();
     const T *x_proj = (const T *)it.weights + (size_t)2 * D * args.features;
     for (uint32_t k = at.sharer; 32 * k < args.columns; k += args.sharers) {
-        product<T>(at, at.u, at.u_row, D, weights_of(x_proj, D, k, at.lane), sum);
+        product<T>(at, at.u, D, weights_of(x_proj, D, k, at.lane), sum);
         narrow<T>(sum, narrowed);
         if (32 * k + q8 < args.columns)
             store<T>(at, narrowed, it.projections, it.projections_row, 32 * k + q8);
@@ -256,7 +274,7 @@ __global__ void __launch_bounds__(THREADS, 2) mamba_in(const __grid_constant__ i
 /* Warps that share their tokens, so that few tokens still make many warps, and row groups of a
  * block, as many as its shared memory holds. Neither changes a result. */
 uint32_t cut(in_args *args) {
-    const uint32_t c = args->features, bytes = 2 * group_elements(c, args->channels);
+    const uint32_t c = args->features, bytes = group_bytes(c, args->channels);
     int device = 0, limit = 48 * 1024;
     if (cudaGetDevice(&device) == cudaSuccess)
         (void)cudaDeviceGetAttribute(&limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
@@ -298,7 +316,7 @@ using namespace vx_cuda;
 
 extern "C" bool vx_cuda_mamba_in_takes(const vx_mamba_in_shape *s) {
     return s->length >= 1 && s->length <= INT32_MAX - 256 && s->features >= 32 &&
-           s->features <= 512 && s->features % 32 == 0 && s->channels >= 32 &&
+           s->features <= 512 && s->features % 32 == 0 && s->channels > s->features &&
            s->channels <= 1024 && s->channels % 32 == 0 && s->states >= 1 && s->states <= 256 &&
            s->rank >= 1 && s->rank <= 64 && s->dtype != VX_F32 && has_matrix_units();
 }

@@ -24,7 +24,7 @@ extern "C" {
 typedef struct vx_mamba_in_shape {
     uint32_t length;   /* tokens, 1 .. 2^31 - 257 */
     uint32_t features; /* C: a multiple of 32 up to 512 */
-    uint32_t channels; /* D: a multiple of 32 up to 1024 */
+    uint32_t channels; /* D: a multiple of 32 above C, up to 1024 */
     uint32_t states;   /* N, 1 .. 256 */
     uint32_t rank;     /* R, 1 .. 64 */
     vx_dtype dtype;    /* of x, u, z and the projections: fp16 or bf16 */

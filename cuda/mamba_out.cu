@@ -34,15 +34,13 @@ struct out_place {
 /* Shared memory of a block whose warps share their tokens. */
 template <typename T> struct out_shared {
     float *sums; /* [TOKENS][sharers] */
-    T *v;        /* [TOKENS][C + 8] */
-    uint32_t v_row;
+    uint4 *v;    /* [C / 32][4][lane]: operands */
     __device__ explicit out_shared(const out_args &args) {
         sums = (float *)shared_memory();
-        v = (T *)(sums + TOKENS * args.sharers);
-        v_row = args.features + 8;
+        v = (uint4 *)(sums + TOKENS * args.sharers);
     }
     static uint32_t bytes(const out_args &args) {
-        return TOKENS * (args.sharers * 4 + (args.features + 8) * 2);
+        return TOKENS * (args.sharers * 4 + args.features * 2);
     }
 };
 
@@ -106,7 +104,9 @@ __device__ inline void project(const out_args &args, const out_place &at, const 
         const uint32_t ahead = min(t + 1, tiles - 1);
 #pragma unroll
         for (int r = 0; r < 4; r++) next[r] = y.at[r][4 * ahead];
-        multiply_block<T>(in, w + 128 * t, h.v[0]);
+        uint4 a[4];
+        operands(in, a);
+        multiply_block<T>(a, w + 128 * t, h.v[0]);
 #pragma unroll
         for (int r = 0; r < 4; r++) in[r] = next[r];
     }
@@ -117,22 +117,22 @@ template <typename T, bool ALONE>
 __device__ inline void apply_head(const out_args &args, const out_place &at, const void *head,
                                   const values &v, values &f) {
     const uint4 *w = weights_of(head, args.features, at.sharer, at.lane);
-    uint4 in[4];
+    uint4 rows[4], in[4];
 #pragma unroll
-    for (int r = 0; r < 4; r++) in[r] = narrow8<T>(v.v[0][r]);
+    for (int r = 0; r < 4; r++) rows[r] = narrow8<T>(v.v[0][r]);
+    operands(rows, in);
     if (ALONE) {
         multiply_block<T>(in, w, f.v[0]);
         return;
     }
     const out_shared<T> s(args); /* the norm's barriers came after the last use of its v */
 #pragma unroll
-    for (int r = 0; r < 4; r++) *(uint4 *)(s.v + at.row(r) * s.v_row + at.feature) = in[r];
+    for (uint32_t i = 0; i < 4; i++) s.v[(4 * at.sharer + i) * 32 + at.lane] = in[i];
     __syncthreads();
 #pragma unroll 2
     for (uint32_t t = 0; t < args.sharers; t++) {
 #pragma unroll
-        for (int r = 0; r < 4; r++)
-            in[r] = *(const uint4 *)(s.v + at.row(r) * s.v_row + 32 * t + 8 * (at.lane % 4));
+        for (uint32_t i = 0; i < 4; i++) in[i] = s.v[(4 * t + i) * 32 + at.lane];
         multiply_block<T>(in, w + 128 * t, f.v[0]);
     }
 }

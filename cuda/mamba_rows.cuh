@@ -84,14 +84,25 @@ __device__ inline void normalise_rows(float (&v)[BLOCKS][4][8], const float *gam
     }
 }
 
-/* sum [row][8] of one block of outputs += 32 inputs, of which a lane has `in`, times packed
+/* A lane's 8 inputs of four rows as operands of the product: [first or last two rows][step]. */
+__device__ inline void operands(const uint4 (&rows)[4], uint4 (&a)[4]) {
+#pragma unroll
+    for (int m = 0; m < 2; m++) {
+        const uint4 lo = rows[2 * m], hi = rows[2 * m + 1];
+        a[2 * m] = make_uint4(lo.x, hi.x, lo.y, hi.y);
+        a[2 * m + 1] = make_uint4(lo.z, hi.z, lo.w, hi.w);
+    }
+}
+
+/* sum [row][8] of one block of outputs += 32 inputs, of which a lane has operands, times packed
  * weights: `weights` is this lane's first piece of these inputs and outputs. */
 template <typename T>
 __device__ inline void multiply_block(const uint4 (&in)[4], const uint4 *weights,
                                       float (&sum)[4][8]) {
-    const uint32_t a[2][2][4] = {
-        {{in[0].x, in[1].x, in[0].y, in[1].y}, {in[0].z, in[1].z, in[0].w, in[1].w}},
-        {{in[2].x, in[3].x, in[2].y, in[3].y}, {in[2].z, in[3].z, in[2].w, in[3].w}}};
+    uint32_t a[4][4];
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        a[i][0] = in[i].x, a[i][1] = in[i].y, a[i][2] = in[i].z, a[i][3] = in[i].w;
 #pragma unroll
     for (int j = 0; j < 4; j++) {
         const uint4 w = __ldg(weights + 32 * j);
@@ -99,8 +110,8 @@ __device__ inline void multiply_block(const uint4 (&in)[4], const uint4 *weights
         for (int m = 0; m < 2; m++) {
             float *lo = &sum[2 * m][2 * j], *hi = &sum[2 * m + 1][2 * j];
             float c[4] = {lo[0], lo[1], hi[0], hi[1]};
-            multiply_add<T>(c, a[m][0], w.x, w.y);
-            multiply_add<T>(c, a[m][1], w.z, w.w);
+            multiply_add<T>(c, a[2 * m], w.x, w.y);
+            multiply_add<T>(c, a[2 * m + 1], w.z, w.w);
             lo[0] = c[0], lo[1] = c[1], hi[0] = c[2], hi[1] = c[3];
         }
     }
