@@ -41,16 +41,20 @@ build() {
   gcc -c -O2 -std=c11 -I src -I . -I "$include" cuda/scan_fit.c -o "$SCRATCH/fit.o" || return 1
   compile bench bench/cuda_scan.cu & pids+=($!)
   compile test cuda/tests/test_scan.cu & pids+=($!)
+  gcc -c -O2 -std=c11 -I src -I . -I "$include" cuda/mamba_pack.c -o "$SCRATCH/order.o" || return 1
   compile in cuda/mamba_in.cu & pids+=($!)
-  compile pack cuda/mamba_in_pack.cu & pids+=($!)
-  compile bench_in bench/cuda_mamba_in.cu & pids+=($!)
+  compile out cuda/mamba_out.cu & pids+=($!)
+  compile pack_in cuda/mamba_in_pack.cu & pids+=($!)
+  compile bench_layer bench/cuda_mamba_layer.cu & pids+=($!)
   compile test_in cuda/tests/test_mamba_in.cu & pids+=($!)
+  compile test_out cuda/tests/test_mamba_out.cu & pids+=($!)
   at_most 3600 $NVCC $FLAGS bench/cuda_probe.cu -o "$BIN/probe" & pids+=($!)
   wait "${pids[@]}"; pids=()
   for v in $VARIANTS; do build_variant "${v%%:*}" "${v#*:}" & pids+=($!); done
-  PROGRAM=bench_in link {bench_in,in,pack,status}.o & pids+=($!)
-  PROGRAM=test_in link {test_in,in,pack,status}.o & pids+=($!)
+  PROGRAM=test_in link {test_in,in,pack_in,order,status}.o & pids+=($!)
+  PROGRAM=test_out link {test_out,out,order,status}.o & pids+=($!)
   for v in "${pids[@]}"; do wait "$v" || failed=1; done
+  PROGRAM=bench_layer link {bench_layer,in,pack_in,out,order,scan_base,fit,status}.o || failed=1
   return $failed
 }
 
@@ -66,24 +70,26 @@ for m in barrier long_scoreboard short_scoreboard mio_throttle math_pipe_throttl
 done
 profile() { # program launches arguments: after three times as many launches to warm up
   local name="$*"; name=$OUT/ncu_${name// /_}.txt
-  at_most 25 ncu --clock-control none --kernel-name regex:"scan_|mamba_in" \
+  at_most 25 ncu --clock-control none --kernel-name regex:"scan_|mamba_" \
     --launch-skip $(( 3 * $2 )) --launch-count "$2" --metrics "$METRICS" "$BIN/$1" --once "${@:3}" \
     > "$name" 2>&1
 }
 
 main() {
   local v shape
-  [ -x "$BIN/test_base" ] && [ -x "$BIN/test_in" ] || build || echo "some program was not built"
+  [ -x "$BIN/test_base" ] && [ -x "$BIN/bench_layer" ] || build || echo "some program was not built"
   say built
   [ "${ONLY:-}" = build ] && return
   at_most 10 nvidia-smi --query-gpu=name,driver_version,clocks.max.sm,power.limit --format=csv,noheader
   at_most 40 "$BIN/test_in"; echo "test_mamba_in: exit $?"
+  at_most 40 "$BIN/test_out"; echo "test_mamba_out: exit $?"
   at_most 40 "$BIN/test_base"; echo "test_scan: exit $?"
   at_most 30 compute-sanitizer --tool memcheck "$BIN/test_in" --few 2>&1 | tail -6
+  at_most 30 compute-sanitizer --tool memcheck "$BIN/test_out" --few 2>&1 | tail -6
   at_most 30 compute-sanitizer --tool memcheck "$BIN/test_base" --few 2>&1 | tail -6
   say memcheck
   at_most 10 "$BIN/probe" | tee -a "$JSON"
-  at_most 30 "$BIN/bench_in" --name first --json "$JSON"
+  at_most 40 "$BIN/bench_layer" --name layer --json "$JSON"
   at_most 40 "$BIN/bench_base" --name settled --json "$JSON"
   at_most 20 "$BIN/bench_base" --name exact --exact --json "$JSON" --quick
   at_most 20 "$BIN/bench_base" --name fitted --fitted --json "$JSON" --quick
@@ -96,11 +102,12 @@ main() {
   for shape in "2097152 64 16 1 1" "2097152 64 32 1 1" "262144 128 64 1 1"; do
     profile bench_base 3 $shape
   done
-  profile bench_in 1 0
-  profile bench_in 1 1
+  profile bench_layer 5 0 2
+  profile bench_layer 5 1 2
   say profiled
   at_most 30 "$BIN/test_base" --large | tail -2
   at_most 40 compute-sanitizer --tool racecheck "$BIN/test_in" --few 2>&1 | tail -6
+  at_most 40 compute-sanitizer --tool racecheck "$BIN/test_out" --few 2>&1 | tail -6
   at_most 90 compute-sanitizer --tool racecheck "$BIN/test_base" --few 2>&1 | tail -6
   say racecheck
   [ -n "${PEERS:-}" ] &&

@@ -152,7 +152,7 @@ void run(const setting &s, const char *name, FILE *json, int repeats, bool check
         for (uint32_t n = 0; n < s.n; n++)
             w.a.push_back((float)(-(n + 1.0) * (0.9 + 0.2 * uniform(seed))));
     }
-    vx_scan_shape shape = {(uint32_t)length, s.d, s.n, s.type, 0};
+    vx_scan_shape shape = {(uint32_t)length, s.d, s.n, s.type, 0, 0};
     if (first != EXACT) shape.rates = vx_scan_fit_rates(&shape, w.a.data());
     if (first == BEST && !vx_cuda_scan_fit_pays(&shape)) shape.rates = 0;
     w.rates.resize((size_t)s.d * shape.rates),

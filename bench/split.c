@@ -92,6 +92,7 @@ static int repeat_op(vx_graph *g, int x, const op_group *group) {
         return vx_graph_mamba(g, x, &op->mamba);
     case VX_OP_INPUT:
     case VX_OP_UPSAMPLE_NEAREST: /* no family of the benchmark has one */
+    case VX_OP_MAMBA_LAYER:      /* not on the CPU */
         break;
     }
     return -1;

@@ -1,428 +1,312 @@
-/* The kernels of mamba_in.h: a block takes a tile of tokens of the order, with the three before it,
- * through both products; nothing but x, u and the projections touches memory.
+/* The kernel of mamba_in.h. A row group of warps takes 32 tokens of the order, of which the first
+ * three belong to the tile before and are only looked back at, through everything; nothing but x
+ * and the outputs touches memory. Its warps share out z's and u's blocks of 32 channels, then the
+ * projections' blocks of 32 columns; v and u pass through shared memory in the storage type. Row
+ * groups of a block use the same weights at about the same time: from the L1 cache.
  *
- * mamba_in: on the matrix units. 64 channels at a time are between the products: in_proj into fp32,
- *   convolution and SiLU into the storage type, x_proj into registers. Where its outputs are more
- *   than registers hold, blocks side by side share them and repeat the first product.
- * mamba_in_exact: fp32 throughout, a thread a channel.
- *
- * A token before the first one has v = 0, hence p = 0: the convolution's padding.
+ * A lane holds four tokens in sequence (mamba_rows.cuh), so that three of four values that the
+ * convolution looks back at are its own, and the others its neighbour's. A token before the first
+ * one has v = 0, hence p = 0: the convolution's padding.
  */
-#include "cuda/launch.cuh"
-#include "cuda/mamba_in_layout.h"
-#include "cuda/walk.cuh"
+#include "cuda/mamba_in.h"
 
-#include "cuda/device.cuh"
+#include "cuda/launch.cuh"
+#include "cuda/mamba_rows.cuh"
+#include "cuda/walk.cuh"
 
 namespace vx_cuda {
 namespace {
 
-constexpr uint32_t BEFORE = 3;         /* tokens that the convolution looks back */
+constexpr uint32_t BEFORE = 3;  /* tokens that the convolution looks back */
+constexpr uint32_t TOKENS = 32; /* of a row group, those included */
+constexpr uint32_t THREADS = 256;
 constexpr uint32_t NONE = 0xffffffffu; /* the voxel of a token that does not exist */
-constexpr float EPSILON = 1e-5f;
-
-struct in_item {
-    const void *x;
-    void *u, *projections;
-    size_t x_row, u_row, projections_row;
-    const float *gamma, *beta, *conv, *conv_bias;
-    const void *weights;
-    walk_args walk;
-};
 
 struct in_args {
-    in_item item[VX_SCAN_MAX_ITEMS];
-    uint32_t length, features, channels;
-    uint32_t columns, column_tiles; /* of the projections */
-    uint32_t slabs, feature_tiles, channel_tiles;
-    size_t in_proj;                    /* elements of its packed weights: x_proj's come next */
-    uint32_t x_bytes;                  /* of one copy of x: 16, 8, 4 or 0 (one by one) */
-    uint32_t wide_u, wide_projections; /* rows can be stored in pieces of 16 bytes */
+    vx_mamba_in_item item[VX_SCAN_MAX_ITEMS];
+    walk_args walk[VX_SCAN_MAX_ITEMS];
+    uint32_t length, features, channels, columns;
+    uint32_t row_groups, sharers; /* of a block; warps of a row group */
+    float inverse, eps;           /* 1 / C */
 };
 
-/* Fills voxel[0 .. rows): of the tile's tokens and, first, the three before. */
-__device__ inline void find_voxels(const in_args &args, const in_item &it, uint32_t *voxel,
-                                   uint32_t rows) {
-    for (uint32_t r = threadIdx.x; r < rows; r += blockDim.x) {
-        const uint32_t t = blockIdx.x * (rows - BEFORE) + r; /* plus BEFORE */
-        voxel[r] = t >= BEFORE && t - BEFORE < args.length
-                       ? voxel_of(it.walk, args.length, t - BEFORE)
-                       : NONE;
+/* Where a warp is. */
+struct in_place {
+    uint32_t lane, sharer;
+    int32_t first; /* token of its row 0; may be below 0 */
+    /* The row group's, in shared memory: [block][4][lane], operands of products. */
+    uint4 *v, *u;
+    uint32_t voxel[4]; /* of the lane's rows 4 (lane / 4) + r */
+    __device__ uint32_t row(int r) const { return 4 * (lane / 4) + (uint32_t)r; }
+};
+
+/* Bytes of shared memory of a row group. */
+__host__ __device__ inline uint32_t group_bytes(uint32_t features, uint32_t channels) {
+    return TOKENS * (features + channels) * 2;
+}
+
+template <int ALONE> __device__ inline void sharers_barrier() {
+    if (ALONE)
+        __syncwarp();
+    else
+        __syncthreads();
+}
+
+__device__ inline uint32_t voxel_at(const in_args &args, const walk_args &walk, int32_t token) {
+    return token >= 0 && token < (int32_t)args.length ? voxel_of(walk, args.length, (uint32_t)token)
+                                                      : NONE;
+}
+
+__device__ inline float sum_of_four(float v) {
+    v += __shfl_xor_sync(ALL_LANES, v, 1);
+    return v + __shfl_xor_sync(ALL_LANES, v, 2);
+}
+
+/* LayerNorm of a row in shared memory, by four lanes: `row` is the first piece of this one, the
+ * next is four further; put(k, piece) takes the result. */
+template <typename T, typename PUT>
+__device__ inline void normalise_row(const in_args &args, const float *gamma, const float *beta,
+                                     const uint4 *row, uint32_t q, const PUT &put) {
+    const uint32_t blocks = args.features / 32;
+    float v[8], g[8], b[8], sum = 0, squares = 0;
+    for (uint32_t k = 0; k < blocks; k++) {
+        widen8<T>(row[4 * k], v);
+#pragma unroll
+        for (int i = 0; i < 8; i++) sum += v[i];
+    }
+    const float mean = sum_of_four(sum) * args.inverse;
+    for (uint32_t k = 0; k < blocks; k++) {
+        widen8<T>(row[4 * k], v);
+#pragma unroll
+        for (int i = 0; i < 8; i++) squares = fmaf(v[i] - mean, v[i] - mean, squares);
+    }
+    const float scale = rsqrtf(fmaf(sum_of_four(squares), args.inverse, args.eps));
+    for (uint32_t k = 0; k < blocks; k++) {
+        widen8<T>(row[4 * k], v);
+        load8(gamma + 32 * k + 8 * q, g), load8(beta + 32 * k + 8 * q, b);
+#pragma unroll
+        for (int i = 0; i < 8; i++) v[i] = fmaf((v[i] - mean) * scale, g[i], b[i]);
+        put(k, narrow8<T>(v));
     }
 }
 
-/* ---- matrix units -----------------------------------------------------------------------------
- */
+/* Puts a piece of row r, of block k and lane q of four, where the operands of its lane are. */
+__device__ inline void put_operand(uint4 *v, uint32_t r, uint32_t k, uint32_t q, uint4 piece) {
+    uint32_t *to = (uint32_t *)(v + (4 * k + 2 * (r % 4 / 2)) * 32 + 4 * (r / 4) + q) + r % 2;
+    to[0] = piece.x, to[2] = piece.y;
+    to[128] = piece.z, to[130] = piece.w; /* the next step */
+}
 
-/* Shared memory of a block with ROW_GROUPS groups of 32 rows, each of two warps. */
-template <typename T, int ROW_GROUPS, int TILES> struct in_shared {
-    static constexpr uint32_t ROWS = 32 * ROW_GROUPS, THREADS = 64 * ROW_GROUPS;
-    static constexpr uint32_t COLUMNS = 16 * TILES; /* of the projections, in a block */
-    static constexpr uint32_t P_ROW = IN_SLAB + 8, U_ROW = IN_SLAB + 8, OUT_ROW = COLUMNS + 8;
-    static constexpr uint32_t P_BYTES = ROWS * P_ROW * 4, OUT_BYTES = ROWS * OUT_ROW * 2;
-    static constexpr uint32_t MIDDLE = P_BYTES > OUT_BYTES ? P_BYTES : OUT_BYTES;
-    uint32_t *voxel; /* [ROWS] */
-    float *p;        /* [ROWS][P_ROW], of a slab */
-    T *out;          /* [ROWS][OUT_ROW], in p's place */
-    T *u;            /* [ROWS][U_ROW], of a slab */
-    T *v;            /* [ROWS][v_row] */
-    uint32_t v_row;
-    __host__ __device__ static uint32_t bytes(uint32_t feature_tiles) {
-        return ROWS * 4 + MIDDLE + ROWS * U_ROW * 2 + ROWS * (16 * feature_tiles + 8) * 2;
-    }
-    __device__ explicit in_shared(uint32_t feature_tiles) {
-        char *at = shared_memory();
-        voxel = (uint32_t *)at, p = (float *)(at + ROWS * 4), out = (T *)p;
-        u = (T *)(at + ROWS * 4 + MIDDLE), v = u + ROWS * U_ROW;
-        v_row = 16 * feature_tiles + 8;
-    }
-};
-
-/* LayerNorm of a warp's 16 rows, in place of x; zero for tokens and features that do not exist.
- * Four lanes share a row, eight rows go side by side. */
+/* v of the row group's tokens in shared memory; zeros for tokens that do not exist. own: the voxel
+ * of row `lane`. The warps of the group share out its rows, eight at a time; four lanes have a row,
+ * which first lies in u's place: D is more than C. */
 template <typename T>
-__device__ inline void normalise(const in_args &args, const in_item &it, const uint32_t *voxel,
-                                 T *rows, uint32_t row_step, uint32_t lane) {
-    const uint32_t features = args.features, q = lane % 4;
-    for (uint32_t r = lane / 4; r < 16; r += 8)
-        if (voxel[r] != NONE)
-            copy_row(rows + r * row_step, (const T *)it.x + (size_t)voxel[r] * it.x_row, features,
-                     args.x_bytes, q, 4);
+__device__ inline void normalise_shared(const in_args &args, const vx_mamba_in_item &it,
+                                        const in_place &at, uint32_t own) {
+    const uint32_t q = at.lane % 4, first = 8 * at.sharer + at.lane / 4, step = 8 * args.sharers;
+    const uint32_t blocks = args.features / 32, row_step = args.features / 8 + 1;
+    for (uint32_t r = first; r < TOKENS; r += step) { /* as often for all lanes */
+        const uint32_t voxel = __shfl_sync(ALL_LANES, own, (int)r);
+        uint4 *row = at.u + r * row_step + q;
+        const uint4 *x = (const uint4 *)((const T *)it.x + (size_t)voxel * it.x_row) + q;
+        for (uint32_t k = 0; k < blocks; k++)
+            if (voxel != NONE)
+                copy_async<16>(row + 4 * k, x + 4 * k);
+            else
+                row[4 * k] = make_uint4(0, 0, 0, 0);
+    }
     copy_commit();
-    copy_wait_all();
-    __syncwarp();
-    for (uint32_t r = lane / 4; r < 16; r += 8) {
-        const bool live = voxel[r] != NONE;
-        uint32_t *row = (uint32_t *)(rows + r * row_step);
-        float sum = 0;
-        for (uint32_t c = 2 * q; live && c < features; c += 8) {
-            const float2 x = pair<T>::wide(row[c / 2]);
-            sum += x.x + (c + 1 < features ? x.y : 0.0f);
-        }
-        sum += __shfl_xor_sync(ALL_LANES, sum, 1);
-        sum += __shfl_xor_sync(ALL_LANES, sum, 2);
-        const float mean = sum / (float)features;
-        float squares = 0;
-        for (uint32_t c = 2 * q; live && c < features; c += 8) {
-            const float2 x = pair<T>::wide(row[c / 2]);
-            const float lo = x.x - mean, hi = c + 1 < features ? x.y - mean : 0.0f;
-            squares = fmaf(lo, lo, fmaf(hi, hi, squares));
-        }
-        squares += __shfl_xor_sync(ALL_LANES, squares, 1);
-        squares += __shfl_xor_sync(ALL_LANES, squares, 2);
-        const float scale = 1.0f / sqrtf(squares / (float)features + EPSILON);
-        for (uint32_t c = 2 * q; c < 16 * args.feature_tiles; c += 8) {
-            float v[2] = {0, 0};
-            const float2 x = live && c < features ? pair<T>::wide(row[c / 2]) : make_float2(0, 0);
-            const float raw[2] = {x.x, x.y};
-            for (uint32_t i = 0; i < 2; i++)
-                if (live && c + i < features)
-                    v[i] = fmaf((raw[i] - mean) * scale, it.gamma[c + i], it.beta[c + i]);
-            row[c / 2] = pair<T>::pack(v[0], v[1]);
-        }
+    copy_wait_all(); /* each lane's own pieces: nobody else reads them before the barrier */
+    for (uint32_t r = first; r < TOKENS; r += step) {
+        uint4 *row = at.u + r * row_step + q;
+        const bool live = __shfl_sync(ALL_LANES, own, (int)r) != NONE;
+        if (it.before_gamma)
+            normalise_row<T>(args, it.before_gamma, it.before_beta, row, q,
+                             [&](uint32_t k, uint4 piece) { row[4 * k] = piece; });
+        normalise_row<T>(args, it.gamma, it.beta, row, q, [&](uint32_t k, uint4 piece) {
+            put_operand(at.v, r, k, q, live ? piece : make_uint4(0, 0, 0, 0));
+        });
     }
 }
 
-/* sum += 32 rows of a, from shared memory, times `live` of TILES output tiles of packed weights b,
- * whose input tiles are `b_tiles` to an output tile. */
-template <typename T, int TILES>
-__device__ inline void multiply(const T *a, uint32_t a_row, const uint2 *b, uint32_t b_tiles,
-                                uint32_t input_tiles, uint32_t live, float (&sum)[2][TILES][4],
-                                uint32_t lane) {
-    a += (lane & 15) * a_row + (lane >> 4) * 8;
-    b += lane;
-#pragma unroll 1
-    for (uint32_t k = 0; k < input_tiles; k++) {
-        uint32_t am[2][4];
-        load_matrices(am[0], a + 16 * k);
-        load_matrices(am[1], a + 16 * a_row + 16 * k);
+/* The lane's numbers of block k as operands. */
+__device__ inline void put_operands(const in_place &at, uint4 *to, uint32_t k,
+                                    const uint4 (&rows)[4]) {
+    uint4 a[4];
+    operands(rows, a);
 #pragma unroll
-        for (int j = 0; j < TILES; j++) {
-            if ((uint32_t)j >= live) break;
-            const uint2 w = b[((size_t)j * b_tiles + k) * 32];
-            multiply_add<T>(sum[0][j], am[0], w.x, w.y);
-            multiply_add<T>(sum[1][j], am[1], w.x, w.y);
-        }
-    }
+    for (uint32_t i = 0; i < 4; i++) to[(4 * k + i) * 32 + at.lane] = a[i];
 }
 
-template <typename V, int TILES> __device__ inline void clear(V (&sum)[2][TILES][4]) {
+/* The same for a warp that has its tokens to itself, and BLOCKS blocks of features: in registers,
+ * each lane its own four rows. voxel: of these. */
+template <typename T, int BLOCKS>
+__device__ inline void normalise_alone(const in_args &args, const vx_mamba_in_item &it,
+                                       const in_place &at, const uint32_t (&voxel)[4]) {
+    const uint32_t feature = 8 * (at.lane % 4);
+    float v[BLOCKS][4][8];
 #pragma unroll
-    for (int i = 0; i < 2; i++)
+    for (int r = 0; r < 4; r++)
 #pragma unroll
-        for (int j = 0; j < TILES; j++)
-            sum[i][j][0] = sum[i][j][1] = sum[i][j][2] = sum[i][j][3] = 0;
-}
-
-/* u of a warp's 16 rows and a slab's channels from p; rows is where its first row lies in p, which
- * has the three rows before it unless the warp is the block's first. */
-template <typename T>
-__device__ inline void convolve(const in_args &args, const in_item &it, const float *p,
-                                uint32_t p_row, T *u, uint32_t u_row, uint32_t slab, bool first,
-                                uint32_t lane) {
-#pragma unroll
-    for (uint32_t i = lane; i < IN_SLAB; i += 32) {
-        const uint32_t channel = slab * IN_SLAB + i;
-        float4 k = make_float4(0, 0, 0, 0);
-        float bias = 0;
-        if (channel < args.channels)
-            k = *(const float4 *)(it.conv + 4 * (size_t)channel), bias = it.conv_bias[channel];
-        float a = 0, b = 0, c = 0;
-        if (!first) {
-            const float *back = p + i - BEFORE * p_row;
-            a = back[0], b = back[p_row], c = back[2 * p_row];
-        }
-#pragma unroll
-        for (uint32_t r = 0; r < 16; r++) {
-            const float d = p[i + r * p_row];
-            const float sum = fmaf(k.x, a, fmaf(k.y, b, fmaf(k.z, c, fmaf(k.w, d, bias))));
-            from_float(silu(sum), u + r * u_row + i);
-            a = b, b = c, c = d;
-        }
-    }
-}
-
-/* Writes the columns first .. first + WIDTH of the tile's rows, as far as they exist. */
-template <typename T, uint32_t WIDTH>
-__device__ inline void store_rows(const T *tile, uint32_t tile_row, const uint32_t *voxel,
-                                  uint32_t rows, T *out, size_t out_row, uint32_t first,
-                                  uint32_t columns, bool wide) {
-    constexpr uint32_t PIECES = WIDTH / 8;
-    for (uint32_t i = threadIdx.x; i < rows * PIECES; i += blockDim.x) {
-        const uint32_t r = i / PIECES, piece = i % PIECES, column = first + 8 * piece;
-        if (r < BEFORE || voxel[r] == NONE || column >= columns) continue;
-        const T *from = tile + r * tile_row + 8 * piece;
-        T *to = out + (size_t)voxel[r] * out_row + column;
-        if (wide)
-            *(uint4 *)to = *(const uint4 *)from;
-        else
-            for (uint32_t k = 0; k < min(8u, columns - column); k++) to[k] = from[k];
-    }
-}
-
-/* Grid: tiles of tokens, blocks side by side in the columns, items. */
-template <typename T, int ROW_GROUPS, int TILES>
-__global__ void __launch_bounds__(64 * ROW_GROUPS, 512 / (64 * ROW_GROUPS))
-    mamba_in(const __grid_constant__ in_args args) {
-    typedef in_shared<T, ROW_GROUPS, TILES> S;
-    const in_item &it = args.item[blockIdx.z];
-    const S s(args.feature_tiles);
-    const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    const uint32_t row = 32 * (warp % ROW_GROUPS), side = warp / ROW_GROUPS; /* of its products */
-    const uint32_t own = 16 * warp; /* its rows in the other steps */
-    const uint2 *in_proj = (const uint2 *)it.weights;
-    const uint2 *x_proj = (const uint2 *)((const T *)it.weights + args.in_proj);
-    const uint32_t first_tile = blockIdx.y * 2 * TILES + side * TILES;
-    const uint32_t live =
-        first_tile < args.column_tiles ? min((uint32_t)TILES, args.column_tiles - first_tile) : 0;
-
-    find_voxels(args, it, s.voxel, S::ROWS);
-    __syncthreads();
-    normalise(args, it, s.voxel + own, s.v + own * s.v_row, s.v_row, lane);
-    __syncthreads();
-
-    float out[2][TILES][4];
-    clear(out);
-    const uint32_t g = lane / 4, q = lane % 4;
-    for (uint32_t slab = 0; slab < args.slabs; slab++) {
-        /* p: two products of 16 columns a warp, so that few registers are taken from `out`. */
-#pragma unroll 1
-        for (uint32_t half = 0; half < 2; half++) {
-            float sum[2][2][4];
-            clear(sum);
-            const uint32_t tile = 4 * side + 2 * half;
-            multiply(s.v + row * s.v_row, s.v_row,
-                     in_proj + (size_t)(slab * 8 + tile) * args.feature_tiles * 32,
-                     args.feature_tiles, args.feature_tiles, 2, sum, lane);
-#pragma unroll
-            for (int i = 0; i < 2; i++)
-#pragma unroll
-                for (int j = 0; j < 2; j++) {
-                    float *to = s.p + (row + 16 * i + g) * S::P_ROW + 8 * (tile + j) + 2 * q;
-                    *(float2 *)to = make_float2(sum[i][j][0], sum[i][j][1]);
-                    *(float2 *)(to + 8 * S::P_ROW) = make_float2(sum[i][j][2], sum[i][j][3]);
-                }
-        }
-        __syncthreads();
-        convolve(args, it, s.p + own * S::P_ROW, S::P_ROW, s.u + own * S::U_ROW, S::U_ROW, slab,
-                 warp == 0, lane);
-        __syncthreads();
-        if (blockIdx.y == 0)
-            store_rows<T, IN_SLAB>(s.u, S::U_ROW, s.voxel, S::ROWS, (T *)it.u, it.u_row,
-                                   slab * IN_SLAB, args.channels, args.wide_u);
-        multiply(s.u + row * S::U_ROW, S::U_ROW,
-                 x_proj + ((size_t)first_tile * args.channel_tiles + slab * (IN_SLAB / 16)) * 32,
-                 args.channel_tiles, IN_SLAB / 16, live, out, lane);
-    }
-    /* `out` takes the place of p, which nobody reads after the last barrier. */
-#pragma unroll
-    for (int i = 0; i < 2; i++)
-#pragma unroll
-        for (int j = 0; j < TILES; j++) {
-            uint32_t *to = (uint32_t *)(s.out + (row + 16 * i + g) * S::OUT_ROW +
-                                        8 * (side * TILES + j) + 2 * q);
-            to[0] = pair<T>::pack(out[i][j][0], out[i][j][1]);
-            to[4 * S::OUT_ROW] = pair<T>::pack(out[i][j][2], out[i][j][3]);
-        }
-    __syncthreads();
-    store_rows<T, S::COLUMNS>(s.out, S::OUT_ROW, s.voxel, S::ROWS, (T *)it.projections,
-                              it.projections_row, blockIdx.y * S::COLUMNS, args.columns,
-                              args.wide_projections);
-}
-
-/* ---- fp32 -------------------------------------------------------------------------------------
- */
-
-constexpr uint32_t EXACT_THREADS = 128;
-
-/* LayerNorm of one row, by a warp. */
-template <typename T>
-__device__ inline void normalise_exact(const in_args &args, const in_item &it, uint32_t voxel,
-                                       float *row, uint32_t lane) {
-    const T *x = (const T *)it.x + (size_t)voxel * it.x_row;
-    float sum = 0, squares = 0;
-    for (uint32_t c = lane; c < args.features; c += 32) sum += row[c] = to_float(x[c]);
-    for (int k = 16; k > 0; k /= 2) sum += __shfl_xor_sync(ALL_LANES, sum, k);
-    const float mean = sum / (float)args.features;
-    for (uint32_t c = lane; c < args.features; c += 32)
-        squares = fmaf(row[c] - mean, row[c] - mean, squares);
-    for (int k = 16; k > 0; k /= 2) squares += __shfl_xor_sync(ALL_LANES, squares, k);
-    const float scale = 1.0f / sqrtf(squares / (float)args.features + EPSILON);
-    for (uint32_t c = lane; c < args.features; c += 32)
-        row[c] = fmaf((row[c] - mean) * scale, it.gamma[c], it.beta[c]);
-}
-
-/* Grid: tiles of ROWS - 3 tokens, 1, items. */
-template <typename T, int ROWS>
-__global__ void __launch_bounds__(EXACT_THREADS)
-    mamba_in_exact(const __grid_constant__ in_args args) {
-    const in_item &it = args.item[blockIdx.z];
-    const uint32_t features = args.features, channels = args.channels, columns = args.columns;
-    uint32_t *voxel = (uint32_t *)shared_memory();
-    float *v = (float *)(voxel + ROWS), *u = v + ROWS * features;
-    const float *in_proj = (const float *)it.weights, *x_proj = in_proj + args.in_proj;
-
-    find_voxels(args, it, voxel, ROWS);
-    __syncthreads();
-    for (uint32_t r = threadIdx.x / 32; r < ROWS; r += EXACT_THREADS / 32) {
-        const uint32_t lane = threadIdx.x % 32;
-        if (voxel[r] != NONE)
-            normalise_exact<T>(args, it, voxel[r], v + r * features, lane);
-        else
-            for (uint32_t c = lane; c < features; c += 32) v[r * features + c] = 0;
-    }
-    __syncthreads();
-    for (uint32_t d = threadIdx.x; d < channels; d += EXACT_THREADS) {
-        float p[ROWS];
-#pragma unroll
-        for (int r = 0; r < ROWS; r++) p[r] = 0;
-        for (uint32_t c = 0; c < features; c++) {
-            const float w = in_proj[(size_t)c * channels + d];
-#pragma unroll
-            for (int r = 0; r < ROWS; r++) p[r] = fmaf(v[r * features + c], w, p[r]);
-        }
-        const float *k = it.conv + 4 * (size_t)d;
-        const float bias = it.conv_bias[d];
-#pragma unroll
-        for (int r = BEFORE; r < ROWS; r++) {
-            const float sum = fmaf(
-                k[0], p[r - 3], fmaf(k[1], p[r - 2], fmaf(k[2], p[r - 1], fmaf(k[3], p[r], bias))));
-            const float value = silu(sum);
-            u[r * channels + d] = value;
-            if (voxel[r] != NONE) from_float(value, (T *)it.u + (size_t)voxel[r] * it.u_row + d);
-        }
-    }
-    __syncthreads();
-    for (uint32_t j = threadIdx.x; j < columns; j += EXACT_THREADS) {
-        float sum[ROWS];
-#pragma unroll
-        for (int r = 0; r < ROWS; r++) sum[r] = 0;
-        for (uint32_t d = 0; d < channels; d++) {
-            const float w = x_proj[(size_t)d * columns + j];
-#pragma unroll
-            for (int r = BEFORE; r < ROWS; r++) sum[r] = fmaf(u[r * channels + d], w, sum[r]);
-        }
-#pragma unroll
-        for (int r = BEFORE; r < ROWS; r++)
+        for (int k = 0; k < BLOCKS; k++) {
+            uint4 x = make_uint4(0, 0, 0, 0);
             if (voxel[r] != NONE)
-                from_float(sum[r], (T *)it.projections + (size_t)voxel[r] * it.projections_row + j);
+                x = *(const uint4 *)((const T *)it.x + (size_t)voxel[r] * it.x_row + 32 * k +
+                                     feature);
+            widen8<T>(x, v[k][r]);
+        }
+    if (it.before_gamma)
+        normalise_rows(v, it.before_gamma + feature, it.before_beta + feature, args.inverse,
+                       args.eps, sum_lanes);
+    normalise_rows(v, it.gamma + feature, it.beta + feature, args.inverse, args.eps, sum_lanes);
+#pragma unroll
+    for (int k = 0; k < BLOCKS; k++) {
+        uint4 rows[4];
+#pragma unroll
+        for (int r = 0; r < 4; r++)
+            rows[r] = voxel[r] != NONE ? narrow8<T>(v[k][r]) : make_uint4(0, 0, 0, 0);
+        put_operands(at, at.v, (uint32_t)k, rows);
+    }
+}
+
+/* sum = one block of outputs of the row group's tokens, whose operands `from` has. */
+template <typename T>
+__device__ inline void product(const in_place &at, const uint4 *from, uint32_t inputs,
+                               const uint4 *weights, float (&sum)[4][8]) {
+#pragma unroll
+    for (int r = 0; r < 4; r++)
+#pragma unroll
+        for (int i = 0; i < 8; i++) sum[r][i] = 0;
+#pragma unroll 2
+    for (uint32_t k = 0; k < inputs / 32; k++) {
+        uint4 in[4];
+#pragma unroll
+        for (uint32_t i = 0; i < 4; i++) in[i] = from[(4 * k + i) * 32 + at.lane];
+        multiply_block<T>(in, weights + 128 * k, sum);
+    }
+}
+
+/* u from p, in its place, of this lane's 8 channels from `channel`. */
+__device__ inline void convolve(const vx_mamba_in_item &it, uint32_t channel, float (&p)[4][8]) {
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+        const float4 k = __ldg((const float4 *)it.conv + channel + i);
+        const float bias = __ldg(it.conv_bias + channel + i);
+        /* The three tokens before the lane's: the first lanes get their own, and no use is made of
+         * what follows from that. */
+        const float a = __shfl_up_sync(ALL_LANES, p[1][i], 4);
+        const float b = __shfl_up_sync(ALL_LANES, p[2][i], 4);
+        const float c = __shfl_up_sync(ALL_LANES, p[3][i], 4);
+        const float d = p[0][i], e = p[1][i], f = p[2][i], g = p[3][i];
+        p[0][i] = silu(fmaf(k.x, a, fmaf(k.y, b, fmaf(k.z, c, fmaf(k.w, d, bias)))));
+        p[1][i] = silu(fmaf(k.x, b, fmaf(k.y, c, fmaf(k.z, d, fmaf(k.w, e, bias)))));
+        p[2][i] = silu(fmaf(k.x, c, fmaf(k.y, d, fmaf(k.z, e, fmaf(k.w, f, bias)))));
+        p[3][i] = silu(fmaf(k.x, d, fmaf(k.y, e, fmaf(k.z, f, fmaf(k.w, g, bias)))));
+    }
+}
+
+/* The lane's 8 numbers from `column` of each of its tokens to memory. */
+template <typename T>
+__device__ inline void store(const in_place &at, const uint4 (&v)[4], void *tensor, size_t row,
+                             uint32_t column) {
+#pragma unroll
+    for (int r = 0; r < 4; r++)
+        if (at.voxel[r] != NONE)
+            *(uint4 *)((T *)tensor + (size_t)at.voxel[r] * row + column) = v[r];
+}
+
+template <typename T> __device__ inline void narrow(const float (&from)[4][8], uint4 (&to)[4]) {
+#pragma unroll
+    for (int r = 0; r < 4; r++) to[r] = narrow8<T>(from[r]);
+}
+
+/* Grid: tiles of tokens, items. ALONE: the features in blocks where a row group is one warp; else
+ * 0. */
+template <typename T, int ALONE>
+__global__ void __launch_bounds__(THREADS, 2) mamba_in(const __grid_constant__ in_args args) {
+    const vx_mamba_in_item &it = args.item[blockIdx.y];
+    const walk_args &walk = args.walk[blockIdx.y];
+    const uint32_t warp = threadIdx.x / 32, group = warp / args.sharers;
+    const uint32_t D = args.channels, blocks = D / 32;
+    in_place at;
+    at.lane = threadIdx.x % 32, at.sharer = warp - group * args.sharers;
+    at.first =
+        (int32_t)((blockIdx.x * args.row_groups + group) * (TOKENS - BEFORE)) - (int32_t)BEFORE;
+    at.v = (uint4 *)(shared_memory() + group * group_bytes(args.features, D));
+    at.u = at.v + TOKENS * args.features / 8;
+    const uint32_t own = voxel_at(args, walk, at.first + (int32_t)at.lane);
+#pragma unroll
+    for (int r = 0; r < 4; r++) at.voxel[r] = __shfl_sync(ALL_LANES, own, (int)at.row(r));
+    if constexpr (ALONE > 0)
+        normalise_alone<T, ALONE>(args, it, at, at.voxel);
+    else
+        normalise_shared<T>(args, it, at, own);
+    sharers_barrier<ALONE>();
+#pragma unroll
+    for (int r = 0; r < 4; r++) /* from now on: where results go */
+        if (at.row(r) < BEFORE) at.voxel[r] = NONE;
+
+    float sum[4][8];
+    uint4 narrowed[4];
+    const uint32_t q8 = 8 * (at.lane % 4);
+    for (uint32_t k = at.sharer; k < 2 * blocks; k += args.sharers) { /* u, then z */
+        const uint32_t inputs = ALONE ? 32 * ALONE : args.features;
+        product<T>(at, at.v, inputs, weights_of(it.weights, inputs, k, at.lane), sum);
+        const uint32_t channel = 32 * (k < blocks ? k : k - blocks) + q8;
+        if (k < blocks) convolve(it, channel, sum);
+        narrow<T>(sum, narrowed);
+        store<T>(at, narrowed, k < blocks ? it.u : it.z, k < blocks ? it.u_row : it.z_row, channel);
+        if (k < blocks) put_operands(at, at.u, k, narrowed);
+    }
+    sharers_barrier<ALONE>();
+    const T *x_proj = (const T *)it.weights + (size_t)2 * D * args.features;
+    for (uint32_t k = at.sharer; 32 * k < args.columns; k += args.sharers) {
+        product<T>(at, at.u, D, weights_of(x_proj, D, k, at.lane), sum);
+        narrow<T>(sum, narrowed);
+        if (32 * k + q8 < args.columns)
+            store<T>(at, narrowed, it.projections, it.projections_row, 32 * k + q8);
     }
 }
 
 /* ---- host -------------------------------------------------------------------------------------
  */
 
-template <typename T, int ROW_GROUPS, int TILES>
-cudaError_t launch_tiles(const in_args &args, size_t count, cudaStream_t stream) {
-    typedef in_shared<T, ROW_GROUPS, TILES> S;
-    const uint32_t shared = S::bytes(args.feature_tiles);
-    cudaError_t e = allow_shared(mamba_in<T, ROW_GROUPS, TILES>, shared);
+/* Warps that share their tokens, so that few tokens still make many warps, and row groups of a
+ * block, as many as its shared memory holds. Neither changes a result. */
+uint32_t cut(in_args *args) {
+    const uint32_t c = args->features, bytes = group_bytes(c, args->channels);
+    int device = 0, limit = 48 * 1024;
+    if (cudaGetDevice(&device) == cudaSuccess)
+        (void)cudaDeviceGetAttribute(&limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+    args->sharers = c <= 64 ? 1 : c <= 128 ? 2 : c <= 256 ? 4 : 8;
+    args->row_groups = c <= 128 ? 4 : c <= 256 ? 2 : 1;
+    while (args->row_groups > 1 && args->row_groups * bytes > (uint32_t)limit)
+        args->row_groups /= 2;
+    return args->row_groups * bytes;
+}
+
+template <typename T, int ALONE>
+cudaError_t launch_blocks(in_args args, size_t count, cudaStream_t stream) {
+    const uint32_t shared = cut(&args), tokens = args.row_groups * (TOKENS - BEFORE);
+    cudaError_t e = allow_shared(mamba_in<T, ALONE>, shared);
     if (e != cudaSuccess) return e;
-    dim3 grid(ceil_div(args.length, S::ROWS - BEFORE), ceil_div(args.columns, S::COLUMNS),
-              (unsigned)count);
-    mamba_in<T, ROW_GROUPS, TILES><<<grid, S::THREADS, shared, stream>>>(args);
+    mamba_in<T, ALONE><<<dim3(ceil_div(args.length, tokens), (unsigned)count),
+                         32 * args.row_groups * args.sharers, shared, stream>>>(args);
     return cudaGetLastError();
 }
 
-/* Tiles of 64 rows where 128 rows of v would need more shared memory than many devices have, and
- * where there are few tokens anyway. */
-template <typename T>
-cudaError_t launch_matrix(const in_args &args, size_t count, cudaStream_t stream) {
-    const bool small = args.features > 128, few = args.columns <= 80;
-    if (small)
-        return few ? launch_tiles<T, 2, 5>(args, count, stream)
-                   : launch_tiles<T, 2, 9>(args, count, stream);
-    return few ? launch_tiles<T, 4, 5>(args, count, stream)
-               : launch_tiles<T, 4, 9>(args, count, stream);
+template <typename T> cudaError_t launch(const in_args &args, size_t count, cudaStream_t stream) {
+    if (args.features == 32) return launch_blocks<T, 1>(args, count, stream);
+    if (args.features == 64) return launch_blocks<T, 2>(args, count, stream);
+    return launch_blocks<T, 0>(args, count, stream);
 }
 
-template <typename T, int ROWS>
-cudaError_t launch_rows(const in_args &args, size_t count, cudaStream_t stream) {
-    const size_t shared = ROWS * (1 + args.features + args.channels) * sizeof(float);
-    cudaError_t e = allow_shared(mamba_in_exact<T, ROWS>, shared);
-    if (e != cudaSuccess) return e;
-    dim3 grid(ceil_div(args.length, ROWS - BEFORE), 1, (unsigned)count);
-    mamba_in_exact<T, ROWS><<<grid, EXACT_THREADS, shared, stream>>>(args);
-    return cudaGetLastError();
-}
-
-template <typename T>
-cudaError_t launch_exact(const in_args &args, size_t count, cudaStream_t stream) {
-    return args.features + args.channels <= 768 ? launch_rows<T, 16>(args, count, stream)
-                                                : launch_rows<T, 8>(args, count, stream);
-}
-
-vx_status check_shape(const vx_mamba_in_shape *s, size_t count, vx_error *err) {
-    if (count < 1 || count > VX_SCAN_MAX_ITEMS)
-        return vx_fail(err, VX_ERR_USAGE, "%zu Mamba inputs in one launch [1 .. %d]", count,
-                       VX_SCAN_MAX_ITEMS);
-    if (s->length < 1 || s->length > INT32_MAX || s->features < 1 || s->features > 512 ||
-        s->channels < 1 || s->channels > 1024 || s->states < 1 || s->states > 256 || s->rank < 1 ||
-        s->rank > 64)
-        return vx_fail(err, VX_ERR_USAGE,
-                       "Mamba input of %u tokens, %u features, %u channels, %u states, rank %u is "
-                       "outside the limits",
-                       s->length, s->features, s->channels, s->states, s->rank);
-    if (!s->exact && (s->dtype == VX_F32 || !has_matrix_units()))
-        return vx_fail(err, VX_ERR_USAGE,
-                       "Mamba input without the exact products for fp32 or on "
-                       "a device without matrix units");
-    return VX_OK;
-}
-
-vx_status fill_item(const vx_mamba_in_shape *s, const vx_mamba_in_item *from, in_args *args,
-                    in_item *to, vx_error *err) {
-    const size_t size = s->dtype == VX_F32 ? 4 : 2;
-    to->x = from->x, to->u = from->u, to->projections = from->projections;
-    to->x_row = from->x_row, to->u_row = from->u_row;
-    to->projections_row = from->projections_row;
-    to->gamma = from->gamma, to->beta = from->beta;
-    to->conv = from->conv, to->conv_bias = from->conv_bias, to->weights = from->weights;
-    args->x_bytes = widest(args->x_bytes, from->x, from->x_row, s->features, size);
-    if (widest(16, from->u, from->u_row, s->channels, size) < 16) args->wide_u = 0;
-    if (widest(16, from->projections, from->projections_row, args->columns, size) < 16)
-        args->wide_projections = 0;
-    return make_walk(&from->walk, s->length, &to->walk, err);
+vx_status check_item(const vx_mamba_in_item *it, vx_error *err) {
+    const size_t rows = it->x_row | it->u_row | it->z_row | it->projections_row;
+    const uintptr_t at = (uintptr_t)it->x | (uintptr_t)it->u | (uintptr_t)it->z |
+                         (uintptr_t)it->projections | (uintptr_t)it->weights;
+    if (rows % 8 == 0 && at % 16 == 0) return VX_OK;
+    return vx_fail(err, VX_ERR_USAGE, "Mamba input with rows that are no multiples of 16 bytes");
 }
 
 } // namespace
@@ -430,35 +314,33 @@ vx_status fill_item(const vx_mamba_in_shape *s, const vx_mamba_in_item *from, in
 
 using namespace vx_cuda;
 
+extern "C" bool vx_cuda_mamba_in_takes(const vx_mamba_in_shape *s) {
+    return s->length >= 1 && s->length <= INT32_MAX - 256 && s->features >= 32 &&
+           s->features <= 512 && s->features % 32 == 0 && s->channels > s->features &&
+           s->channels <= 1024 && s->channels % 32 == 0 && s->states >= 1 && s->states <= 256 &&
+           s->rank >= 1 && s->rank <= 64 && s->dtype != VX_F32 && has_matrix_units();
+}
+
 extern "C" vx_status vx_cuda_mamba_in(const vx_mamba_in_shape *shape, const vx_mamba_in_item *items,
                                       size_t count, cudaStream_t stream, vx_error *err) {
-    vx_status status = check_shape(shape, count, err);
-    if (status != VX_OK) return status;
-    const in_layout l = make_in_layout(shape);
+    if (!vx_cuda_mamba_in_takes(shape) || count < 1 || count > VX_SCAN_MAX_ITEMS)
+        return vx_fail(err, VX_ERR_USAGE,
+                       "%zu Mamba inputs of %u tokens, %u features, %u channels, %u states, rank "
+                       "%u are outside the limits, or the storage type or the device is",
+                       count, shape->length, shape->features, shape->channels, shape->states,
+                       shape->rank);
     in_args args = {};
     args.length = shape->length, args.features = shape->features, args.channels = shape->channels;
-    args.columns = l.columns, args.column_tiles = l.column_tiles;
-    args.slabs = l.slabs, args.feature_tiles = l.feature_tiles;
-    args.channel_tiles = l.channel_tiles, args.in_proj = l.in_proj;
-    args.x_bytes = 16, args.wide_u = args.wide_projections = 1;
+    args.columns = vx_mamba_in_columns(shape), args.eps = shape->eps;
+    args.inverse = 1.0f / (float)shape->features;
     for (size_t i = 0; i < count; i++) {
-        status = fill_item(shape, &items[i], &args, &args.item[i], err);
+        args.item[i] = items[i];
+        vx_status status = check_item(&items[i], err);
+        if (status == VX_OK) status = make_walk(&items[i].walk, shape->length, &args.walk[i], err);
         if (status != VX_OK) return status;
     }
-    cudaError_t e = cudaErrorInvalidValue;
-    switch (shape->dtype) {
-    case VX_F32:
-        e = launch_exact<float>(args, count, stream);
-        break;
-    case VX_F16:
-        e = shape->exact ? launch_exact<__half>(args, count, stream)
-                         : launch_matrix<__half>(args, count, stream);
-        break;
-    case VX_BF16:
-        e = shape->exact ? launch_exact<__nv_bfloat16>(args, count, stream)
-                         : launch_matrix<__nv_bfloat16>(args, count, stream);
-        break;
-    }
+    const cudaError_t e = shape->dtype == VX_F16 ? launch<__half>(args, count, stream)
+                                                 : launch<__nv_bfloat16>(args, count, stream);
     if (e != cudaSuccess)
         return vx_fail(err, VX_ERR_RESOURCE, "CUDA Mamba input: %s", cudaGetErrorString(e));
     return VX_OK;

@@ -243,10 +243,16 @@ static vx_status capture(vx_plan *plan, vx_error *err) {
     return status;
 }
 
+static bool takes_layer(void *ctx, const vx_op *layer, vx_shape in) {
+    const vx_plan *plan = ctx;
+    return vx_cuda_takes_mamba_layer(layer, in, plan->dtype);
+}
+
 static vx_status fill_plan(vx_plan *plan, const vx_graph *graph, const vx_compile_options *options,
                            vx_error *err) {
     vx_status status = vx_graph_copy(graph, &plan->graph, err);
     if (status == VX_OK) status = vx_graph_fuse(plan->graph, err);
+    if (status == VX_OK) status = vx_graph_fuse_mamba(plan->graph, takes_layer, plan, err);
     if (status != VX_OK) return status;
     const size_t ops = plan->graph->op_count;
     plan->steps = vx_alloc_zero(ops, sizeof *plan->steps);

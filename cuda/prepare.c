@@ -32,6 +32,8 @@ vx_status vx_cuda_prepare(vx_cuda_step *step, vx_error *err) {
         return vx_cuda_prepare_simple(step, err);
     case VX_OP_MAMBA:
         return vx_cuda_prepare_mamba(step, err);
+    case VX_OP_MAMBA_LAYER:
+        return vx_cuda_prepare_mamba_layer(step, err);
     case VX_OP_INPUT:
         break;
     }

@@ -35,6 +35,8 @@ constexpr uint32_t MIN_CHUNK = VX_SCAN_MIN_CHUNK;
  */
 constexpr uint32_t FIT_WEIGHTS_A_TOKEN = 3;
 constexpr uint32_t FIT_STATES = 64; /* scan_ends is built up to this N */
+/* The ranks of scan_pass: where a lane has a channel to itself, and where lanes share one. */
+constexpr uint32_t RANK_ALONE = 2, RANK_SHARED = 64;
 
 /* Shared memory of a block, at most. */
 constexpr uint32_t SHARED_MAX = 72 * 1024;
@@ -88,18 +90,26 @@ __global__ void __launch_bounds__(1024) scan_carry(const __grid_constant__ scan_
 /* ---- host -------------------------------------------------------------------------------------
  */
 
+bool has_fit(const vx_scan_shape *s) {
+    return s->rates > 0 && s->dtype != VX_F32 && s->states <= FIT_STATES;
+}
+
 vx_status check_shape(const vx_scan_shape *s, vx_error *err) {
     if (s->length < 1 || s->length > INT32_MAX || s->channels < 1 || s->channels > (1u << 24) ||
         s->states < 1 || s->states > 256)
         return vx_fail(err, VX_ERR_USAGE,
                        "scan of %u tokens, %u channels, %u states is outside the limits", s->length,
                        s->channels, s->states);
+    if (s->rank > vx_cuda_scan_rank_max(s))
+        return vx_fail(err, VX_ERR_USAGE, "scan of rank %u, %u is the largest for %u states",
+                       s->rank, vx_cuda_scan_rank_max(s), s->states);
     return VX_OK;
 }
 
 /* Everything that follows from the shape alone. */
 void cut(const vx_scan_shape *s, scan_args *args) {
     args->length = s->length, args->channels = s->channels, args->states = s->states;
+    args->rank = s->rank, args->dt_width = ceil_div(s->rank, 4) * 4;
     args->lane_states = s->states > 16 ? 32 : 16;
     args->split = 1;
     while (args->split * args->lane_states < s->states) args->split *= 2;
@@ -128,14 +138,18 @@ vx_status fill_item(const vx_scan_shape *s, const vx_scan_item *from, size_t siz
         return vx_fail(err, VX_ERR_USAGE, "scan with %u rates, but an item without a fit",
                        args->rates);
     to->u = from->u, to->delta = from->delta, to->z = from->z, to->b = from->b, to->c = from->c;
-    to->y = from->y;
+    to->y = from->y, to->dt = from->dt, to->dt_w = from->dt_w;
     to->u_row = from->u_row, to->delta_row = from->delta_row, to->z_row = from->z_row;
+    to->dt_row = from->dt_row;
     to->b_row = from->b_row, to->c_row = from->c_row, to->y_row = from->y_row;
     to->rates = from->rates, to->weights = from->weights;
     to->a = from->a, to->skip = from->skip, to->delta_bias = from->delta_bias;
     uint32_t v = args->widest_row;
     v = widest(v, from->u, from->u_row, s->channels, size);
-    v = widest(v, from->delta, from->delta_row, s->channels, size);
+    if (s->rank)
+        args->dt_bytes = widest(args->dt_bytes, from->dt, from->dt_row, s->rank, size);
+    else
+        v = widest(v, from->delta, from->delta_row, s->channels, size);
     if (from->z) v = widest(v, from->z, from->z_row, s->channels, size);
     v = widest(v, from->y, from->y_row, s->channels, size);
     args->widest_row = v;
@@ -159,13 +173,13 @@ uint32_t shared_limit() {
 
 /* How many warps make a group and how many groups a block changes no result: it follows from the
  * channels and from the device's shared memory. */
-template <typename T, bool OUTPUT, int S, int SPLIT>
+template <typename T, bool OUTPUT, int S, int SPLIT, bool RANK>
 cudaError_t launch_pass(scan_args args, size_t count, cudaStream_t stream) {
     const uint32_t limit = shared_limit();
     const uint32_t warps = ceil_div(args.channels, 32 / SPLIT);
     auto bytes = [&] {
-        return args.groups *
-               (args.group_warps * warp_bytes<T, OUTPUT, SPLIT>() + group_bytes<T, S, SPLIT>());
+        return args.groups * (args.group_warps * warp_bytes<T, OUTPUT, SPLIT>() +
+                              group_bytes<T, S, SPLIT>(args.dt_width));
     };
     args.groups = args.group_warps = 1;
     while (args.group_warps < BLOCK_WARPS && args.group_warps < warps) args.group_warps *= 2;
@@ -173,15 +187,15 @@ cudaError_t launch_pass(scan_args args, size_t count, cudaStream_t stream) {
     while (args.groups * args.group_warps < BLOCK_WARPS && 2 * bytes() <= limit) args.groups *= 2;
     args.channel_blocks = ceil_div(warps, args.group_warps);
 
-    cudaError_t e = allow_shared(scan_pass<T, OUTPUT, S, SPLIT>, bytes());
+    cudaError_t e = allow_shared(scan_pass<T, OUTPUT, S, SPLIT, RANK>, bytes());
     if (e != cudaSuccess) return e;
     dim3 grid(ceil_div(args.chunks, args.groups) * args.channel_blocks, (unsigned)count);
-    scan_pass<T, OUTPUT, S, SPLIT>
+    scan_pass<T, OUTPUT, S, SPLIT, RANK>
         <<<grid, args.groups * args.group_warps * 32, bytes(), stream>>>(args);
     return cudaGetLastError();
 }
 
-template <typename T, int NT, int PAIRS>
+template <typename T, int NT, int PAIRS, bool RANK>
 cudaError_t launch_ends(scan_args args, size_t count, cudaStream_t stream) {
     if (args.rates % (2 * PAIRS) != 0) return cudaErrorInvalidValue;
     args.shares = args.rates / (2 * PAIRS);
@@ -192,31 +206,34 @@ cudaError_t launch_ends(scan_args args, size_t count, cudaStream_t stream) {
     args.row_bytes = args.widest_row;
     args.whole = args.channels % (8 * args.octets) == 0 && args.states == 8 * NT &&
                  args.row_bytes == 16 && args.bc_bytes == 16;
-    const size_t shared = 2 * ends_stage<NT>(args.octets) * sizeof(T);
-    cudaError_t e = allow_shared(scan_ends<T, NT, PAIRS>, shared);
+    const size_t shared = 2 * ends_stage<NT>(args.octets, RANK) * sizeof(T);
+    cudaError_t e = allow_shared(scan_ends<T, NT, PAIRS, RANK>, shared);
     if (e != cudaSuccess) return e;
     dim3 grid(args.chunks * args.octet_blocks, (unsigned)count);
-    scan_ends<T, NT, PAIRS><<<grid, args.octets * args.shares * 32, shared, stream>>>(args);
+    scan_ends<T, NT, PAIRS, RANK><<<grid, args.octets * args.shares * 32, shared, stream>>>(args);
     return cudaGetLastError();
 }
 
 /* The first pass by sums of exponentials. */
-template <typename T>
-cudaError_t launch_fitted(const scan_args &args, size_t count, cudaStream_t stream) {
-    if (args.states <= 16) return launch_ends<T, 2, 5>(args, count, stream);
-    if (args.states <= 32) return launch_ends<T, 4, 3>(args, count, stream);
-    return launch_ends<T, 8, 4>(args, count, stream);
-}
-template <> cudaError_t launch_fitted<float>(const scan_args &, size_t, cudaStream_t) {
-    return cudaErrorInvalidValue;
-}
+template <typename T, bool RANK> struct fitted {
+    static cudaError_t launch(const scan_args &args, size_t count, cudaStream_t stream) {
+        if (args.states <= 16) return launch_ends<T, 2, 5, RANK>(args, count, stream);
+        if (args.states <= 32) return launch_ends<T, 4, 3, RANK>(args, count, stream);
+        return launch_ends<T, 8, 4, RANK>(args, count, stream);
+    }
+};
+template <bool RANK> struct fitted<float, RANK> {
+    static cudaError_t launch(const scan_args &, size_t, cudaStream_t) {
+        return cudaErrorInvalidValue;
+    }
+};
 
-template <typename T, int S, int SPLIT>
-cudaError_t launch_split(const scan_args &args, size_t count, cudaStream_t stream) {
+template <typename T, int S, int SPLIT, bool RANK>
+cudaError_t launch_passes(const scan_args &args, size_t count, cudaStream_t stream) {
     cudaError_t e = cudaSuccess;
     if (args.chunks > 1) {
-        e = args.rates ? launch_fitted<T>(args, count, stream)
-                       : launch_pass<T, false, S, SPLIT>(args, count, stream);
+        e = args.rates ? fitted<T, RANK>::launch(args, count, stream)
+                       : launch_pass<T, false, S, SPLIT, RANK>(args, count, stream);
         if (e != cudaSuccess) return e;
         size_t columns = (size_t)args.channels * args.states;
         scan_carry<<<dim3((unsigned)((columns + 31) / 32), (unsigned)count), 1024, 0, stream>>>(
@@ -224,7 +241,13 @@ cudaError_t launch_split(const scan_args &args, size_t count, cudaStream_t strea
         e = cudaGetLastError();
         if (e != cudaSuccess) return e;
     }
-    return launch_pass<T, true, S, SPLIT>(args, count, stream);
+    return launch_pass<T, true, S, SPLIT, RANK>(args, count, stream);
+}
+
+template <typename T, int S, int SPLIT>
+cudaError_t launch_split(const scan_args &args, size_t count, cudaStream_t stream) {
+    return args.rank ? launch_passes<T, S, SPLIT, true>(args, count, stream)
+                     : launch_passes<T, S, SPLIT, false>(args, count, stream);
 }
 
 template <typename T> cudaError_t launch(const scan_args &args, size_t count, cudaStream_t stream) {
@@ -256,12 +279,15 @@ extern "C" vx_status vx_cuda_scan_scratch(const vx_scan_shape *shape, size_t ite
     return VX_OK;
 }
 
+extern "C" uint32_t vx_cuda_scan_rank_max(const vx_scan_shape *shape) {
+    if (shape->states <= 32) return RANK_ALONE;
+    return has_fit(shape) ? ENDS_RANK : RANK_SHARED;
+}
+
 extern "C" bool vx_cuda_scan_fit_pays(const vx_scan_shape *shape) {
     scan_args args;
     vx_error err;
-    if (shape->rates == 0 || shape->dtype == VX_F32 || shape->states > FIT_STATES ||
-        check_shape(shape, &err) != VX_OK)
-        return false;
+    if (!has_fit(shape) || check_shape(shape, &err) != VX_OK) return false;
     cut(shape, &args);
     return args.chunks > 1 && shape->states * shape->rates <= FIT_WEIGHTS_A_TOKEN * args.chunk;
 }
@@ -280,10 +306,9 @@ extern "C" vx_status vx_cuda_scan(const vx_scan_shape *shape, const vx_scan_item
                        need);
     scan_args args = {};
     cut(shape, &args);
-    if (shape->dtype != VX_F32 && shape->states <= FIT_STATES && has_matrix_units())
-        args.rates = shape->rates;
+    if (has_fit(shape) && has_matrix_units()) args.rates = shape->rates;
     const size_t size = shape->dtype == VX_F32 ? 4 : 2;
-    args.widest_row = args.bc_bytes = 16;
+    args.widest_row = args.bc_bytes = args.dt_bytes = 16;
     for (size_t i = 0; i < count; i++) {
         status = fill_item(shape, &items[i], size, &args, &args.item[i], err);
         if (status != VX_OK) return status;

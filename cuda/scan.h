@@ -2,7 +2,8 @@
  *
  * For each channel d of D and each state n of N, with h = 0 before the first token of the order:
  *
- *   delta_t[d] = softplus(delta[t][d] + delta_bias[d])
+ *   delta_t[d] = softplus(delta[t][d] + delta_bias[d]), where delta is given or, with a rank R,
+ *                delta[t][d] = sum_r dt_w[r][d] * dt[t][r]
  *   h_t[d][n]  = exp(delta_t[d] * a[d][n]) * h_{t-1}[d][n] + delta_t[d] * u[t][d] * B[t][n]
  *   y[t][d]    = (sum_n C[t][n] * h_t[d][n] + skip[d] * u[t][d]) * SiLU(z[t][d])
  *
@@ -42,17 +43,21 @@ typedef struct vx_scan_shape {
     uint32_t length;   /* tokens, 1 .. 2^31 - 1 */
     uint32_t channels; /* D >= 1 */
     uint32_t states;   /* N, 1 .. 256 */
-    vx_dtype dtype;    /* of u, delta, z, b, c and y */
+    vx_dtype dtype;    /* of u, delta, dt, z, b, c and y */
     uint32_t rates;    /* K of the items' fits (scan_fit.h), or 0: no fits */
+    uint32_t rank;     /* R of the items' dt, up to vx_cuda_scan_rank_max; 0: they bring delta */
 } vx_scan_shape;
 
 /* One direction (or one sample) of a launch. Device pointers; row r of a tensor starts at
  * pointer + r * its row step (in elements), so b and c may lie inside x_proj's output rows. y may
  * be u, delta or z (a warp reads its channels of a token before it writes them). */
 typedef struct vx_scan_item {
-    const void *u, *delta, *z, *b, *c; /* z NULL: no gate */
+    const void *u, *z, *b, *c; /* z NULL: no gate */
+    const void *delta;         /* without a rank */
+    const void *dt;            /* [voxel][R], with a rank */
+    const float *dt_w;         /* [R][D], numbers that the storage type can hold */
     void *y;
-    size_t u_row, delta_row, z_row, b_row, c_row, y_row;
+    size_t u_row, delta_row, dt_row, z_row, b_row, c_row, y_row;
     const float *a;          /* [D][N], negative: -exp(A_log) */
     const float *skip;       /* [D] */
     const float *delta_bias; /* [D] */
@@ -67,6 +72,10 @@ typedef struct vx_scan_item {
 
 /* Whether a fit with shape->rates makes the scan of this shape quicker. If not, give it none. */
 bool vx_cuda_scan_fit_pays(const vx_scan_shape *shape);
+
+/* The largest rank that a scan of this shape takes instead of delta (shape->rank is not looked at):
+ * the projection is repeated in both passes, and costs them less than a tensor of D read twice. */
+uint32_t vx_cuda_scan_rank_max(const vx_scan_shape *shape);
 
 /* Bytes of device scratch that vx_cuda_scan needs for `items` items of this shape (a multiple of
  * 256; 0 is possible). VX_ERR_USAGE for a shape outside the limits above. */

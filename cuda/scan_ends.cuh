@@ -17,6 +17,9 @@
  * A warp takes an octet of channels and PAIRS pairs of rates: the 16 rows of its products are 8
  * channels by 2 rates, their 16 columns tokens. Where an octet needs more pairs than one warp's
  * registers hold, several warps share it. Lane 4g + q owns channel g and tokens 4q .. 4q + 3.
+ *
+ * With a rank, delta comes from the matrix units too: dt_proj's rows are the 8 channels, inputs are
+ * R <= 16, and the columns of two products are each lane's four tokens.
  */
 #ifndef VX_CUDA_SCAN_ENDS_CUH
 #define VX_CUDA_SCAN_ENDS_CUH
@@ -31,8 +34,14 @@ constexpr float ENDS_SCALE = 32;     /* of delta and x: keeps x among fp16's nor
 /* Elements of a row in shared memory: 16 bytes more than its content, so that eight rows in
  * sequence lie in different banks. */
 __host__ __device__ constexpr uint32_t ends_row(uint32_t content) { return content + 8; }
-template <int NT> __host__ __device__ constexpr uint32_t ends_stage(uint32_t octets) {
-    return ENDS_TOKENS * (2 * ends_row(8 * octets) + ends_row(8 * NT)); /* elements */
+constexpr uint32_t ENDS_RANK = 16;                    /* the largest */
+constexpr uint32_t ENDS_DT_ROW = ends_row(ENDS_RANK); /* of dt, which takes delta's place */
+__host__ __device__ constexpr uint32_t ends_delta_row(uint32_t octets, bool rank) {
+    return rank ? ENDS_DT_ROW : ends_row(8 * octets);
+}
+template <int NT> __host__ __device__ constexpr uint32_t ends_stage(uint32_t octets, bool rank) {
+    return ENDS_TOKENS *
+           (ends_row(8 * octets) + ends_delta_row(octets, rank) + ends_row(8 * NT)); /* elements */
 }
 
 /* Row of token i: what load_transposed gives to lane 4g + q are then tokens 4q .. 4q + 3. */
@@ -41,26 +50,26 @@ __device__ inline uint32_t ends_place(uint32_t i) {
 }
 
 template <typename T> struct ends_rows {
-    T *u, *delta, *b;
+    T *u, *delta, *b; /* delta: or dt, whose token i lies in row i */
     uint32_t row, b_row;
 };
-template <typename T, int NT>
+template <typename T, int NT, bool RANK>
 __device__ inline ends_rows<T> ends_shared(const scan_args &args, uint32_t stage) {
     ends_rows<T> r;
     r.row = ends_row(8 * args.octets), r.b_row = ends_row(8 * NT);
-    r.u = (T *)shared_memory() + stage * ends_stage<NT>(args.octets);
+    r.u = (T *)shared_memory() + stage * ends_stage<NT>(args.octets, RANK);
     r.delta = r.u + ENDS_TOKENS * r.row;
-    r.b = r.delta + ENDS_TOKENS * r.row;
+    r.b = r.delta + ENDS_TOKENS * ends_delta_row(args.octets, RANK);
     return r;
 }
 
 /* Starts the copies of the tokens end - 1 - from, end - 2 - from ... down to begin, by the block.
  */
-template <typename T, int NT>
+template <typename T, int NT, bool RANK>
 __device__ inline void ends_fetch(const scan_args &args, const item_args &it, uint32_t channel,
                                   uint32_t width, uint32_t begin, uint32_t end, uint32_t from,
                                   uint32_t stage) {
-    const ends_rows<T> r = ends_shared<T, NT>(args, stage);
+    const ends_rows<T> r = ends_shared<T, NT, RANK>(args, stage);
     const uint32_t octets = args.octets, length = end - begin;
     if (from < length) {
         for (uint32_t k = threadIdx.x; k < ENDS_TOKENS * octets; k += blockDim.x) {
@@ -69,17 +78,27 @@ __device__ inline void ends_fetch(const scan_args &args, const item_args &it, ui
             if (from + i < length) {
                 const size_t voxel = voxel_of(it.walk, args.length, end - 1 - from - i);
                 const T *u = (const T *)it.u + voxel * it.u_row + channel;
-                const T *delta = (const T *)it.delta + voxel * it.delta_row + channel;
+                const T *delta =
+                    RANK ? nullptr : (const T *)it.delta + voxel * it.delta_row + channel;
                 if (args.whole) {
                     copy_async<16>(r.u + row + 8 * piece, u + 8 * piece);
-                    copy_async<16>(r.delta + row + 8 * piece, delta + 8 * piece);
+                    if (!RANK) copy_async<16>(r.delta + row + 8 * piece, delta + 8 * piece);
                 } else {
                     copy_row(r.u + row, u, width, args.row_bytes, piece, octets);
-                    copy_row(r.delta + row, delta, width, args.row_bytes, piece, octets);
+                    if (!RANK) copy_row(r.delta + row, delta, width, args.row_bytes, piece, octets);
                 }
             } else {
                 fill_row(r.u + row, 8 * piece, 8 * piece + 8, 0.0f);
-                fill_row(r.delta + row, 8 * piece, 8 * piece + 8, NO_DELTA);
+                if (!RANK) fill_row(r.delta + row, 8 * piece, 8 * piece + 8, NO_DELTA);
+            }
+        }
+        for (uint32_t i = threadIdx.x; RANK && i < ENDS_TOKENS; i += blockDim.x) {
+            T *row = r.delta + i * ENDS_DT_ROW;
+            if (from + i < length) {
+                const size_t voxel = voxel_of(it.walk, args.length, end - 1 - from - i);
+                copy_row(row, (const T *)it.dt + voxel * it.dt_row, args.rank, args.dt_bytes, 0, 1);
+            } else {
+                fill_row(row, 0, args.rank, 0.0f);
             }
         }
         for (uint32_t k = threadIdx.x; k < ENDS_TOKENS * NT; k += blockDim.x) {
@@ -100,28 +119,62 @@ __device__ inline void ends_fetch(const scan_args &args, const item_args &it, ui
 }
 
 /* The columns that no copy writes, in both stages. */
-template <typename T, int NT>
+template <typename T, int NT, bool RANK>
 __device__ inline void ends_fill(const scan_args &args, uint32_t width) {
     for (uint32_t k = threadIdx.x; k < 2 * ENDS_TOKENS; k += blockDim.x) {
-        const ends_rows<T> r = ends_shared<T, NT>(args, k / ENDS_TOKENS);
+        const ends_rows<T> r = ends_shared<T, NT, RANK>(args, k / ENDS_TOKENS);
         const uint32_t i = k % ENDS_TOKENS;
         fill_row(r.u + i * r.row, width, 8 * args.octets, 0.0f);
-        fill_row(r.delta + i * r.row, width, 8 * args.octets, NO_DELTA);
+        if (RANK)
+            fill_row(r.delta + i * ENDS_DT_ROW, args.rank, ENDS_RANK, 0.0f);
+        else
+            fill_row(r.delta + i * r.row, width, 8 * args.octets, NO_DELTA);
         fill_row(r.b + i * r.b_row, args.states, 8 * NT, 0.0f);
     }
 }
 
+/* dt_proj's weights of a lane: channel `own`, inputs 2q, 2q + 1 and 2q + 8, 2q + 9. */
+template <typename T>
+__device__ inline void ends_dt_weights(const scan_args &args, const float *dt_w, uint32_t own,
+                                       uint32_t lane, uint32_t (&w)[4]) {
+    float v[4];
+#pragma unroll
+    for (uint32_t i = 0; i < 4; i++) {
+        const uint32_t r = 2 * (lane % 4) + i % 2 + 8 * (i / 2);
+        v[i] = own < args.channels && r < args.rank ? dt_w[(size_t)r * args.channels + own] : 0;
+    }
+    w[0] = pair<T>::pack(v[0], v[1]), w[2] = pair<T>::pack(v[2], v[3]);
+    w[1] = w[3] = 0; /* rows 8 .. 15 do not exist */
+}
+
+/* raw[i]: delta before bias and softplus of the lane's channel and token 4q + i, of the 16 rows at
+ * dt. Column c of product j is token 4 (c / 2) + 2 j + c % 2. */
+template <typename T>
+__device__ inline void ends_project_dt(const T *dt, const uint32_t (&w)[4], uint32_t lane,
+                                       float (&raw)[4]) {
+    const uint32_t c = lane / 4, q = lane % 4;
+#pragma unroll
+    for (uint32_t j = 0; j < 2; j++) {
+        const T *row = dt + (4 * (c / 2) + 2 * j + c % 2) * ENDS_DT_ROW + 2 * q;
+        float sum[4] = {0, 0, 0, 0};
+        multiply_add<T>(sum, w, *(const uint32_t *)row, *(const uint32_t *)(row + 8));
+        raw[2 * j] = sum[0], raw[2 * j + 1] = sum[1];
+    }
+}
+
 /* Sixteen tokens: adds their products to g. sum: the deltas of all tokens before, of the lane's
- * channel (times ENDS_SCALE). */
-template <typename T, int NT, int PAIRS>
-__device__ inline void ends_step(const T *u_delta, const T *b, uint32_t b_row, float bias,
-                                 const float (&rate)[2], float &sum, float (&g)[PAIRS][NT][4],
-                                 uint32_t lane) {
+ * channel (times ENDS_SCALE). dt, w: with a rank. */
+template <typename T, int NT, int PAIRS, bool RANK>
+__device__ inline void ends_step(const T *u_delta, const T *dt, const uint32_t (&w)[4], const T *b,
+                                 uint32_t b_row, float bias, const float (&rate)[2], float &sum,
+                                 float (&g)[PAIRS][NT][4], uint32_t lane) {
     uint32_t v[4];
     load_transposed(v, u_delta);
     const float2 u01 = pair<T>::wide(v[0]), u23 = pair<T>::wide(v[1]);
     const float2 d01 = pair<T>::wide(v[2]), d23 = pair<T>::wide(v[3]);
-    const float u[4] = {u01.x, u01.y, u23.x, u23.y}, raw[4] = {d01.x, d01.y, d23.x, d23.y};
+    const float u[4] = {u01.x, u01.y, u23.x, u23.y};
+    float raw[4] = {d01.x, d01.y, d23.x, d23.y};
+    if (RANK) ends_project_dt(dt, w, lane, raw);
     float x[4], before[4], own = 0;
 #pragma unroll
     for (int i = 0; i < 4; i++) {
@@ -178,7 +231,7 @@ template <int NT, int PAIRS> struct ends_bounds {
     static constexpr int BLOCKS = SUMS <= 64 ? 2 : 1;
 };
 
-template <typename T, int NT, int PAIRS>
+template <typename T, int NT, int PAIRS, bool RANK>
 __global__ void __launch_bounds__(ends_bounds<NT, PAIRS>::THREADS, ends_bounds<NT, PAIRS>::BLOCKS)
     scan_ends(const __grid_constant__ scan_args args) {
     const item_args &it = args.item[blockIdx.y];
@@ -204,34 +257,39 @@ __global__ void __launch_bounds__(ends_bounds<NT, PAIRS>::THREADS, ends_bounds<N
 #pragma unroll
         for (int j = 0; j < NT; j++) g[p][j][0] = g[p][j][1] = g[p][j][2] = g[p][j][3] = 0;
 
-    if (!args.whole) ends_fill<T, NT>(args, width);
-    ends_fetch<T, NT>(args, it, channel, width, begin, end, 0, 0);
+    uint32_t w[4] = {0, 0, 0, 0};
+    if (RANK) ends_dt_weights<T>(args, it.dt_w, own, lane, w);
+    if (RANK || !args.whole) ends_fill<T, NT, RANK>(args, width);
+    ends_fetch<T, NT, RANK>(args, it, channel, width, begin, end, 0, 0);
     uint32_t stage = 0;
     for (uint32_t from = 0; from < end - begin; from += ENDS_TOKENS, stage ^= 1) {
         copy_wait_all();
         __syncthreads(); /* this stage is here, and all are done with the other */
-        ends_fetch<T, NT>(args, it, channel, width, begin, end, from + ENDS_TOKENS, stage ^ 1);
-        const ends_rows<T> r = ends_shared<T, NT>(args, stage);
+        ends_fetch<T, NT, RANK>(args, it, channel, width, begin, end, from + ENDS_TOKENS,
+                                stage ^ 1);
+        const ends_rows<T> r = ends_shared<T, NT, RANK>(args, stage);
         /* Matrices: u of token rows 0 .. 7 and 8 .. 15, then delta of the same. */
-        const T *u_delta = (lane & 16 ? r.delta : r.u) + (lane & 15) * r.row + 8 * octet;
+        const T *u_delta = (lane & 16 && !RANK ? r.delta : r.u) + (lane & 15) * r.row + 8 * octet;
+        /* Whole sixteens, but in the last chunk. */
+        const uint32_t tokens = min(ENDS_TOKENS, end - begin - from);
 #pragma unroll 1
-        for (uint32_t i = 0; i < ENDS_TOKENS; i += 16)
-            ends_step<T, NT, PAIRS>(u_delta + i * r.row, r.b + i * r.b_row, r.b_row, bias, rate,
-                                    sum, g, lane);
+        for (uint32_t i = 0; i < tokens; i += 16)
+            ends_step<T, NT, PAIRS, RANK>(u_delta + i * r.row, r.delta + i * ENDS_DT_ROW, w,
+                                          r.b + i * r.b_row, r.b_row, bias, rate, sum, g, lane);
     }
 
     /* w times G, of this warp's pairs, for two states of each eight: in place of g[0]. */
     const uint32_t tiles = (args.states + 7) / 8;
-    const float4 *w = (const float4 *)it.weights +
-                      (size_t)(channel / 8 + octet) * (rates / 2) * tiles * 32 +
-                      (size_t)share * PAIRS * tiles * 32 + (lane % 4) * 8 + lane / 4;
+    const float4 *fit = (const float4 *)it.weights +
+                        (size_t)(channel / 8 + octet) * (rates / 2) * tiles * 32 +
+                        (size_t)share * PAIRS * tiles * 32 + (lane % 4) * 8 + lane / 4;
 #pragma unroll
     for (int j = 0; j < NT; j++) {
         float h[2] = {0, 0};
 #pragma unroll
         for (int p = 0; p < PAIRS; p++) {
             float4 v = make_float4(0, 0, 0, 0);
-            if ((uint32_t)j < tiles) v = w[((size_t)p * tiles + j) * 32];
+            if ((uint32_t)j < tiles) v = fit[((size_t)p * tiles + j) * 32];
             h[0] = fmaf(v.x, g[p][j][0], fmaf(v.y, g[p][j][2], h[0]));
             h[1] = fmaf(v.z, g[p][j][1], fmaf(v.w, g[p][j][3], h[1]));
         }

@@ -16,7 +16,7 @@
 namespace vx_cuda {
 
 constexpr uint32_t BLOCK_WARPS = 8; /* at most */
-constexpr int UNROLL = 4;           /* tokens */
+__host__ __device__ constexpr uint32_t min_of(uint32_t a, uint32_t b) { return a < b ? a : b; }
 
 /* Tokens staged together. With fp32 16 are slower than 8 (docs/performance.md), and with 8 lanes a
  * channel they need more shared memory than a block may have before compute capability 8.0. */
@@ -36,6 +36,8 @@ template <typename T, int S, int SPLIT> struct place {
     T *rows;        /* [2][u, delta, z][TILE][CHANNELS] as copied, one for each stage */
     T *bc_rows;     /* [2][B, C][TILE][STATES], the group's */
     float *bc;      /* [B, C][TILE][STATES], the group's; unused for fp32 storage */
+    T *dt_rows;     /* [2][TILE][dt_width], the group's; only with a rank */
+    float *dt;      /* [TILE][dt_width], the group's; unused for fp32 storage */
     float2 *dx;     /* [TILE][CHANNELS] delta, delta * u; unused for SPLIT 1 */
     float *partial; /* [TILE][32] y's part from each lane; unused for SPLIT 1 */
 };
@@ -45,23 +47,27 @@ template <typename T, bool OUTPUT, int SPLIT> __host__ __device__ constexpr uint
     return tile_tokens<T, SPLIT>() * (32 / SPLIT * (6 * (uint32_t)sizeof(T) + (SPLIT > 1 ? 8 : 0)) +
                                       (SPLIT > 1 && OUTPUT ? 32 * 4 : 0));
 }
-template <typename T, int S, int SPLIT> __host__ __device__ constexpr uint32_t group_bytes() {
-    return 2 * tile_tokens<T, SPLIT>() * S * SPLIT *
+template <typename T, int S, int SPLIT>
+__host__ __device__ constexpr uint32_t group_bytes(uint32_t dt_width) {
+    return tile_tokens<T, SPLIT>() * (2 * S * SPLIT + dt_width) *
            (2 * (uint32_t)sizeof(T) + (sizeof(T) < 4 ? 4 : 0));
 }
 template <typename T, bool OUTPUT, int S, int SPLIT>
-__device__ inline void take_shared(place<T, S, SPLIT> *p, char *warp, char *group) {
+__device__ inline void take_shared(place<T, S, SPLIT> *p, char *warp, char *group,
+                                   uint32_t dt_width) {
     typedef place<T, S, SPLIT> P;
     p->rows = (T *)warp;
     p->dx = (float2 *)(p->rows + 6 * P::TILE * P::CHANNELS);
     p->partial = (float *)(p->dx + P::TILE * P::CHANNELS);
     p->bc_rows = (T *)group;
     p->bc = (float *)(p->bc_rows + 4 * P::TILE * P::STATES);
+    p->dt_rows = (T *)(p->bc + (sizeof(T) < 4 ? 2 * P::TILE * P::STATES : 0));
+    p->dt = (float *)(p->dt_rows + 2 * P::TILE * dt_width);
 }
 
 /* Starts the copies of tile `t0` into stage `stage`. Lane l brings token l % P::TILE and returns
  * its voxel. */
-template <typename T, bool OUTPUT, int S, int SPLIT>
+template <typename T, bool OUTPUT, int S, int SPLIT, bool RANK>
 __device__ inline uint32_t fetch(const scan_args &args, const item_args &it,
                                  const place<T, S, SPLIT> &p, uint32_t t0, uint32_t end,
                                  uint32_t stage, uint32_t lane) {
@@ -76,7 +82,7 @@ __device__ inline uint32_t fetch(const scan_args &args, const item_args &it,
         at = voxel_of(it.walk, args.length, t0 + token);
         const size_t voxel = at;
         const T *u = (const T *)it.u + voxel * it.u_row + p.channel;
-        const T *delta = (const T *)it.delta + voxel * it.delta_row + p.channel;
+        const T *delta = RANK ? nullptr : (const T *)it.delta + voxel * it.delta_row + p.channel;
         const T *z = (const T *)it.z + voxel * it.z_row + p.channel;
         const T *b = (const T *)it.b + voxel * it.b_row, *c = (const T *)it.c + voxel * it.c_row;
         if (args.whole) {
@@ -88,7 +94,7 @@ __device__ inline uint32_t fetch(const scan_args &args, const item_args &it,
                 const uint32_t i = k + worker * PIECE;
                 if (i >= P::CHANNELS || p.width == 0) break;
                 copy_async<BYTES>(rows + i, u + i);
-                copy_async<BYTES>(rows + PLANE + i, delta + i);
+                if (!RANK) copy_async<BYTES>(rows + PLANE + i, delta + i);
                 if (OUTPUT && it.z) copy_async<BYTES>(rows + 2 * PLANE + i, z + i);
             }
 #pragma unroll 1
@@ -99,7 +105,7 @@ __device__ inline uint32_t fetch(const scan_args &args, const item_args &it,
             }
         } else {
             copy_row(rows, u, p.width, args.row_bytes, worker, WORKERS);
-            copy_row(rows + PLANE, delta, p.width, args.row_bytes, worker, WORKERS);
+            if (!RANK) copy_row(rows + PLANE, delta, p.width, args.row_bytes, worker, WORKERS);
             if (OUTPUT && it.z)
                 copy_row(rows + 2 * PLANE, z, p.width, args.row_bytes, worker, WORKERS);
             copy_row(bc, b, args.states, args.bc_bytes, group_worker, group_workers);
@@ -107,12 +113,18 @@ __device__ inline uint32_t fetch(const scan_args &args, const item_args &it,
                 copy_row(bc + P::TILE * P::STATES, c, args.states, args.bc_bytes, group_worker,
                          group_workers);
         }
+        if (RANK)
+            copy_row(p.dt_rows + (stage * P::TILE + token) * args.dt_width,
+                     (const T *)it.dt + voxel * it.dt_row, args.rank, args.dt_bytes, group_worker,
+                     group_workers);
     } else if (t0 < end) {
         if (worker == 0) {
             fill_row(rows, 0, P::CHANNELS, 0.0f);
-            fill_row(rows + PLANE, 0, P::CHANNELS, NO_DELTA);
+            if (!RANK) fill_row(rows + PLANE, 0, P::CHANNELS, NO_DELTA);
         }
         if (group_worker == 0) {
+            if (RANK)
+                fill_row(p.dt_rows + (stage * P::TILE + token) * args.dt_width, 0, args.rank, 0.0f);
             fill_row(bc, 0, P::STATES, 0.0f);
             fill_row(bc + P::TILE * P::STATES, 0, P::STATES, 0.0f);
         }
@@ -132,6 +144,36 @@ __device__ inline void fill_columns(const scan_args &args, const place<T, S, SPL
                  r / P::TILE % 3 == 1 ? NO_DELTA : 0.0f);
     for (uint32_t r = p.worker; r < 4 * P::TILE; r += args.group_warps * 32)
         fill_row(p.bc_rows + r * P::STATES, args.states, P::STATES, 0.0f);
+}
+
+/* The columns of dt past R, in both stages. */
+template <typename T, int S, int SPLIT>
+__device__ inline void fill_dt(const scan_args &args, const place<T, S, SPLIT> &p) {
+    typedef place<T, S, SPLIT> P;
+    for (uint32_t r = p.worker; r < 2 * P::TILE; r += args.group_warps * 32)
+        fill_row(p.dt_rows + r * args.dt_width, args.rank, args.dt_width, 0.0f);
+}
+
+/* raw[k]: delta before bias and softplus of tokens k SPLIT + token of a tile, from its rows of dt,
+ * for channel `channel` of D (if it is live). */
+template <int SPLIT, int COUNT>
+__device__ inline void project_dt(const scan_args &args, const float *dt_w, const float *dt,
+                                  uint32_t channel, bool live, uint32_t token,
+                                  float (&raw)[COUNT]) {
+#pragma unroll
+    for (int k = 0; k < COUNT; k++) raw[k] = 0;
+#pragma unroll 1
+    for (uint32_t r = 0; r < args.rank; r += 4) {
+        float w[4];
+#pragma unroll
+        for (uint32_t i = 0; i < 4; i++)
+            w[i] = live && r + i < args.rank ? dt_w[(size_t)(r + i) * args.channels + channel] : 0;
+#pragma unroll
+        for (int k = 0; k < COUNT; k++) {
+            const float4 v = load4(dt + ((uint32_t)k * SPLIT + token) * args.dt_width + r);
+            raw[k] = fmaf(w[3], v.w, fmaf(w[2], v.z, fmaf(w[1], v.y, fmaf(w[0], v.x, raw[k]))));
+        }
+    }
 }
 
 /* Writes the tile's y from the rows of u, where it was left, to the voxel of each lane's token. */
@@ -162,16 +204,21 @@ __device__ inline void store_tile(const scan_args &args, const item_args &it,
     }
 }
 
-/* B and C of the staged tile to fp32, by the group. */
-template <typename T, bool OUTPUT, int S, int SPLIT>
-__device__ inline void widen_bc(const scan_args &args, const place<T, S, SPLIT> &p,
-                                uint32_t stage) {
+/* B, C and dt of the staged tile to fp32, by the group. */
+template <typename T, bool OUTPUT, int S, int SPLIT, bool RANK>
+__device__ inline void widen_shared(const scan_args &args, const place<T, S, SPLIT> &p,
+                                    uint32_t stage) {
     typedef place<T, S, SPLIT> P;
     constexpr uint32_t COUNT = P::TILE * P::STATES;
     const T *from = p.bc_rows + stage * 2 * COUNT;
 #pragma unroll 1
     for (uint32_t i = 4 * p.worker; i < (OUTPUT ? 2 : 1) * COUNT; i += args.group_warps * 128)
         *(float4 *)(p.bc + i) = load4(from + i);
+    if (RANK) {
+        const uint32_t count = P::TILE * args.dt_width;
+        for (uint32_t i = 4 * p.worker; i < count; i += args.group_warps * 128)
+            *(float4 *)(p.dt + i) = load4(p.dt_rows + stage * count + i);
+    }
 }
 
 /* One token for this lane's S states: h <- exp2(delta a) h + x B; returns the sum of C h. b and c
@@ -204,11 +251,14 @@ __device__ inline float finish(float sum, float u, float skip, float z, bool gat
     return gated ? y * silu(z) : y;
 }
 
-template <typename T, bool OUTPUT, int S, int SPLIT>
+/* RANK: delta is made from dt here. Where a lane has a channel to itself (SPLIT 1) R is at most 2,
+ * and its weights stay in registers. */
+template <typename T, bool OUTPUT, int S, int SPLIT, bool RANK>
 __global__ void __launch_bounds__(32 * BLOCK_WARPS, pass_blocks(S))
     scan_pass(const __grid_constant__ scan_args args) {
     typedef place<T, S, SPLIT> P;
-    constexpr bool WIDE = sizeof(T) == 4; /* B and C are used as copied */
+    constexpr bool WIDE = sizeof(T) == 4; /* B, C and dt are used as copied */
+    constexpr int UNROLL = S == 16 && RANK ? 2 : 4; /* tokens: what registers allow */
     constexpr uint32_t PLANE = P::TILE * P::CHANNELS;
     char *shared = shared_memory();
     const item_args &it = args.item[blockIdx.y];
@@ -226,7 +276,8 @@ __global__ void __launch_bounds__(32 * BLOCK_WARPS, pass_blocks(S))
     take_shared<T, OUTPUT, S, SPLIT>(
         &p, shared + warp * warp_bytes<T, OUTPUT, SPLIT>(),
         shared + args.groups * args.group_warps * warp_bytes<T, OUTPUT, SPLIT>() +
-            p.group * group_bytes<T, S, SPLIT>());
+            p.group * group_bytes<T, S, SPLIT>(args.dt_width),
+        args.dt_width);
 
     /* The lane's channel and states 4 * (share + SPLIT * q) + i, for q below S / 4 and i in 0..3 */
     const uint32_t share = lane % SPLIT, own = lane / SPLIT;
@@ -245,31 +296,43 @@ __global__ void __launch_bounds__(32 * BLOCK_WARPS, pass_blocks(S))
     const float bias = side < p.width ? it.delta_bias[p.channel + side] : 0.0f;
     const float skip = OUTPUT && side < p.width ? it.skip[p.channel + side] : 0.0f;
     const bool gated = it.z != nullptr;
+    float w[2] = {0, 0};
+    if (RANK && SPLIT == 1 && side < p.width)
+        for (uint32_t r = 0; r < 2 && r < args.rank; r++)
+            w[r] = it.dt_w[(size_t)r * args.channels + p.channel + side];
 
     if (!args.whole) fill_columns(args, p, lane);
+    if (RANK) fill_dt(args, p);
     const uint32_t begin = p.chunk * args.chunk, end = min(begin + args.chunk, args.length);
     uint32_t stage = 0, next;
-    uint32_t voxel = fetch<T, OUTPUT>(args, it, p, begin, end, 0, lane);
+    uint32_t voxel = fetch<T, OUTPUT, S, SPLIT, RANK>(args, it, p, begin, end, 0, lane);
     for (uint32_t t0 = begin; t0 < end; t0 += P::TILE, stage ^= 1, voxel = next) {
-        next = fetch<T, OUTPUT>(args, it, p, t0 + P::TILE, end, stage ^ 1, lane);
+        next = fetch<T, OUTPUT, S, SPLIT, RANK>(args, it, p, t0 + P::TILE, end, stage ^ 1, lane);
         copy_wait();
         /* The tile is here; all are done with bc. */
         group_barrier(args.group_warps, BLOCK_WARPS, p.group);
         const float *bc = (const float *)(p.bc_rows + stage * 2 * P::TILE * P::STATES);
+        const float *dt = (const float *)(p.dt_rows + stage * P::TILE * args.dt_width);
         if (!WIDE) {
-            widen_bc<T, OUTPUT>(args, p, stage);
+            widen_shared<T, OUTPUT, S, SPLIT, RANK>(args, p, stage);
             group_barrier(args.group_warps, BLOCK_WARPS, p.group);
-            bc = p.bc;
+            bc = p.bc, dt = p.dt;
         }
         bc += 4 * share;
         T *rows = p.rows + stage * 3 * PLANE;
-
         if (SPLIT == 1) {
 #pragma unroll UNROLL
             for (uint32_t t = 0; t < P::TILE; t++) {
                 T *row = rows + t * P::CHANNELS + side;
                 const float u = to_float(row[0]);
-                const float delta = softplus<WIDE>(to_float(row[PLANE]) + bias);
+                float raw;
+                if (RANK) {
+                    const float2 v = *(const float2 *)(dt + t * args.dt_width);
+                    raw = fmaf(w[1], v.y, fmaf(w[0], v.x, bias));
+                } else {
+                    raw = to_float(row[PLANE]) + bias;
+                }
+                const float delta = softplus<WIDE>(raw);
                 if (!OUTPUT) delta_sum += delta;
                 const float sum = step<OUTPUT, S, SPLIT>(delta, delta * u, bc + t * P::STATES,
                                                          bc + (P::TILE + t) * P::STATES, h, a);
@@ -277,12 +340,20 @@ __global__ void __launch_bounds__(32 * BLOCK_WARPS, pass_blocks(S))
                     store_shared(row, finish(sum, u, skip, to_float(row[2 * PLANE]), gated));
             }
         } else {
+            constexpr uint32_t AT_ONCE = min_of(4, P::TILE / SPLIT); /* for want of registers */
 #pragma unroll
-            for (uint32_t k = 0; k < P::TILE; k += SPLIT) {
-                const uint32_t t = k + side_token;
-                const uint32_t i = t * P::CHANNELS + side;
-                const float delta = softplus<WIDE>(to_float(rows[PLANE + i]) + bias);
-                p.dx[i] = make_float2(delta, delta * to_float(rows[i]));
+            for (uint32_t k = 0; k < P::TILE; k += AT_ONCE * SPLIT) {
+                float raw[AT_ONCE];
+                if (RANK)
+                    project_dt<SPLIT>(args, it.dt_w, dt, p.channel + side, side < p.width,
+                                      k + side_token, raw);
+#pragma unroll
+                for (uint32_t j = 0; j < AT_ONCE; j++) {
+                    const uint32_t i = (k + j * SPLIT + side_token) * P::CHANNELS + side;
+                    if (!RANK) raw[j] = to_float(rows[PLANE + i]);
+                    const float delta = softplus<WIDE>(raw[j] + bias);
+                    p.dx[i] = make_float2(delta, delta * to_float(rows[i]));
+                }
             }
             __syncwarp();
 #pragma unroll UNROLL

@@ -71,6 +71,11 @@ vx_status vx_cuda_prepare_linear(vx_cuda_step *step, vx_error *err); /* also 1x1
 vx_status vx_cuda_prepare_norm(vx_cuda_step *step, vx_error *err);
 vx_status vx_cuda_prepare_simple(vx_cuda_step *step, vx_error *err);
 vx_status vx_cuda_prepare_mamba(vx_cuda_step *step, vx_error *err);
+vx_status vx_cuda_prepare_mamba_layer(vx_cuda_step *step, vx_error *err);
+
+/* Whether the last one has a way for this layer (VX_OP_MAMBA_LAYER) on values of shape `in` and
+ * type dtype, on the current device. */
+bool vx_cuda_takes_mamba_layer(const vx_op *op, vx_shape in, vx_dtype dtype);
 
 /* --- packing (pack.c) ------------------------------------------------------------------------- */
 
@@ -81,6 +86,11 @@ bool vx_cuda_reserve(size_t *end, size_t rows, size_t columns, vx_dtype dtype, s
 void vx_cuda_narrow_host(const float *from, size_t n, vx_dtype dtype, void *to);
 /* A stored weight as floats in new memory (free with vx_free); NULL without memory. */
 float *vx_cuda_read_weight(const vx_weight *w);
+
+/* Floats among a step's weights in device memory. */
+static inline const float *vx_cuda_floats(const vx_cuda_step *step, size_t at) {
+    return (const float *)(const void *)(step->weights + at);
+}
 
 static inline vx_status vx_cuda_overflow(vx_error *err) {
     return vx_fail(err, VX_ERR_RESOURCE, "the network is too large for this machine's addresses");

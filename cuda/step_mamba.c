@@ -4,30 +4,34 @@
  *   xz    [token][2D]   = in_proj x
  *   u     [token][D]    = SiLU(causal convolution of xz's first half)
  *   dbc   [token][row]  = x_proj u: dt, padded to 8 columns; B; C; padded to 8
- *   delta [token][D]    = dt_w dt; its bias and softplus are the scan's
- *   delta [token][D]    = scan, gated with xz's second half
- *   out   [token][C]    = out_proj delta
+ *   delta [token][D]    = dt_w dt, where the scan does not do that; bias and softplus are the
+ * scan's y     [token][D]    = scan, gated with xz's second half; in u's place out   [token][C] =
+ * out_proj y
+ *
+ * This is the way for fp32, for older devices and for mixers that are in no layer which
+ * step_mamba_layer.c takes.
  */
-#include <math.h>
-
 #include "base/memory.h"
 #include "base/size.h"
 #include "cuda/gemm.h"
+#include "cuda/mamba_scan.h"
 #include "cuda/ops.h"
 
-/* The four products, in the order of their run. */
+/* The products, in the order of their run. */
 enum { IN_PROJ, X_PROJ, DT_PROJ, OUT_PROJ, PRODUCTS };
 
 typedef struct mamba_state {
     vx_cuda_gemm gemm[PRODUCTS];
-    vx_scan_shape scan;
-    vx_scan_walk walk;
+    vx_mamba_scan scan;
+    vx_mamba_scan_weights scan_at;
     size_t length, dt_columns, row; /* tokens of one n; columns of dbc */
     size_t matrix_at[PRODUCTS];     /* in the step's weights */
-    size_t taps_at, conv_bias_at, a_at, skip_at, dt_bias_at;
-    size_t xz_at, u_at, dbc_at, delta_at, scan_at, workspace_at; /* in the scratch */
-    size_t scan_bytes;
+    size_t taps_at, conv_bias_at;
+    size_t xz_at, u_at, dbc_at, delta_at, scratch_at, workspace_at; /* in the scratch */
 } mamba_state;
+
+/* Whether delta is a tensor of its own. */
+static bool has_delta(const mamba_state *s) { return s->scan.shape.rank == 0; }
 
 /* --- weights ---------------------------------------------------------------------------------- */
 
@@ -37,13 +41,12 @@ static bool place_weights(vx_cuda_step *step, mamba_state *s) {
     size_t *end = &step->weight_bytes;
     return vx_cuda_reserve(end, 2 * D, C, step->dtype, &s->matrix_at[IN_PROJ]) &&
            vx_cuda_reserve(end, s->row, D, step->dtype, &s->matrix_at[X_PROJ]) &&
-           vx_cuda_reserve(end, D, s->dt_columns, step->dtype, &s->matrix_at[DT_PROJ]) &&
+           vx_cuda_reserve(end, has_delta(s) ? D : 0, s->dt_columns, step->dtype,
+                           &s->matrix_at[DT_PROJ]) &&
            vx_cuda_reserve(end, C, D, step->dtype, &s->matrix_at[OUT_PROJ]) &&
            vx_cuda_reserve(end, m->d_conv, D, VX_F32, &s->taps_at) &&
            vx_cuda_reserve(end, D, 1, VX_F32, &s->conv_bias_at) &&
-           vx_cuda_reserve(end, D, m->d_state, VX_F32, &s->a_at) &&
-           vx_cuda_reserve(end, D, 1, VX_F32, &s->skip_at) &&
-           vx_cuda_reserve(end, D, 1, VX_F32, &s->dt_bias_at);
+           vx_cuda_mamba_scan_place(step, &s->scan, &s->scan_at);
 }
 
 /* Copies a matrix of rows x columns into wider rows at to; what lies between stays zero. */
@@ -72,22 +75,15 @@ static vx_status pack_x_proj(vx_cuda_step *step, unsigned char *to, vx_error *er
     return VX_OK;
 }
 
-static vx_status pack_small(const vx_mamba *m, const mamba_state *s, unsigned char *host,
-                            vx_error *err) {
+static vx_status pack_conv(const vx_mamba *m, const mamba_state *s, unsigned char *host,
+                           vx_error *err) {
     float *plain = vx_cuda_read_weight(&m->conv_w);
     if (!plain) return vx_cuda_no_memory(err);
     float *taps = (float *)(void *)(host + s->taps_at);
     for (size_t i = 0; i < m->d_inner; i++)
         for (size_t k = 0; k < m->d_conv; k++) taps[k * m->d_inner + i] = plain[i * m->d_conv + k];
     vx_free(plain);
-    float *a = (float *)(void *)(host + s->a_at);
-    vx_read_weight(&m->a_log, a);
-    /* Kept finite, as on the CPU; but a NaN stays one, or a broken model would give a mask. */
-    for (size_t i = 0; i < m->a_log.elements; i++)
-        a[i] = isnan(a[i]) ? NAN : (float)fmax(-exp((double)a[i]), -1e18);
     vx_read_weight(&m->conv_b, (float *)(void *)(host + s->conv_bias_at));
-    vx_read_weight(&m->d, (float *)(void *)(host + s->skip_at));
-    vx_read_weight(&m->dt_b, (float *)(void *)(host + s->dt_bias_at));
     return VX_OK;
 }
 
@@ -98,13 +94,14 @@ static vx_status pack(vx_cuda_step *step, unsigned char *host, vx_error *err) {
     vx_status status =
         pack_matrix(&m->in_proj, 2 * D, C, C, step->dtype, host + s->matrix_at[IN_PROJ], err);
     if (status == VX_OK) status = pack_x_proj(step, host + s->matrix_at[X_PROJ], err);
-    if (status == VX_OK)
+    if (status == VX_OK && has_delta(s))
         status = pack_matrix(&m->dt_w, D, m->dt_rank, s->dt_columns, step->dtype,
                              host + s->matrix_at[DT_PROJ], err);
     if (status == VX_OK)
         status =
             pack_matrix(&m->out_proj, C, D, D, step->dtype, host + s->matrix_at[OUT_PROJ], err);
-    return status == VX_OK ? pack_small(m, s, host, err) : status;
+    if (status == VX_OK) status = pack_conv(m, s, host, err);
+    return status == VX_OK ? vx_cuda_mamba_scan_pack(&s->scan, m, &s->scan_at, host, err) : status;
 }
 
 /* --- scratch and products --------------------------------------------------------------------- */
@@ -117,10 +114,10 @@ static bool place_scratch(vx_cuda_step *step, mamba_state *s) {
     if (!vx_cuda_reserve(end, tokens, 2 * D, step->dtype, &s->xz_at) ||
         !vx_cuda_reserve(end, tokens, D, step->dtype, &s->u_at) ||
         !vx_cuda_reserve(end, tokens, s->row, step->dtype, &s->dbc_at) ||
-        !vx_cuda_reserve(end, tokens, D, step->dtype, &s->delta_at))
+        !vx_cuda_reserve(end, has_delta(s) ? tokens : 0, D, step->dtype, &s->delta_at))
         return false;
-    s->scan_at = *end; /* scan_bytes is a multiple of VX_CUDA_ALIGN */
-    if (!vx_add_size(*end, s->scan_bytes, end)) return false;
+    s->scratch_at = *end; /* its bytes are a multiple of VX_CUDA_ALIGN */
+    if (!vx_add_size(*end, s->scan.scratch_bytes, end)) return false;
     s->workspace_at = *end;
     return vx_add_size(*end, workspace, end);
 }
@@ -136,22 +133,11 @@ static vx_status make_products(vx_cuda_step *step, mamba_state *s, vx_error *err
         [OUT_PROJ] = {rows, C, D, D, C, t, t, false, false},
     };
     for (int i = 0; i < PRODUCTS; i++) {
+        if (i == DT_PROJ && !has_delta(s)) continue;
         vx_status status = vx_cuda_gemm_create(step->device, &shapes[i], &s->gemm[i], err);
         if (status != VX_OK) return status;
     }
     return VX_OK;
-}
-
-/* The scan's walk over a grid of d x h x w voxels. */
-static vx_scan_walk walk_of(const vx_scan_order *order, vx_shape shape) {
-    const size_t dims[3] = {shape.d, shape.h, shape.w};
-    const size_t strides[3] = {shape.h * shape.w, shape.w, 1};
-    vx_scan_walk walk = {.reverse = order->reverse};
-    for (int i = 0; i < 3; i++) {
-        walk.dims[i] = (uint32_t)dims[order->axis[i]];
-        walk.step[i] = (uint32_t)strides[order->axis[i]];
-    }
-    return walk;
 }
 
 /* --- run -------------------------------------------------------------------------------------- */
@@ -164,42 +150,38 @@ static vx_status product(const vx_cuda_step *step, const vx_cuda_run *run, int w
                                run->scratch + s->workspace_at, run->stream, err);
 }
 
-static const float *floats(const vx_cuda_step *step, size_t at) {
-    return (const float *)(const void *)(step->weights + at);
-}
-
-/* All n sequences, VX_SCAN_MAX_ITEMS a launch; the result replaces delta. */
-static vx_status scan(const vx_cuda_step *step, const vx_cuda_run *run, vx_error *err) {
+/* The scan of sequence n. */
+static vx_scan_item item_of(const vx_cuda_step *step, const vx_cuda_run *run, size_t n) {
     const mamba_state *s = step->state;
     const vx_mamba *m = &step->op->mamba;
-    const size_t D = m->d_inner, size = vx_dtype_size(step->dtype);
+    const size_t D = m->d_inner, size = vx_dtype_size(step->dtype), token = n * s->length;
+    const unsigned char *dbc = run->scratch + s->dbc_at + token * s->row * size;
+    unsigned char *u = run->scratch + s->u_at + token * D * size;
+    vx_scan_item item = vx_cuda_mamba_scan_item(step, &s->scan, m, &s->scan_at);
+    item.u = item.y = u;
+    item.z = run->scratch + s->xz_at + (token * 2 + 1) * D * size;
+    item.b = dbc + s->dt_columns * size;
+    item.c = dbc + (s->dt_columns + m->d_state) * size;
+    if (has_delta(s))
+        item.delta = run->scratch + s->delta_at + token * D * size;
+    else
+        item.dt = dbc;
+    item.u_row = item.y_row = item.delta_row = D;
+    item.z_row = 2 * D;
+    item.b_row = item.c_row = item.dt_row = s->row;
+    return item;
+}
+
+/* All n sequences, VX_SCAN_MAX_ITEMS a launch. */
+static vx_status scan(const vx_cuda_step *step, const vx_cuda_run *run, vx_error *err) {
+    const mamba_state *s = step->state;
     for (size_t first = 0; first < step->in.n; first += VX_SCAN_MAX_ITEMS) {
-        vx_scan_item items[VX_SCAN_MAX_ITEMS] = {0};
+        vx_scan_item items[VX_SCAN_MAX_ITEMS];
         size_t count = 0;
-        for (; count < VX_SCAN_MAX_ITEMS && first + count < step->in.n; count++) {
-            const size_t token = (first + count) * s->length;
-            const unsigned char *xz = run->scratch + s->xz_at + token * 2 * D * size;
-            const unsigned char *dbc = run->scratch + s->dbc_at + token * s->row * size;
-            unsigned char *delta = run->scratch + s->delta_at + token * D * size;
-            items[count] = (vx_scan_item){.u = run->scratch + s->u_at + token * D * size,
-                                          .delta = delta,
-                                          .z = xz + D * size,
-                                          .b = dbc + s->dt_columns * size,
-                                          .c = dbc + (s->dt_columns + m->d_state) * size,
-                                          .y = delta,
-                                          .u_row = D,
-                                          .delta_row = D,
-                                          .z_row = 2 * D,
-                                          .b_row = s->row,
-                                          .c_row = s->row,
-                                          .y_row = D,
-                                          .a = floats(step, s->a_at),
-                                          .skip = floats(step, s->skip_at),
-                                          .delta_bias = floats(step, s->dt_bias_at),
-                                          .walk = s->walk};
-        }
-        vx_status status = vx_cuda_scan(&s->scan, items, count, run->scratch + s->scan_at,
-                                        s->scan_bytes, run->stream, err);
+        for (; count < VX_SCAN_MAX_ITEMS && first + count < step->in.n; count++)
+            items[count] = item_of(step, run, first + count);
+        vx_status status = vx_cuda_scan(&s->scan.shape, items, count, run->scratch + s->scratch_at,
+                                        s->scan.scratch_bytes, run->stream, err);
         if (status != VX_OK) return status;
     }
     return VX_OK;
@@ -212,18 +194,20 @@ static vx_status launch(const vx_cuda_step *step, const vx_cuda_run *run, vx_err
                                       .channels = op->mamba.d_inner,
                                       .x_row = 2 * op->mamba.d_inner,
                                       .taps = (unsigned)op->mamba.d_conv,
-                                      .walk = s->walk,
+                                      .walk = vx_cuda_mamba_walk(&op->mamba.order, step->in),
                                       .dtype = step->dtype};
     unsigned char *xz = run->scratch + s->xz_at, *u = run->scratch + s->u_at;
-    unsigned char *dbc = run->scratch + s->dbc_at, *delta = run->scratch + s->delta_at;
+    unsigned char *dbc = run->scratch + s->dbc_at;
     vx_status status = product(step, run, IN_PROJ, run->value[op->in[0]], xz, err);
     if (status == VX_OK)
-        status = vx_cuda_causal_conv_silu(&conv, xz, floats(step, s->taps_at),
-                                          floats(step, s->conv_bias_at), u, run->stream, err);
+        status =
+            vx_cuda_causal_conv_silu(&conv, xz, vx_cuda_floats(step, s->taps_at),
+                                     vx_cuda_floats(step, s->conv_bias_at), u, run->stream, err);
     if (status == VX_OK) status = product(step, run, X_PROJ, u, dbc, err);
-    if (status == VX_OK) status = product(step, run, DT_PROJ, dbc, delta, err);
+    if (status == VX_OK && has_delta(s))
+        status = product(step, run, DT_PROJ, dbc, run->scratch + s->delta_at, err);
     if (status == VX_OK) status = scan(step, run, err);
-    if (status == VX_OK) status = product(step, run, OUT_PROJ, delta, run->value[op->out], err);
+    if (status == VX_OK) status = product(step, run, OUT_PROJ, u, run->value[op->out], err);
     return status;
 }
 
@@ -242,23 +226,16 @@ vx_status vx_cuda_prepare_mamba(vx_cuda_step *step, vx_error *err) {
     step->launch = launch;
     step->destroy = destroy;
     s->length = step->in.d * step->in.h * step->in.w;
-    if (s->length > INT32_MAX || m->d_inner > INT32_MAX || m->d_state > 256 ||
-        m->dt_rank > INT32_MAX || m->d_conv > 1024)
-        return vx_fail(err, VX_ERR_RESOURCE,
-                       "%zu tokens of %zu channels and %zu states are more than the CUDA scan "
-                       "takes (2^31 tokens, 256 states)",
-                       s->length, m->d_inner, m->d_state);
+    if (m->dt_rank > INT32_MAX || m->d_conv > 1024)
+        return vx_fail(err, VX_ERR_RESOURCE, "a Mamba mixer of rank %zu with a kernel of %zu",
+                       m->dt_rank, m->d_conv);
+    const size_t items = step->in.n < VX_SCAN_MAX_ITEMS ? step->in.n : VX_SCAN_MAX_ITEMS;
+    vx_status status = vx_cuda_mamba_scan_prepare(step, &m, 1, items, &s->scan, err);
+    if (status != VX_OK) return status;
     /* Rows of 16 bytes in every type: what the matrix units load best. */
     s->dt_columns = (m->dt_rank + 7) / 8 * 8;
     s->row = (s->dt_columns + 2 * m->d_state + 7) / 8 * 8;
-    s->walk = walk_of(&m->order, step->in);
-    s->scan = (vx_scan_shape){.length = (uint32_t)s->length,
-                              .channels = (uint32_t)m->d_inner,
-                              .states = (uint32_t)m->d_state,
-                              .dtype = step->dtype};
-    const size_t items = step->in.n < VX_SCAN_MAX_ITEMS ? step->in.n : VX_SCAN_MAX_ITEMS;
-    vx_status status = vx_cuda_scan_scratch(&s->scan, items, &s->scan_bytes, err);
-    if (status == VX_OK) status = make_products(step, s, err);
+    status = make_products(step, s, err);
     if (status != VX_OK) return status;
     return place_weights(step, s) && place_scratch(step, s) ? VX_OK : vx_cuda_overflow(err);
 }

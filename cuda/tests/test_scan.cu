@@ -1,6 +1,7 @@
 /* The CUDA scan against a float64 reference on the host: odd shapes, all storage types, scan
- * orders, strided B and C, several items in one launch. Outputs are poisoned with NaN, and guard
- * bytes around every output row and the scratch must survive. Needs no test library:
+ * orders, strided B and C, delta given or made from dt, several items in one launch. Outputs are
+ * poisoned with NaN, and guard bytes around every output row and the scratch must survive. Needs no
+ * test library:
  *
  *   test_scan            all shapes; exit 0: all passed, 1: a failure, 77: no CUDA device
  *   test_scan --few      each shape in one storage type (for compute-sanitizer)
@@ -28,16 +29,18 @@ struct test_case {
 
 struct problem { /* one item on the host */
     std::vector<char> u, delta, z, bc;
-    std::vector<float> a, skip, bias, rates, weights;
+    std::vector<float> a, skip, bias, dt_w, rates, weights;
     std::vector<int32_t> table;
-    size_t bc_row, b_at, c_at;
+    size_t bc_row, b_at, c_at, dt_at;
 };
 
-void fill(const test_case &c, vx_dtype t, random_state &r, problem *p) {
+/* rank: of dt, which lies in the rows of B and C, before or behind them; 0: delta is given. */
+void fill(const test_case &c, vx_dtype t, uint32_t rank, random_state &r, problem *p) {
     size_t length = (size_t)c.dims[0] * c.dims[1] * c.dims[2], es = size_of(t);
-    size_t rank = c.strided ? 3 : 0;
-    p->bc_row = rank + 2 * c.n + (c.strided ? 2 : 0);
-    p->b_at = rank, p->c_at = rank + c.n;
+    const size_t before = c.strided ? (rank ? rank : 3) : 0;
+    p->bc_row = before + 2 * c.n + (c.strided ? 2 : rank);
+    p->b_at = before, p->c_at = before + c.n;
+    p->dt_at = c.strided ? 0 : 2 * c.n;
     p->u.resize(length * c.d * es), p->delta.resize(length * c.d * es);
     p->z.resize(length * c.d * es), p->bc.resize(length * p->bc_row * es);
     for (size_t i = 0; i < length * c.d; i++) {
@@ -46,6 +49,9 @@ void fill(const test_case &c, vx_dtype t, random_state &r, problem *p) {
         store(p->z.data(), t, i, 2 * r.normal());
     }
     for (size_t i = 0; i < length * p->bc_row; i++) store(p->bc.data(), t, i, r.normal());
+    char rounded[4];
+    for (uint32_t i = 0; i < rank * c.d; i++)
+        p->dt_w.push_back((float)store(rounded, t, 0, 0.5 / sqrt((double)rank) * r.normal()));
     for (uint32_t d = 0; d < c.d; d++) {
         double delta = c.delta_scale * exp(log(1e-3) + r.uniform() * log(1e2));
         p->bias.push_back((float)log(expm1(delta)));
@@ -56,14 +62,26 @@ void fill(const test_case &c, vx_dtype t, random_state &r, problem *p) {
     if (c.axis[0] < 0) p->table = random_table(length, r);
 }
 
+/* delta of a voxel and channel before its bias. */
+double raw_delta(const test_case &c, vx_dtype t, uint32_t rank, const problem &p, uint32_t voxel,
+                 uint32_t d) {
+    if (!rank) return load(p.delta.data(), t, (size_t)voxel * c.d + d);
+    double sum = 0;
+    for (uint32_t r = 0; r < rank; r++)
+        sum += p.dt_w[(size_t)r * c.d + d] *
+               load(p.bc.data(), t, (size_t)voxel * p.bc_row + p.dt_at + r);
+    return sum;
+}
+
 /* y[voxel][d] in float64. */
-std::vector<double> reference(const test_case &c, vx_dtype t, const problem &p) {
+std::vector<double> reference(const test_case &c, vx_dtype t, uint32_t rank, const problem &p) {
     std::vector<uint32_t> order = visited(c, p.table);
     std::vector<double> y(order.size() * c.d), h((size_t)c.d * c.n, 0.0);
     for (uint32_t voxel : order)
         for (uint32_t d = 0; d < c.d; d++) {
             size_t i = (size_t)voxel * c.d + d;
-            double u = load(p.u.data(), t, i), raw = load(p.delta.data(), t, i) + p.bias[d];
+            double u = load(p.u.data(), t, i);
+            double raw = raw_delta(c, t, rank, p, voxel, d) + p.bias[d];
             double delta = raw > 20 ? raw : log1p(exp(raw)), sum = 0;
             for (uint32_t n = 0; n < c.n; n++) {
                 double b = load(p.bc.data(), t, voxel * p.bc_row + p.b_at + n);
@@ -82,23 +100,25 @@ std::vector<double> reference(const test_case &c, vx_dtype t, const problem &p) 
 }
 
 /* Largest relative L2 error over the items, or a negative number for another failure. */
-double run_case(const test_case &c, vx_dtype t, bool fitted, uint64_t seed) {
+double run_case(const test_case &c, vx_dtype t, bool fitted, uint32_t rank, uint64_t seed) {
     random_state r = {seed};
     size_t length = (size_t)c.dims[0] * c.dims[1] * c.dims[2], es = size_of(t);
     std::vector<problem> problems(c.items);
-    std::vector<guarded> memory(c.items * 11);
+    constexpr int BUFFERS = 12;
+    std::vector<guarded> memory(c.items * BUFFERS);
     std::vector<vx_scan_item> items(c.items);
     for (int k = 0; k < c.items; k++) {
         problem &p = problems[k];
-        guarded *g = &memory[k * 11];
-        fill(c, t, r, &p);
+        guarded *g = &memory[k * BUFFERS];
+        fill(c, t, rank, r, &p);
         vx_scan_item &it = items[k];
         it = {};
-        it.u = upload(g[0], p.u), it.delta = upload(g[1], p.delta);
+        it.u = upload(g[0], p.u), it.delta = rank ? nullptr : upload(g[1], p.delta);
         it.z = c.gate ? upload(g[2], p.z) : nullptr;
         char *bc = (char *)upload(g[3], p.bc);
         it.b = bc + p.b_at * es, it.c = bc + p.c_at * es;
-        it.b_row = it.c_row = p.bc_row;
+        it.b_row = it.c_row = it.dt_row = p.bc_row;
+        if (rank) it.dt = bc + p.dt_at * es, it.dt_w = (float *)upload(g[11], p.dt_w);
         it.u_row = it.delta_row = it.z_row = it.y_row = c.d;
         it.y = g[4].make(length * c.d * es);
         it.a = (float *)upload(g[5], p.a), it.skip = (float *)upload(g[6], p.skip);
@@ -106,7 +126,7 @@ double run_case(const test_case &c, vx_dtype t, bool fitted, uint64_t seed) {
         it.walk = walk_of(c);
         if (c.axis[0] < 0) it.walk.table = (int32_t *)upload(g[8], p.table);
     }
-    vx_scan_shape shape = {(uint32_t)length, c.d, c.n, t, 0};
+    vx_scan_shape shape = {(uint32_t)length, c.d, c.n, t, 0, rank};
     if (fitted) {
         for (const problem &p : problems)
             shape.rates = std::max(shape.rates, vx_scan_fit_rates(&shape, p.a.data()));
@@ -116,8 +136,8 @@ double run_case(const test_case &c, vx_dtype t, bool fitted, uint64_t seed) {
             p.rates.resize((size_t)c.d * shape.rates);
             p.weights.resize(vx_scan_fit_weights(&shape, shape.rates));
             vx_scan_fit_fill(&shape, p.a.data(), shape.rates, p.rates.data(), p.weights.data());
-            items[k].rates = (float *)upload(memory[k * 11 + 9], p.rates);
-            items[k].weights = (float *)upload(memory[k * 11 + 10], p.weights);
+            items[k].rates = (float *)upload(memory[k * BUFFERS + 9], p.rates);
+            items[k].weights = (float *)upload(memory[k * BUFFERS + 10], p.weights);
         }
     }
     vx_error err = {};
@@ -134,7 +154,7 @@ double run_case(const test_case &c, vx_dtype t, bool fitted, uint64_t seed) {
     for (int k = 0; k < c.items; k++) {
         std::vector<char> y(length * c.d * es), again(length * c.d * es);
         CHECK_CUDA(cudaMemcpy(y.data(), items[k].y, y.size(), cudaMemcpyDeviceToHost));
-        std::vector<double> ref = reference(c, t, problems[k]);
+        std::vector<double> ref = reference(c, t, rank, problems[k]);
         double error = 0, norm = 0;
         for (size_t i = 0; i < ref.size(); i++) {
             double v = load(y.data(), t, i) - ref[i];
@@ -177,7 +197,7 @@ bool run_large() {
     fill_large<<<1024, 256>>>(pbc, (size_t)length * 2 * n, 1, 4);
     std::vector<float> a((size_t)d * n), skip(d, 0.5f), bias(d, -4.0f);
     for (size_t i = 0; i < a.size(); i++) a[i] = -1.0f - 0.37f * (float)(i % 11);
-    vx_scan_shape shape = {length, d, n, VX_F16, 0};
+    vx_scan_shape shape = {length, d, n, VX_F16, 0, 0};
     vx_scan_item it = {};
     it.u = pu, it.delta = pd, it.z = pz, it.b = pbc, it.c = pbc + n, it.y = py;
     it.u_row = it.delta_row = it.z_row = it.y_row = d, it.b_row = it.c_row = 2 * n;
@@ -258,27 +278,31 @@ int main(int argc, char **argv) {
     const char *names[] = {"fp32", "fp16", "bf16"};
     /* Near what was measured (2e-7, 3.5e-4, 2e-3); the last two are the rounding of y itself. */
     const double limit[] = {1e-6, 5e-4, 3e-3};
+    /* Of dt: where a lane has a channel to itself, with a fit for more states, and without. */
+    const uint32_t ranks[3][4] = {{1, 2, 1, 2}, {4, 16, 3, 9}, {8, 20, 33, 64}};
     int failures = 0, run = 0;
     double worst[6] = {0};
     const bool verbose = argc > 1 && strcmp(argv[1], "--verbose") == 0;
     const bool few = argc > 1 && strcmp(argv[1], "--few") == 0;
     for (const test_case &c : cases)
-        for (int t = 0; t < 6; t++) { /* exact first pass in three types, then fitted */
-            const int type = t % 3;
-            const bool fitted = t >= 3;
+        for (int t = 0; t < 12; t++) { /* exact first pass in three types, then fitted; with dt */
+            const int type = t % 3, kind = &c - cases;
+            const bool fitted = t / 3 % 2;
+            const uint32_t rank = t < 6 ? 0 : ranks[c.n <= 32 ? 0 : fitted ? 1 : 2][(kind + t) % 4];
             if (fitted && (type == VX_F32 || c.n > 64)) continue; /* there is no fit */
-            if (few && (&c - cases) % 3 != type) continue;
-            const uint64_t seed = 1234 + 7 * (uint64_t)(3 * (&c - cases) + type);
-            double e = run_case(c, (vx_dtype)type, fitted, seed);
+            if (few && kind % 3 != type) continue;
+            const uint64_t seed = 1234 + 7 * (uint64_t)(3 * kind + type);
+            double e = run_case(c, (vx_dtype)type, fitted, rank, seed);
             run++;
-            if (e > worst[t]) worst[t] = e;
+            if (e > worst[t % 6]) worst[t % 6] = e;
             if (verbose)
-                printf("%s%s D %u N %u: %.2e\n", names[type], fitted ? " fitted" : "", c.d, c.n, e);
+                printf("%s%s D %u N %u R %u: %.2e\n", names[type], fitted ? " fitted" : "", c.d,
+                       c.n, rank, e);
             if (e >= 0 && e <= limit[type]) continue;
             failures++;
-            printf("FAILED %s%s %ux%ux%u axes %d%d%d%s D %u N %u items %d: %s %.3e\n", names[type],
-                   fitted ? " fitted" : "", c.dims[0], c.dims[1], c.dims[2], c.axis[0], c.axis[1],
-                   c.axis[2], c.reverse ? " reverse" : "", c.d, c.n, c.items,
+            printf("FAILED %s%s %ux%ux%u axes %d%d%d%s D %u N %u R %u items %d: %s %.3e\n",
+                   names[type], fitted ? " fitted" : "", c.dims[0], c.dims[1], c.dims[2], c.axis[0],
+                   c.axis[1], c.axis[2], c.reverse ? " reverse" : "", c.d, c.n, rank, c.items,
                    e == -4   ? "no fit"
                    : e == -3 ? "guard bytes overwritten"
                    : e == -2 ? "other bits in the second run"

@@ -13,6 +13,14 @@ static double mamba_flops(const vx_mamba *m, double tokens, double c) {
     return tokens * (projections + 2 * (double)m->d_conv * d + 7 * d * n);
 }
 
+/* Of each branch the mixer, two norms, two sums and the head; two norms outside. */
+static double layer_flops(const vx_mamba_layer_op *l, double tokens, double c) {
+    double sum = ((l->in_gamma.data ? 7 : 0) + (l->out_gamma.data ? 7 : 0)) * tokens * c;
+    for (size_t k = 0; k < l->branches; k++)
+        sum += mamba_flops(&l->branch[k].mamba, tokens, c) + (2 * c + 17) * tokens * c;
+    return sum;
+}
+
 double vx_op_flops(const vx_graph *g, const vx_op *op) {
     const vx_shape out = g->values[op->out].shape;
     const vx_shape in = op->in[0] >= 0 ? g->values[op->in[0]].shape : out;
@@ -43,6 +51,8 @@ double vx_op_flops(const vx_graph *g, const vx_op *op) {
         return in_elements;
     case VX_OP_MAMBA:
         return mamba_flops(&op->mamba, (double)vx_shape_tokens(in), (double)in.c);
+    case VX_OP_MAMBA_LAYER:
+        return layer_flops(&op->layer, (double)vx_shape_tokens(in), (double)in.c);
     case VX_OP_CONV_NORM_ACT:
         return conv + 8 * out_elements;
     case VX_OP_NORM_ACT_ADD:

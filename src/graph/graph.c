@@ -41,6 +41,8 @@ const char *vx_op_name(vx_op_kind kind) {
         return "concatenation";
     case VX_OP_MAMBA:
         return "Mamba";
+    case VX_OP_MAMBA_LAYER:
+        return "Mamba layer";
     case VX_OP_CONV_NORM_ACT:
         return "convolution + norm + activation";
     case VX_OP_TRANSPOSED_CONCAT:

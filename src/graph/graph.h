@@ -49,7 +49,9 @@ typedef enum vx_op_kind {
      * followed) and slope. */
     VX_OP_TRANSPOSED_CONCAT,
     VX_OP_CONV_NORM_ACT, /* out = act(norm(conv(in[0]))) */
-    VX_OP_NORM_ACT_ADD   /* out = act(norm(conv(in[0])) + in[1]); in[1] has out's shape */
+    VX_OP_NORM_ACT_ADD,  /* out = act(norm(conv(in[0])) + in[1]); in[1] has out's shape */
+    /* Made by vx_graph_fuse_mamba only; attr eps, of all its norms. */
+    VX_OP_MAMBA_LAYER
 } vx_op_kind;
 
 typedef enum vx_activation {
@@ -81,6 +83,25 @@ typedef struct vx_mamba {
     vx_weight out_proj;       /* (C, D) */
 } vx_mamba;
 
+/* MambaTrans (Lumetti et al., TamingMambas, nets/): x1 = a + mamba(norm1(a)), out = x1 +
+ * head(norm2(x1)). Gammas, betas and the head's bias are (C), the head is (C, C); its bias may be
+ * absent. */
+typedef struct vx_mamba_branch {
+    vx_weight gamma1, beta1;
+    vx_mamba mamba;
+    vx_weight gamma2, beta2;
+    vx_weight head, head_bias;
+} vx_mamba_branch;
+
+/* out = norm_out(the sum of the branches of a), a = norm_in(in[0]); a norm without gamma is none.
+ * The branches' mixers differ in weights and order only. */
+enum { VX_MAMBA_BRANCHES = 2 };
+typedef struct vx_mamba_layer_op {
+    size_t branches;
+    vx_mamba_branch branch[VX_MAMBA_BRANCHES];
+    vx_weight in_gamma, in_beta, out_gamma, out_beta;
+} vx_mamba_layer_op;
+
 typedef struct vx_op {
     vx_op_kind kind;
     int in[2]; /* values; -1 = unused */
@@ -94,6 +115,7 @@ typedef struct vx_op {
     vx_weight weight, bias; /* convolution, linear */
     vx_weight gamma, beta;  /* norms */
     vx_mamba mamba;
+    vx_mamba_layer_op layer;
 } vx_op;
 
 typedef struct vx_value {
@@ -160,6 +182,14 @@ vx_status vx_graph_prune(vx_graph *g, vx_error *err);
  * VX_OP_CONV_NORM_ACT of its own. The fused op stands where its last part stood and keeps that
  * part's value name. Then prunes. */
 vx_status vx_graph_fuse(vx_graph *g, vx_error *err);
+
+/* Whether a backend has a step for this layer on values of shape `in`. */
+typedef bool vx_mamba_layer_takes(void *ctx, const vx_op *layer, vx_shape in);
+/* For backends that run a whole Mamba layer as one: rewrites layer norm (optional) -> one or two
+ * MambaTrans of the same value -> their sum -> layer norm (optional) into VX_OP_MAMBA_LAYER, where
+ * all norms share an epsilon, the branches their sizes, the values between have no other reader and
+ * are not outputs, and `takes` says yes. Then prunes. */
+vx_status vx_graph_fuse_mamba(vx_graph *g, vx_mamba_layer_takes *takes, void *ctx, vx_error *err);
 
 /* Multiply-adds of convolutions, linear maps and Mamba count as two; element-wise work is counted
  * too (norms 7 an element, activations, additions 1; an exponential is 1). */

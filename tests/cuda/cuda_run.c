@@ -105,3 +105,17 @@ size_t cuda_run_all(const vx_graph *g, const float *in, cuda_how how, float **re
     for (size_t v = 0; v < g->value_count; v++) count += g->values[v].output;
     return count;
 }
+
+size_t cuda_steps(const vx_graph *g, vx_precision precision) {
+    const vx_compile_options options = {.precision = precision};
+    vx_error err = {0};
+    vx_plan *plan;
+    vx_plan_info info;
+    if (vx_cuda_backend.compile(device, g, &options, &plan, &err) != VX_OK)
+        fail_msg("%s", err.text);
+    vx_cuda_backend.plan_info(plan, &info);
+    vx_cuda_backend.plan_free(plan);
+    return info.steps;
+}
+
+bool cuda_has_matrix_units(void) { return device->major >= 8; }

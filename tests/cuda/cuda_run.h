@@ -22,4 +22,9 @@ typedef struct cuda_how {
  * repeat. Fails the cmocka test on an error. */
 size_t cuda_run_all(const vx_graph *g, const float *in, cuda_how how, float **results);
 
+/* Steps that g is compiled to. */
+size_t cuda_steps(const vx_graph *g, vx_precision precision);
+/* Whether the device has matrix units for 16-bit numbers (compute capability 8.0 and above). */
+bool cuda_has_matrix_units(void);
+
 #endif

@@ -315,6 +315,70 @@ static void mamba(void **state) {
         }
 }
 
+/* --- Mamba layers ------------------------------------------------------------------------------
+ */
+
+typedef struct layer_case {
+    vx_shape shape;
+    size_t d_inner, d_state, dt_rank, branches;
+    bool before, after, bias;
+    bool whole; /* there is a step for all of it, in half types */
+} layer_case;
+
+static int layer_norm(vx_graph *g, ops_weights *w, int x) {
+    const size_t c = g->values[x].shape.c;
+    return vx_graph_layer_norm(g, x, ops_weight(w, c, 0.5f, 1), ops_weight(w, c, 0.5f, 0), 1e-5f);
+}
+
+/* MambaTrans: its equations are at vx_mamba_branch. */
+static int mamba_trans(vx_graph *g, ops_weights *w, int x, const layer_case *c,
+                       vx_scan_order order) {
+    const size_t width = c->shape.c;
+    const vx_mamba m = ops_mamba(w, width, c->d_inner, c->d_state, 4, c->dt_rank, order);
+    x = vx_graph_add(g, vx_graph_mamba(g, layer_norm(g, w, x), &m), x, 1.0f);
+    const vx_weight bias = c->bias ? ops_weight(w, width, 0.5f, 0) : (vx_weight){0};
+    const vx_weight head = ops_weight(w, width * width, 1.7f / sqrtf((float)width), 0);
+    return vx_graph_add(g, vx_graph_linear(g, layer_norm(g, w, x), head, bias, width), x, 1.0f);
+}
+
+static void mamba_layers(void **state) {
+    static const layer_case cases[] = {
+        {{2, 4, 5, 3, 32}, 64, 32, 2, 2, true, true, true, true},
+        {{1, 9, 7, 11, 32}, 64, 32, 2, 2, true, false, false, true},
+        {{5, 2, 3, 7, 32}, 64, 16, 2, 2, false, true, true, true}, /* more scans than in a launch */
+        {{1, 5, 6, 7, 64}, 128, 64, 4, 2, true, true, true, true},
+        {{3, 3, 5, 4, 96}, 192, 48, 6, 1, true, false, true, true},
+        {{1, 4, 3, 5, 160}, 320, 160, 10, 2, true, true, false, true},
+        {{1, 2, 3, 3, 320}, 640, 256, 20, 2, false, false, true, true},
+        {{1, 5, 4, 3, 24}, 48, 24, 2, 2, true, true, true, false},  /* 24 features */
+        {{1, 5, 4, 3, 64}, 128, 16, 4, 2, true, true, true, false}, /* rank 4 for 16 states */
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const layer_case *c = &cases[i];
+        ops_weights w = {.seed = 21 + i, .coarse = true};
+        char what[100];
+        int x;
+        vx_graph *g = begin(c->shape, &x);
+        if (c->before) x = layer_norm(g, &w, x);
+        int y = mamba_trans(g, &w, x, c, (vx_scan_order){{0, 1, 2}, false});
+        if (c->branches == 2)
+            y = vx_graph_add(g, y, mamba_trans(g, &w, x, c, (vx_scan_order){{2, 0, 1}, true}), 1);
+        if (c->after) y = layer_norm(g, &w, y);
+        vx_graph_output(g, y);
+        vx_error err;
+        if (vx_graph_finish(g, &err) != VX_OK) fail_msg("%s", err.text);
+        if (cuda_has_matrix_units())
+            assert_int_equal(cuda_steps(g, VX_PRECISION_FP16) == 1, c->whole);
+        snprintf(what, sizeof what, "Mamba layer C%zu D%zu N%zu R%zu, %zu branches", c->shape.c,
+                 c->d_inner, c->d_state, c->dt_rank, c->branches);
+        /* Rounded on the way: a, v, u, z, dt, B, C, y, the head's input, out; without a layer of
+         * one step also x1 and the sums. */
+        check_graph(g, what, 5e-6, 6);
+        ops_weights_free(&w);
+    }
+}
+
 /* --- a whole net ------------------------------------------------------------------------------ */
 
 static void whole_net(void **state) {
@@ -346,6 +410,7 @@ int main(void) {
         cmocka_unit_test(transposed),
         cmocka_unit_test(convolutions),
         cmocka_unit_test(mamba),
+        cmocka_unit_test(mamba_layers),
         cmocka_unit_test(whole_net),
     };
     if (!cuda_there()) return 77;

@@ -27,6 +27,7 @@ vx_status vx_cpu_prepare(vx_cpu_step *step, vx_error *err) {
     case VX_OP_MAMBA:
         return vx_cpu_prepare_mamba(step, err);
     case VX_OP_INPUT:
+    case VX_OP_MAMBA_LAYER: /* this backend does not ask for it */
         break;
     }
     return vx_fail(err, VX_ERR_MODEL, "this build does not know op %d", (int)step->op->kind);

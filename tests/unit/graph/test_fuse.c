@@ -238,6 +238,137 @@ static void transposed_concat(void **state) {
     vx_graph_free(g);
 }
 
+/* --- Mamba layers ------------------------------------------------------------------------------
+ */
+
+/* Numbered weights of a layer: the addresses tell them apart. */
+static const unsigned char numbers[64];
+
+typedef struct layer_builder {
+    vx_graph *g;
+    size_t next; /* number of the next weight */
+    float eps;
+} layer_builder;
+
+static vx_weight numbered(layer_builder *b, size_t elements) {
+    return (vx_weight){.data = &numbers[b->next++], .dtype = VX_F16, .elements = elements};
+}
+
+static int layer_norm(layer_builder *b, int x) {
+    const vx_weight gamma = numbered(b, 2), beta = numbered(b, 2);
+    return vx_graph_layer_norm(b->g, x, gamma, beta, b->eps);
+}
+
+/* 15 weights; the mixer's input projection is number 2, gamma2 11, beta2 12, head 13, bias 14. */
+static int mamba_trans(layer_builder *b, int x, bool reverse, size_t states) {
+    const int y = layer_norm(b, x);
+    const size_t d = 4, r = 1;
+    vx_mamba m = {
+        .order = {{0, 1, 2}, reverse}, .d_inner = d, .d_state = states, .d_conv = 4, .dt_rank = r};
+    m.in_proj = numbered(b, 2 * d * 2);
+    m.conv_w = numbered(b, d * 4), m.conv_b = numbered(b, d);
+    m.x_proj = numbered(b, (r + 2 * states) * d);
+    m.dt_w = numbered(b, d * r), m.dt_b = numbered(b, d);
+    m.a_log = numbered(b, d * states), m.d = numbered(b, d), m.out_proj = numbered(b, 2 * d);
+    const int x1 = vx_graph_add(b->g, vx_graph_mamba(b->g, y, &m), x, 1);
+    const int v = layer_norm(b, x1);
+    const vx_weight head = numbered(b, 4), bias = numbered(b, 2);
+    return vx_graph_add(b->g, vx_graph_linear(b->g, v, head, bias, 2), x1, 1);
+}
+
+static bool take(void *ctx, const vx_op *layer, vx_shape in) {
+    assert_int_equal(layer->kind, VX_OP_MAMBA_LAYER);
+    assert_int_equal(in.c, 2);
+    return *(bool *)ctx;
+}
+
+static void fuse_layers(layer_builder *b, int out, bool takes) {
+    vx_graph_name(b->g, out, "out");
+    vx_graph_output(b->g, out);
+    assert_int_equal(vx_graph_finish(b->g, NULL), VX_OK);
+    assert_int_equal(vx_graph_fuse_mamba(b->g, take, &takes, NULL), VX_OK);
+    const int last = (int)b->g->op_count - 1;
+    assert_int_equal(vx_graph_find(b->g, "out"), last);
+    assert_int_equal(b->g->ops[last].out, last);
+}
+
+static void assert_branch(const vx_mamba_branch *b, size_t first, bool reverse) {
+    assert_ptr_equal(b->gamma1.data, &numbers[first]);
+    assert_ptr_equal(b->beta1.data, &numbers[first + 1]);
+    assert_ptr_equal(b->mamba.in_proj.data, &numbers[first + 2]);
+    assert_int_equal(b->mamba.order.reverse, reverse);
+    assert_ptr_equal(b->gamma2.data, &numbers[first + 11]);
+    assert_ptr_equal(b->beta2.data, &numbers[first + 12]);
+    assert_ptr_equal(b->head.data, &numbers[first + 13]);
+    assert_ptr_equal(b->head_bias.data, &numbers[first + 14]);
+}
+
+static void mamba_layer(void **state) {
+    (void)state;
+    for (int way = 0; way < 8; way++) {
+        const bool before = way & 1, after = way & 2, two = way & 4;
+        layer_builder b = {.eps = 1e-3f};
+        int x;
+        b.g = new_graph(&x);
+        const int a = before ? layer_norm(&b, x) : x;
+        const size_t first = b.next;
+        int y = mamba_trans(&b, a, false, 3);
+        if (two) y = vx_graph_add(b.g, y, mamba_trans(&b, a, true, 3), 1);
+        const size_t last = b.next;
+        if (after) y = layer_norm(&b, y);
+        fuse_layers(&b, y, true);
+        ASSERT_KINDS(b.g, VX_OP_INPUT, VX_OP_MAMBA_LAYER);
+        const vx_op *op = &b.g->ops[1];
+        const vx_mamba_layer_op *l = &op->layer;
+        assert_int_equal(op->in[0], 0);
+        assert_int_equal(op->in[1], -1);
+        assert_true(op->eps == 1e-3f);
+        assert_int_equal(l->branches, two ? 2 : 1);
+        assert_branch(&l->branch[0], first, false);
+        if (two) assert_branch(&l->branch[1], first + 15, true);
+        assert_ptr_equal(l->in_gamma.data, before ? &numbers[0] : NULL);
+        assert_ptr_equal(l->in_beta.data, before ? &numbers[1] : NULL);
+        assert_ptr_equal(l->out_gamma.data, after ? &numbers[last] : NULL);
+        assert_ptr_equal(l->out_beta.data, after ? &numbers[last + 1] : NULL);
+        /* A token's mixer: four projections, convolution, recurrence; then two norms, two sums and
+         * the head; the norms outside. */
+        const double mixer = 2 * (2 * 8 + 4 * 7 + 4 + 8) + 2 * 4 * 4 + 7 * 4 * 3;
+        assert_true(vx_op_flops(b.g, op) == 120 * ((two ? 2 : 1) * (mixer + 2 * (2 * 2 + 17)) +
+                                                   2 * 7.0 * ((before ? 1 : 0) + (after ? 1 : 0))));
+        vx_graph_free(b.g);
+    }
+}
+
+/* What must stay as it is: a backend that has no such step, other epsilons, values between that are
+ * outputs or have other readers, branches of other sizes or of other values. */
+static void no_mamba_layer(void **state) {
+    (void)state;
+    for (int way = 0; way < 6; way++) {
+        layer_builder b = {.eps = 1e-3f};
+        int x;
+        b.g = new_graph(&x);
+        const int f = mamba_trans(&b, x, false, 3);
+        const int from = way == 1 ? leaky(b.g, x) : x;
+        const int r = mamba_trans(&b, from, true, way == 2 ? 5 : 3);
+        int sum = vx_graph_add(b.g, f, r, way == 3 ? 0.5f : 1.0f);
+        if (way == 4) vx_graph_output(b.g, sum);
+        if (way == 5) b.eps = 1e-5f;
+        const int y = layer_norm(&b, sum);
+        fuse_layers(&b, y, way != 0);
+        size_t layers = 0, whole = 0;
+        for (size_t i = 0; i < b.g->op_count; i++) {
+            layers += b.g->ops[i].kind == VX_OP_MAMBA_LAYER;
+            whole += b.g->ops[i].kind == VX_OP_MAMBA_LAYER && b.g->ops[i].layer.branches == 2;
+        }
+        /* Each branch by itself, or, where only the last norm does not fit, both without it. */
+        const bool apart = way >= 1 && way <= 3;
+        assert_int_equal(layers, way == 0 ? 0 : apart ? 2 : 1);
+        assert_int_equal(whole, way >= 4);
+        assert_int_equal(b.g->ops[b.g->op_count - 1].kind, VX_OP_LAYER_NORM);
+        vx_graph_free(b.g);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(conv_norm_act),
@@ -248,6 +379,8 @@ int main(void) {
         cmocka_unit_test(values_that_others_read_stay),
         cmocka_unit_test(other_norms_stay),
         cmocka_unit_test(transposed_concat),
+        cmocka_unit_test(mamba_layer),
+        cmocka_unit_test(no_mamba_layer),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,384 @@
+/* Times whole Mamba layers as the CUDA backend runs them (cuda/step_mamba_layer.c), on random data,
+ * at the shapes of SegMambaSkip's stages, fp16, two branches: each piece (cuda/mamba_in.h,
+ * cuda/scan.h, cuda/mamba_out.h) between events, then the layer as a CUDA graph.
+ *
+ *   cuda_mamba_layer [--name VARIANT] [--json FILE] [--once STAGE BRANCHES]
+ *
+ * Every stage runs with both branches in a launch and with one after the other. --once: one stage
+ * (0 .. 5) with so many branches a launch, one run after three to warm up, for a profiler. Buffers
+ * rotate so that together they exceed the L2 cache. Times are medians. "bytes": what a piece has to
+ * read and write, each tensor once, but for the scan's first pass, which reads u, B and dt again;
+ * divide by the copy rate of cuda_probe for the floor. Results are checked by cuda/tests, here only
+ * for numbers that are none.
+ */
+#include "cuda/mamba_in.h"
+#include "cuda/mamba_out.h"
+#include "cuda/mamba_pack.h"
+#include "cuda/scan.h"
+#include "cuda/scan_fit.h"
+
+#include <cuda_fp16.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <algorithm>
+#include <vector>
+
+#define CHECK_CUDA(call)                                                                           \
+    do {                                                                                           \
+        cudaError_t e_ = (call);                                                                   \
+        if (e_ != cudaSuccess) {                                                                   \
+            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, cudaGetErrorString(e_));            \
+            exit(1);                                                                               \
+        }                                                                                          \
+    } while (0)
+
+namespace {
+
+constexpr int BRANCHES = 2, REPEATS = 21, WARM_UP = 3;
+enum piece { IN, SCAN, OUT, PIECES };
+const char *const piece_names[] = {"mamba_in", "scan", "mamba_out"};
+
+struct stage {
+    uint32_t side, features;
+};
+const stage stages[] = {{128, 32}, {64, 64}, {32, 128}, {16, 256}, {8, 320}, {4, 320}};
+
+/* Device memory, freed together. */
+struct memory {
+    std::vector<void *> owned;
+    void *bytes(size_t n) {
+        void *p;
+        CHECK_CUDA(cudaMalloc(&p, n ? n : 1));
+        CHECK_CUDA(cudaMemset(p, 0xFF, n));
+        owned.push_back(p);
+        return p;
+    }
+    template <typename V> V *upload(const std::vector<V> &v) {
+        V *p = (V *)bytes(v.size() * sizeof(V));
+        CHECK_CUDA(cudaMemcpy(p, v.data(), v.size() * sizeof(V), cudaMemcpyHostToDevice));
+        return p;
+    }
+    ~memory() {
+        for (void *p : owned) cudaFree(p);
+    }
+};
+
+struct random_numbers {
+    uint64_t s;
+    double uniform() { /* [0, 1) */
+        s = s * 6364136223846793005ull + 1442695040888963407ull;
+        return (double)(s >> 11) * 0x1p-53;
+    }
+    /* Variance scale^2, about mean; numbers of fp16. */
+    std::vector<float> floats(size_t n, double scale, double mean = 0) {
+        std::vector<float> w;
+        for (size_t i = 0; i < n; i++) {
+            const double v = mean + scale * 3.4641 * (uniform() - 0.5);
+            w.push_back(__half2float(__float2half_rn((float)v)));
+        }
+        return w;
+    }
+};
+
+__global__ void fill(__half *to, size_t n, uint64_t seed) {
+    for (size_t i = blockIdx.x * (size_t)blockDim.x + threadIdx.x; i < n;
+         i += (size_t)gridDim.x * blockDim.x) {
+        uint64_t z = (seed + i + 1) * 0x9e3779b97f4a7c15ull;
+        z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
+        z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
+        to[i] = __float2half_rn(3.4641f * ((float)((z ^ (z >> 31)) >> 40) * 0x1p-24f - 0.5f));
+    }
+}
+
+/* The shapes of a stage and the weights of its branches. */
+struct layer {
+    stage s;
+    size_t length, columns;
+    vx_mamba_in_shape in;
+    vx_scan_shape scan;
+    vx_mamba_out_shape out;
+    vx_mamba_in_item in_weights[BRANCHES];
+    vx_scan_item scan_weights[BRANCHES];
+    vx_mamba_out out_weights;
+};
+
+/* A matrix in fp16, packed for mamba_out. */
+const void *packed(memory &m, const std::vector<float> &w, size_t outputs, size_t inputs) {
+    std::vector<__half> plain, to(w.size());
+    for (float v : w) plain.push_back(__float2half_rn(v));
+    vx_cuda_pack_blocks(plain.data(), outputs, inputs, to.data());
+    return m.upload(to);
+}
+
+/* Numbers such as training starts from: delta in [1e-3, 0.1], A = -(n + 1) with noise. */
+void make_branch(memory &m, random_numbers &r, layer *l, int k) {
+    const size_t C = l->s.features, D = l->in.channels, N = l->in.states, R = l->in.rank;
+    vx_mamba_in_item &in = l->in_weights[k];
+    vx_scan_item &scan = l->scan_weights[k];
+    vx_mamba_out_branch &out = l->out_weights.branch[k];
+    std::vector<char> weights(vx_mamba_in_packed_bytes(&l->in));
+    const auto in_proj = r.floats(2 * D * C, 1 / sqrt((double)C));
+    const auto x_proj = r.floats((R + 2 * N) * D, 1 / sqrt((double)D));
+    vx_mamba_in_pack(&l->in, in_proj.data(), x_proj.data(), weights.data());
+    in.weights = m.upload(weights);
+    in.before_gamma = m.upload(r.floats(C, 0.2, 1)), in.before_beta = m.upload(r.floats(C, 0.2));
+    in.gamma = m.upload(r.floats(C, 0.2, 1)), in.beta = m.upload(r.floats(C, 0.2));
+    in.conv = m.upload(r.floats(4 * D, 0.5)), in.conv_bias = m.upload(r.floats(D, 0.2));
+    in.x_row = C, in.u_row = in.z_row = D, in.projections_row = l->columns;
+    const uint32_t step[3] = {l->s.side * l->s.side, l->s.side, 1};
+    for (int a = 0; a < 3; a++) in.walk.dims[a] = l->s.side, in.walk.step[a] = step[a];
+    in.walk.reverse = k == 1;
+
+    std::vector<float> bias, a;
+    for (size_t d = 0; d < D; d++) {
+        bias.push_back((float)log(expm1(exp(log(1e-3) + r.uniform() * log(100)))));
+        for (size_t n = 0; n < N; n++)
+            a.push_back(-((float)n + 1) * (1 + 0.2f * ((float)r.uniform() - 0.5f)));
+    }
+    scan.a = m.upload(a), scan.delta_bias = m.upload(bias),
+    scan.skip = m.upload(r.floats(D, 0.2, 1));
+    scan.dt_w = m.upload(r.floats(R * D, 0.5 / sqrt((double)R)));
+    scan.u_row = scan.z_row = scan.y_row = D;
+    scan.b_row = scan.c_row = scan.dt_row = l->columns;
+    scan.walk = in.walk;
+    const uint32_t last = l->scan.rates;
+    l->scan.rates = vx_scan_fit_rates(&l->scan, a.data());
+    if (!vx_cuda_scan_fit_pays(&l->scan)) l->scan.rates = 0;
+    if (k > 0 && l->scan.rates != last) {
+        fprintf(stderr, "branches with different fits\n");
+        exit(1);
+    }
+    if (l->scan.rates) {
+        std::vector<float> rates(D * l->scan.rates),
+            fit(vx_scan_fit_weights(&l->scan, l->scan.rates));
+        vx_scan_fit_fill(&l->scan, a.data(), l->scan.rates, rates.data(), fit.data());
+        scan.rates = m.upload(rates), scan.weights = m.upload(fit);
+    }
+    out.out_proj = packed(m, r.floats(C * D, 1 / sqrt((double)D)), C, D);
+    out.head = packed(m, r.floats(C * C, 1 / sqrt((double)C)), C, C);
+    out.gamma = m.upload(r.floats(C, 0.2, 1)), out.beta = m.upload(r.floats(C, 0.2));
+    out.head_bias = m.upload(r.floats(C, 0.2));
+}
+
+layer make_layer(memory &m, const stage &s) {
+    layer l = {};
+    random_numbers r = {7};
+    l.s = s, l.length = (size_t)s.side * s.side * s.side;
+    l.in.length = (uint32_t)l.length, l.in.features = s.features, l.in.channels = 2 * s.features;
+    l.in.states = std::min(s.features, 256u), l.in.rank = (s.features + 15) / 16;
+    l.in.dtype = VX_F16, l.in.eps = 1e-5f;
+    l.columns = vx_mamba_in_columns(&l.in);
+    l.scan = {l.in.length, l.in.channels, l.in.states, VX_F16, 0, l.in.rank};
+    l.out = {l.length, s.features, l.in.channels, VX_F16, 1e-5f};
+    for (int k = 0; k < BRANCHES; k++) make_branch(m, r, &l, k);
+    l.out_weights.branches = BRANCHES;
+    l.out_weights.before_gamma = l.in_weights[0].before_gamma;
+    l.out_weights.before_beta = l.in_weights[0].before_beta;
+    l.out_weights.after_gamma = m.upload(r.floats(s.features, 0.2, 1));
+    l.out_weights.after_beta = m.upload(r.floats(s.features, 0.2));
+    return l;
+}
+
+/* One set of tensors, ready to be launched. */
+struct tensors {
+    vx_mamba_in_item in[BRANCHES];
+    vx_scan_item scan[BRANCHES];
+    vx_mamba_out out;
+};
+
+tensors make_tensors(memory &m, const layer &l, uint64_t seed) {
+    tensors t;
+    const size_t C = l.s.features, D = l.in.channels, N = l.in.states;
+    __half *x = (__half *)m.bytes(l.length * C * 2);
+    fill<<<1024, 256>>>(x, l.length * C, seed);
+    t.out = l.out_weights;
+    t.out.x = x, t.out.out = m.bytes(l.length * C * 2);
+    for (int k = 0; k < BRANCHES; k++) {
+        t.in[k] = l.in_weights[k], t.scan[k] = l.scan_weights[k];
+        __half *projections = (__half *)m.bytes(l.length * l.columns * 2);
+        t.in[k].x = x, t.in[k].projections = projections;
+        t.scan[k].u = t.in[k].u = m.bytes(l.length * D * 2);
+        t.scan[k].z = t.scan[k].y = t.in[k].z = m.bytes(l.length * D * 2);
+        t.scan[k].b = projections, t.scan[k].c = projections + N;
+        t.scan[k].dt = projections + 2 * N;
+        t.out.branch[k].y = t.in[k].z;
+    }
+    return t;
+}
+
+void succeed(vx_status status, const vx_error &err) {
+    if (status == VX_OK) return;
+    fprintf(stderr, "%s\n", err.text);
+    exit(1);
+}
+
+/* All launches of a layer, with an event before each and one at the end where events are wanted;
+ * returns the number of launches. */
+size_t launch(const layer &l, const tensors &t, int together, void *scratch, size_t scratch_bytes,
+              cudaStream_t stream, cudaEvent_t *events, piece *kinds) {
+    vx_error err = {};
+    size_t count = 0;
+    auto next = [&](piece kind) {
+        if (events) CHECK_CUDA(cudaEventRecord(events[count], stream));
+        kinds[count++] = kind;
+    };
+    for (int k = 0; k < BRANCHES; k += together) {
+        next(IN);
+        succeed(vx_cuda_mamba_in(&l.in, t.in + k, (size_t)together, stream, &err), err);
+        next(SCAN);
+        succeed(vx_cuda_scan(&l.scan, t.scan + k, (size_t)together, scratch, scratch_bytes, stream,
+                             &err),
+                err);
+    }
+    next(OUT);
+    succeed(vx_cuda_mamba_out(&l.out, &t.out, stream, &err), err);
+    if (events) CHECK_CUDA(cudaEventRecord(events[count], stream));
+    return count;
+}
+
+double median(std::vector<float> &v) {
+    std::sort(v.begin(), v.end());
+    return v[v.size() / 2];
+}
+
+void report(const char *op, const char *name, const layer &l, int together, double bytes,
+            std::vector<float> &ms, FILE *json) {
+    const double mid = median(ms);
+    printf("%-10s %-10s %3u^3 C %3u D %3u N %3u K %2u branches a launch %d  %8.4f ms (min %.4f max "
+           "%.4f)  %6.0f GB/s\n",
+           name, op, l.s.side, l.s.features, l.in.channels, l.in.states, l.scan.rates, together,
+           mid, ms.front(), ms.back(), bytes / mid * 1e-6);
+    if (json)
+        fprintf(json,
+                "{\"op\": \"%s\", \"variant\": \"%s\", \"tokens\": %zu, \"C\": %u, \"D\": %u, "
+                "\"N\": %u, \"rates\": %u, \"branches\": %d, \"branches_a_launch\": %d, \"type\": "
+                "\"fp16\", \"ms\": %.5f, \"ms_min\": %.5f, \"ms_max\": %.5f, \"repeats\": %zu, "
+                "\"bytes\": %.0f}\n",
+                op, name, l.length, l.s.features, l.in.channels, l.in.states, l.scan.rates,
+                BRANCHES, together, mid, ms.front(), ms.back(), ms.size(), bytes);
+    fflush(stdout);
+}
+
+/* The layer as one graph, a graph for each set. */
+void time_graphs(const layer &l, const std::vector<tensors> &sets, int together, void *scratch,
+                 size_t scratch_bytes, std::vector<float> &ms) {
+    cudaStream_t stream;
+    cudaEvent_t begin, end;
+    piece kinds[8];
+    std::vector<cudaGraphExec_t> graphs;
+    CHECK_CUDA(cudaStreamCreate(&stream));
+    CHECK_CUDA(cudaEventCreate(&begin));
+    CHECK_CUDA(cudaEventCreate(&end));
+    for (const tensors &t : sets) {
+        cudaGraph_t graph;
+        cudaGraphExec_t exec;
+        CHECK_CUDA(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+        launch(l, t, together, scratch, scratch_bytes, stream, NULL, kinds);
+        CHECK_CUDA(cudaStreamEndCapture(stream, &graph));
+        CHECK_CUDA(cudaGraphInstantiate(&exec, graph, 0));
+        CHECK_CUDA(cudaGraphDestroy(graph));
+        graphs.push_back(exec);
+    }
+    for (int r = 0; r < REPEATS + WARM_UP; r++) {
+        float t;
+        CHECK_CUDA(cudaEventRecord(begin, stream));
+        CHECK_CUDA(cudaGraphLaunch(graphs[(size_t)r % graphs.size()], stream));
+        CHECK_CUDA(cudaEventRecord(end, stream));
+        CHECK_CUDA(cudaEventSynchronize(end));
+        CHECK_CUDA(cudaEventElapsedTime(&t, begin, end));
+        if (r >= WARM_UP) ms.push_back(t);
+    }
+    for (cudaGraphExec_t g : graphs) CHECK_CUDA(cudaGraphExecDestroy(g));
+    CHECK_CUDA(cudaStreamDestroy(stream));
+}
+
+/* Ends the program if out holds a number that is none. */
+void check_finite(const layer &l, const tensors &t) {
+    std::vector<__half> out(l.length * l.s.features);
+    CHECK_CUDA(cudaMemcpy(out.data(), t.out.out, out.size() * 2, cudaMemcpyDeviceToHost));
+    for (__half v : out)
+        if (!isfinite(__half2float(v))) {
+            fprintf(stderr, "%u^3: a result is not finite\n", l.s.side);
+            exit(1);
+        }
+}
+
+/* Returns the layer's time, ms. */
+double run(const stage &s, int together, const char *name, FILE *json, bool once) {
+    memory m;
+    const layer l = make_layer(m, s);
+    const double C = s.features, D = l.in.channels, N = l.in.states, R = l.in.rank;
+    const double tokens = 2.0 * (double)l.length; /* in bytes of fp16 */
+    const double bytes[PIECES] = {tokens * BRANCHES * (C + 2 * D + (double)l.columns),
+                                  tokens * BRANCHES * (4 * D + 3 * N + 2 * R),
+                                  tokens * (BRANCHES * D + 2 * C)};
+    const double set_bytes = tokens * (2 * C + BRANCHES * (2 * D + (double)l.columns));
+    std::vector<tensors> sets;
+    const size_t count = once ? 1 : (size_t)std::min(8.0, 1 + 2e8 / set_bytes);
+    for (size_t k = 0; k < count; k++) sets.push_back(make_tensors(m, l, 1000003ull * (k + 1)));
+    vx_error err = {};
+    size_t scratch_bytes;
+    succeed(vx_cuda_scan_scratch(&l.scan, (size_t)together, &scratch_bytes, &err), err);
+    void *scratch = m.bytes(scratch_bytes);
+
+    cudaEvent_t events[8];
+    piece kinds[8];
+    std::vector<float> ms[PIECES], whole;
+    for (cudaEvent_t &e : events) CHECK_CUDA(cudaEventCreate(&e));
+    for (int r = 0; r < (once ? 1 : REPEATS) + WARM_UP; r++) {
+        const size_t launches =
+            launch(l, sets[(size_t)r % count], together, scratch, scratch_bytes, 0, events, kinds);
+        CHECK_CUDA(cudaDeviceSynchronize());
+        float sum[PIECES] = {0};
+        for (size_t i = 0; i < launches; i++) {
+            float t;
+            CHECK_CUDA(cudaEventElapsedTime(&t, events[i], events[i + 1]));
+            sum[kinds[i]] += t;
+        }
+        for (int p = 0; p < PIECES && r >= WARM_UP; p++) ms[p].push_back(sum[p]);
+    }
+    check_finite(l, sets[0]);
+    for (int p = 0; p < PIECES; p++)
+        report(piece_names[p], name, l, together, bytes[p], ms[p], json);
+    if (once) return 0;
+    time_graphs(l, sets, together, scratch, scratch_bytes, whole);
+    report("layer", name, l, together, bytes[IN] + bytes[SCAN] + bytes[OUT], whole, json);
+    return median(whole);
+}
+
+} // namespace
+
+int main(int argc, char **argv) {
+    const char *name = "default";
+    FILE *json = NULL;
+    int devices = 0, only = -1, branches = 0;
+    if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) {
+        printf("no CUDA device: skipped\n");
+        return 77;
+    }
+    for (int i = 1; i < argc; i++) {
+        if (!strcmp(argv[i], "--name") && i + 1 < argc) {
+            name = argv[++i];
+        } else if (!strcmp(argv[i], "--json") && i + 1 < argc) {
+            json = fopen(argv[++i], "a");
+        } else if (!strcmp(argv[i], "--once") && i + 2 < argc) {
+            only = atoi(argv[++i]), branches = atoi(argv[++i]);
+        } else {
+            fprintf(stderr, "unknown argument %s\n", argv[i]);
+            return 1;
+        }
+    }
+    if (only >= 0 && only < 6 && (branches == 1 || branches == 2)) {
+        run(stages[only], branches, name, json, true);
+        return 0;
+    }
+    double best = 0;
+    for (const stage &s : stages)
+        best += std::min(run(s, 1, name, json, false), run(s, 2, name, json, false));
+    printf("all stages, each in its quicker way: %.3f ms\n", best);
+    if (json) fclose(json);
+    return 0;
+}

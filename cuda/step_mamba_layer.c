@@ -1,0 +1,314 @@
+/* A whole Mamba layer (VX_OP_MAMBA_LAYER) in three pieces: everything before the scans in one
+ * kernel (mamba_in.h), the scans with their gates (scan.h), everything behind them in one kernel
+ * (mamba_out.h). Of each branch memory sees u, z, B, C, dt and the gated y, which takes z's place.
+ *
+ * Branches share their launches, so that small grids fill the device; where tensors are large they
+ * follow one another, so that u and the projections exist once.
+ */
+#include "base/memory.h"
+#include "base/size.h"
+#include "cuda/mamba_in.h"
+#include "cuda/mamba_out.h"
+#include "cuda/mamba_pack.h"
+#include "cuda/mamba_scan.h"
+
+/* From so many bytes of a branch's u on, branches follow one another. One such branch fills any
+ * device: 128^3 tokens of 64 channels have 256 MiB. */
+#define BYTES_ALONE ((size_t)128 << 20)
+
+/* Bytes in the step's weights. */
+typedef struct branch_weights {
+    size_t gamma1, beta1, conv, conv_bias, in; /* mamba_in's */
+    vx_mamba_scan_weights scan;
+    size_t out_proj, head, head_bias, gamma2, beta2; /* mamba_out's */
+} branch_weights;
+
+typedef struct layer_state {
+    vx_mamba_in_shape in;
+    vx_mamba_out_shape out;
+    vx_mamba_scan scan;
+    size_t columns;  /* of the projections */
+    size_t together; /* branches of a launch */
+    branch_weights at[VX_MAMBA_BRANCHES];
+    size_t before_gamma, before_beta, after_gamma, after_beta;
+    /* In the scratch; u and the projections of one branch take over the other's where they follow
+     * one another. */
+    size_t u_at[VX_MAMBA_BRANCHES], z_at[VX_MAMBA_BRANCHES], projections_at[VX_MAMBA_BRANCHES];
+    size_t scan_at;
+} layer_state;
+
+static vx_mamba_in_shape in_shape(const vx_op *op, vx_shape in, vx_dtype dtype) {
+    const vx_mamba *m = &op->layer.branch[0].mamba;
+    return (vx_mamba_in_shape){.length = (uint32_t)(in.d * in.h * in.w),
+                               .features = (uint32_t)in.c,
+                               .channels = (uint32_t)m->d_inner,
+                               .states = (uint32_t)m->d_state,
+                               .rank = (uint32_t)m->dt_rank,
+                               .dtype = dtype,
+                               .eps = op->eps};
+}
+
+static vx_mamba_out_shape out_shape(const vx_op *op, vx_shape in, vx_dtype dtype) {
+    return (vx_mamba_out_shape){.tokens = vx_shape_tokens(in),
+                                .features = (uint32_t)in.c,
+                                .channels = (uint32_t)op->layer.branch[0].mamba.d_inner,
+                                .dtype = dtype,
+                                .eps = op->eps};
+}
+
+bool vx_cuda_takes_mamba_layer(const vx_op *op, vx_shape in, vx_dtype dtype) {
+    const vx_mamba *m = &op->layer.branch[0].mamba;
+    const size_t limit = UINT16_MAX; /* above all of theirs: what the casts below may not cut */
+    if (m->d_conv != 4 || vx_shape_tokens(in) > INT32_MAX || in.c > limit || m->d_inner > limit ||
+        m->d_state > limit || m->dt_rank > limit)
+        return false;
+    const vx_mamba_in_shape first = in_shape(op, in, dtype);
+    const vx_mamba_out_shape second = out_shape(op, in, dtype);
+    const vx_scan_shape scan = {.states = first.states, .dtype = dtype};
+    return vx_cuda_mamba_in_takes(&first) && vx_cuda_mamba_out_takes(&second) &&
+           first.rank <= vx_cuda_scan_rank_max(&scan);
+}
+
+/* --- weights ---------------------------------------------------------------------------------- */
+
+static bool place_branch(vx_cuda_step *step, const layer_state *s, branch_weights *at) {
+    const size_t C = step->in.c, D = s->in.channels;
+    size_t *end = &step->weight_bytes;
+    return vx_cuda_reserve(end, C, 1, VX_F32, &at->gamma1) &&
+           vx_cuda_reserve(end, C, 1, VX_F32, &at->beta1) &&
+           vx_cuda_reserve(end, D, 4, VX_F32, &at->conv) &&
+           vx_cuda_reserve(end, D, 1, VX_F32, &at->conv_bias) &&
+           vx_cuda_reserve(end, vx_mamba_in_packed_bytes(&s->in) / 2, 1, step->dtype, &at->in) &&
+           vx_cuda_mamba_scan_place(step, &s->scan, &at->scan) &&
+           vx_cuda_reserve(end, C, D, step->dtype, &at->out_proj) &&
+           vx_cuda_reserve(end, C, C, step->dtype, &at->head) &&
+           vx_cuda_reserve(end, C, 1, VX_F32, &at->head_bias) &&
+           vx_cuda_reserve(end, C, 1, VX_F32, &at->gamma2) &&
+           vx_cuda_reserve(end, C, 1, VX_F32, &at->beta2);
+}
+
+static bool place_weights(vx_cuda_step *step, layer_state *s) {
+    const size_t C = step->in.c;
+    size_t *end = &step->weight_bytes;
+    for (size_t k = 0; k < step->op->layer.branches; k++)
+        if (!place_branch(step, s, &s->at[k])) return false;
+    return vx_cuda_reserve(end, C, 1, VX_F32, &s->before_gamma) &&
+           vx_cuda_reserve(end, C, 1, VX_F32, &s->before_beta) &&
+           vx_cuda_reserve(end, C, 1, VX_F32, &s->after_gamma) &&
+           vx_cuda_reserve(end, C, 1, VX_F32, &s->after_beta);
+}
+
+/* A weight as float, or zeros where it is absent. */
+static void read_to(const vx_weight *w, unsigned char *host, size_t at) {
+    if (w->data) vx_read_weight(w, (float *)(void *)(host + at));
+}
+
+static vx_status pack_in(const layer_state *s, const vx_mamba *m, void *to, vx_error *err) {
+    float *in_proj = vx_cuda_read_weight(&m->in_proj), *x_proj = vx_cuda_read_weight(&m->x_proj);
+    const bool read = in_proj && x_proj;
+    if (read) vx_mamba_in_pack(&s->in, in_proj, x_proj, to);
+    vx_free(in_proj);
+    vx_free(x_proj);
+    return read ? VX_OK : vx_cuda_no_memory(err);
+}
+
+/* A matrix with C rows. */
+static vx_status pack_out(const vx_cuda_step *step, const vx_weight *w, void *to, vx_error *err) {
+    float *plain = vx_cuda_read_weight(w);
+    void *narrow = vx_alloc_zero(w->elements, sizeof(uint16_t));
+    const bool read = plain && narrow;
+    if (read) {
+        vx_cuda_narrow_host(plain, w->elements, step->dtype, narrow);
+        vx_cuda_pack_blocks(narrow, step->in.c, w->elements / step->in.c, to);
+    }
+    vx_free(plain);
+    vx_free(narrow);
+    return read ? VX_OK : vx_cuda_no_memory(err);
+}
+
+static vx_status pack_branch(const vx_cuda_step *step, const vx_mamba_branch *b,
+                             const branch_weights *at, unsigned char *host, vx_error *err) {
+    const layer_state *s = step->state;
+    read_to(&b->gamma1, host, at->gamma1);
+    read_to(&b->beta1, host, at->beta1);
+    read_to(&b->mamba.conv_w, host, at->conv);
+    read_to(&b->mamba.conv_b, host, at->conv_bias);
+    read_to(&b->gamma2, host, at->gamma2);
+    read_to(&b->beta2, host, at->beta2);
+    read_to(&b->head_bias, host, at->head_bias);
+    vx_status status = pack_in(s, &b->mamba, host + at->in, err);
+    if (status == VX_OK)
+        status = vx_cuda_mamba_scan_pack(&s->scan, &b->mamba, &at->scan, host, err);
+    if (status == VX_OK) status = pack_out(step, &b->mamba.out_proj, host + at->out_proj, err);
+    return status == VX_OK ? pack_out(step, &b->head, host + at->head, err) : status;
+}
+
+static vx_status pack(vx_cuda_step *step, unsigned char *host, vx_error *err) {
+    const layer_state *s = step->state;
+    const vx_mamba_layer_op *l = &step->op->layer;
+    read_to(&l->in_gamma, host, s->before_gamma);
+    read_to(&l->in_beta, host, s->before_beta);
+    read_to(&l->out_gamma, host, s->after_gamma);
+    read_to(&l->out_beta, host, s->after_beta);
+    vx_status status = VX_OK;
+    for (size_t k = 0; status == VX_OK && k < l->branches; k++)
+        status = pack_branch(step, &l->branch[k], &s->at[k], host, err);
+    return status;
+}
+
+/* --- scratch ---------------------------------------------------------------------------------- */
+
+static bool place_scratch(vx_cuda_step *step, layer_state *s) {
+    const size_t tokens = vx_shape_tokens(step->in), D = s->in.channels;
+    size_t *end = &step->scratch_bytes;
+    for (size_t k = 0; k < step->op->layer.branches; k++) {
+        const size_t from = k % s->together;
+        if (!vx_cuda_reserve(end, tokens, D, step->dtype, &s->z_at[k])) return false;
+        s->u_at[k] = s->u_at[from];
+        s->projections_at[k] = s->projections_at[from];
+        if (from == k &&
+            (!vx_cuda_reserve(end, tokens, D, step->dtype, &s->u_at[k]) ||
+             !vx_cuda_reserve(end, tokens, s->columns, step->dtype, &s->projections_at[k])))
+            return false;
+    }
+    s->scan_at = *end;
+    return vx_add_size(*end, s->scan.scratch_bytes, end);
+}
+
+/* --- run -------------------------------------------------------------------------------------- */
+
+/* A tensor of branch k and sequence n, of rows of `row`, in the scratch. */
+static unsigned char *tensor(const vx_cuda_step *step, const vx_cuda_run *run, size_t at, size_t n,
+                             size_t row) {
+    const layer_state *s = step->state;
+    return run->scratch + at + n * s->in.length * row * vx_dtype_size(step->dtype);
+}
+
+static vx_mamba_in_item in_item(const vx_cuda_step *step, const vx_cuda_run *run, size_t k,
+                                size_t n) {
+    const layer_state *s = step->state;
+    const branch_weights *at = &s->at[k];
+    const vx_mamba_layer_op *l = &step->op->layer;
+    const size_t C = step->in.c, D = s->in.channels, columns = s->columns;
+    const unsigned char *x = run->value[step->op->in[0]];
+    const bool before = l->in_gamma.data != NULL;
+    return (vx_mamba_in_item){.x = x + n * s->in.length * C * vx_dtype_size(step->dtype),
+                              .u = tensor(step, run, s->u_at[k], n, D),
+                              .z = tensor(step, run, s->z_at[k], n, D),
+                              .projections = tensor(step, run, s->projections_at[k], n, columns),
+                              .x_row = C,
+                              .u_row = D,
+                              .z_row = D,
+                              .projections_row = columns,
+                              .before_gamma = before ? vx_cuda_floats(step, s->before_gamma) : NULL,
+                              .before_beta = before ? vx_cuda_floats(step, s->before_beta) : NULL,
+                              .gamma = vx_cuda_floats(step, at->gamma1),
+                              .beta = vx_cuda_floats(step, at->beta1),
+                              .conv = vx_cuda_floats(step, at->conv),
+                              .conv_bias = vx_cuda_floats(step, at->conv_bias),
+                              .weights = step->weights + at->in,
+                              .walk = vx_cuda_mamba_walk(&l->branch[k].mamba.order, step->in)};
+}
+
+static vx_scan_item scan_item(const vx_cuda_step *step, const vx_cuda_run *run, size_t k,
+                              size_t n) {
+    const layer_state *s = step->state;
+    const size_t D = s->in.channels, N = s->in.states, size = vx_dtype_size(step->dtype);
+    const unsigned char *projections = tensor(step, run, s->projections_at[k], n, s->columns);
+    vx_scan_item item =
+        vx_cuda_mamba_scan_item(step, &s->scan, &step->op->layer.branch[k].mamba, &s->at[k].scan);
+    item.u = tensor(step, run, s->u_at[k], n, D);
+    item.z = item.y = tensor(step, run, s->z_at[k], n, D);
+    item.b = projections;
+    item.c = projections + N * size;
+    item.dt = projections + 2 * N * size;
+    item.u_row = item.z_row = item.y_row = D;
+    item.b_row = item.c_row = item.dt_row = s->columns;
+    return item;
+}
+
+/* Branches first .. first + together of all sequences, up to the gated y. */
+static vx_status launch_branches(const vx_cuda_step *step, const vx_cuda_run *run, size_t first,
+                                 vx_error *err) {
+    const layer_state *s = step->state;
+    const size_t all = s->together * step->in.n;
+    for (size_t begin = 0; begin < all; begin += VX_SCAN_MAX_ITEMS) {
+        vx_mamba_in_item in[VX_SCAN_MAX_ITEMS];
+        vx_scan_item scan[VX_SCAN_MAX_ITEMS];
+        size_t count = 0;
+        for (; count < VX_SCAN_MAX_ITEMS && begin + count < all; count++) {
+            const size_t k = first + (begin + count) % s->together;
+            const size_t n = (begin + count) / s->together;
+            in[count] = in_item(step, run, k, n);
+            scan[count] = scan_item(step, run, k, n);
+        }
+        vx_status status = vx_cuda_mamba_in(&s->in, in, count, run->stream, err);
+        if (status == VX_OK)
+            status = vx_cuda_scan(&s->scan.shape, scan, count, run->scratch + s->scan_at,
+                                  s->scan.scratch_bytes, run->stream, err);
+        if (status != VX_OK) return status;
+    }
+    return VX_OK;
+}
+
+static vx_status launch_out(const vx_cuda_step *step, const vx_cuda_run *run, vx_error *err) {
+    const layer_state *s = step->state;
+    const vx_mamba_layer_op *l = &step->op->layer;
+    const bool before = l->in_gamma.data != NULL, after = l->out_gamma.data != NULL;
+    vx_mamba_out job = {.x = run->value[step->op->in[0]],
+                        .out = run->value[step->op->out],
+                        .before_gamma = before ? vx_cuda_floats(step, s->before_gamma) : NULL,
+                        .before_beta = before ? vx_cuda_floats(step, s->before_beta) : NULL,
+                        .after_gamma = after ? vx_cuda_floats(step, s->after_gamma) : NULL,
+                        .after_beta = after ? vx_cuda_floats(step, s->after_beta) : NULL,
+                        .branches = l->branches};
+    for (size_t k = 0; k < l->branches; k++) {
+        const branch_weights *at = &s->at[k];
+        job.branch[k] = (vx_mamba_out_branch){.y = run->scratch + s->z_at[k],
+                                              .out_proj = step->weights + at->out_proj,
+                                              .head = step->weights + at->head,
+                                              .gamma = vx_cuda_floats(step, at->gamma2),
+                                              .beta = vx_cuda_floats(step, at->beta2),
+                                              .head_bias = vx_cuda_floats(step, at->head_bias)};
+    }
+    return vx_cuda_mamba_out(&s->out, &job, run->stream, err);
+}
+
+static vx_status launch(const vx_cuda_step *step, const vx_cuda_run *run, vx_error *err) {
+    const layer_state *s = step->state;
+    vx_status status = VX_OK;
+    for (size_t k = 0; status == VX_OK && k < step->op->layer.branches; k += s->together)
+        status = launch_branches(step, run, k, err);
+    return status == VX_OK ? launch_out(step, run, err) : status;
+}
+
+/* Branches of a launch, and with them sequences of a scan. Tests see both ways: the bits are the
+ * same. */
+static size_t choose_together(const vx_cuda_step *step, size_t D, size_t *items) {
+    const size_t bytes = vx_shape_tokens(step->in) * D * vx_dtype_size(step->dtype);
+    const bool alone = bytes >= BYTES_ALONE || step->device->separate;
+    const size_t together = alone ? 1 : step->op->layer.branches;
+    const size_t all = together * step->in.n;
+    *items = all < VX_SCAN_MAX_ITEMS ? all : VX_SCAN_MAX_ITEMS;
+    return together;
+}
+
+vx_status vx_cuda_prepare_mamba_layer(vx_cuda_step *step, vx_error *err) {
+    const vx_mamba_layer_op *l = &step->op->layer;
+    layer_state *s = step->state = vx_alloc_zero(1, sizeof *s);
+    if (!s) return vx_cuda_no_memory(err);
+    step->out_float = false;
+    step->in_place = true; /* each token of x is read before the same token of out is written */
+    step->pack = pack;
+    step->launch = launch;
+    const vx_mamba *mixers[VX_MAMBA_BRANCHES];
+    for (size_t k = 0; k < l->branches; k++) mixers[k] = &l->branch[k].mamba;
+    size_t items;
+    s->in = in_shape(step->op, step->in, step->dtype);
+    s->out = out_shape(step->op, step->in, step->dtype);
+    s->columns = vx_mamba_in_columns(&s->in);
+    s->together = choose_together(step, s->in.channels, &items);
+    vx_status status = vx_cuda_mamba_scan_prepare(step, mixers, l->branches, items, &s->scan, err);
+    if (status != VX_OK) return status;
+    return place_weights(step, s) && place_scratch(step, s) ? VX_OK : vx_cuda_overflow(err);
+}

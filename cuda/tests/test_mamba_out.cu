@@ -1,0 +1,207 @@
+/* The second half of a Mamba layer (cuda/mamba_out.h) against a float64 reference on the host: all
+ * ways to cut features among warps, fp16 and bf16, one or two branches, with and without the outer
+ * norms, token counts that end inside a tile, in place. Outputs are poisoned with NaN, guard bytes
+ * around every buffer must survive, and a second run must give the same bits. Needs no test
+ * library:
+ *
+ *   test_mamba_out            all cases; exit 0: all passed, 1: a failure, 77: no CUDA device that
+ *                             has matrix units
+ *   test_mamba_out --few      each shape in one storage type (for compute-sanitizer)
+ *   test_mamba_out --verbose  also prints every error
+ */
+#include "cuda/mamba_out.h"
+#include "cuda/mamba_pack.h"
+#include "cuda/tests/device_test.h"
+
+#include <algorithm>
+
+namespace {
+
+struct test_case {
+    size_t tokens;
+    uint32_t c, d;
+    size_t branches;
+    bool before, after, in_place;
+};
+
+struct branch { /* on the host; matrices twice, as numbers and in the storage type */
+    std::vector<char> y, out_proj_stored, head_stored;
+    std::vector<float> out_proj, head, gamma, beta, bias;
+};
+
+/* count random numbers of the storage type, as floats and stored. */
+void fill(std::vector<float> &plain, std::vector<char> &stored, size_t count, double scale,
+          vx_dtype t, random_state &r) {
+    plain.resize(count), stored.resize(count * size_of(t));
+    for (size_t i = 0; i < count; i++)
+        plain[i] = (float)store(stored.data(), t, i, scale * r.normal());
+}
+std::vector<float> floats(size_t count, double mean, double scale, random_state &r) {
+    std::vector<float> v;
+    for (size_t i = 0; i < count; i++) v.push_back((float)(mean + scale * r.normal()));
+    return v;
+}
+
+void layer_norm(std::vector<double> &v, const std::vector<float> &gamma,
+                const std::vector<float> &beta) {
+    const double count = (double)v.size();
+    double mean = 0, variance = 0;
+    for (double x : v) mean += x / count;
+    for (double x : v) variance += (x - mean) * (x - mean) / count;
+    for (size_t i = 0; i < v.size(); i++)
+        v[i] = (v[i] - mean) / sqrt(variance + (double)1e-5f) * gamma[i] + beta[i];
+}
+
+/* v += m x, m [v's size][x's size]. */
+void multiply(const std::vector<float> &m, const std::vector<double> &x, std::vector<double> &v) {
+    for (size_t o = 0; o < v.size(); o++)
+        for (size_t i = 0; i < x.size(); i++) v[o] += (double)m[o * x.size() + i] * x[i];
+}
+
+struct norms {
+    std::vector<float> before_gamma, before_beta, after_gamma, after_beta;
+};
+
+/* out of one token. */
+std::vector<double> reference(const test_case &c, const std::vector<double> &x, const norms &n,
+                              const std::vector<branch> &branches, vx_dtype t, size_t token) {
+    std::vector<double> a = x, sum(c.c, 0.0);
+    if (c.before) layer_norm(a, n.before_gamma, n.before_beta);
+    for (const branch &b : branches) {
+        std::vector<double> y(c.d), h = a, f(c.c);
+        for (uint32_t i = 0; i < c.d; i++) y[i] = load(b.y.data(), t, token * c.d + i);
+        multiply(b.out_proj, y, h);
+        for (uint32_t i = 0; i < c.c; i++) f[i] = h[i] + b.bias[i];
+        layer_norm(h, b.gamma, b.beta);
+        multiply(b.head, h, f);
+        for (uint32_t i = 0; i < c.c; i++) sum[i] += f[i];
+    }
+    if (c.after) layer_norm(sum, n.after_gamma, n.after_beta);
+    return sum;
+}
+
+/* Relative L2 error, or a negative number for another failure. */
+double run_case(const test_case &c, vx_dtype t, uint64_t seed) {
+    random_state r = {seed};
+    constexpr int BUFFERS = 6, SHARED = 6;
+    std::vector<guarded> memory(SHARED + BUFFERS * VX_MAMBA_BRANCHES);
+    std::vector<branch> branches(c.branches);
+    std::vector<float> x;
+    std::vector<char> x_stored;
+    fill(x, x_stored, c.tokens * c.c, 2, t, r);
+    const norms n = {floats(c.c, 1, 0.5, r), floats(c.c, 0, 0.3, r), floats(c.c, 1, 0.5, r),
+                     floats(c.c, 0, 0.3, r)};
+    vx_mamba_out job = {};
+    job.x = upload(memory[0], x_stored);
+    job.out = c.in_place ? (void *)job.x : memory[1].make(x_stored.size());
+    if (c.before) job.before_gamma = (float *)upload(memory[2], n.before_gamma);
+    if (c.before) job.before_beta = (float *)upload(memory[3], n.before_beta);
+    if (c.after) job.after_gamma = (float *)upload(memory[4], n.after_gamma);
+    if (c.after) job.after_beta = (float *)upload(memory[5], n.after_beta);
+    job.branches = c.branches;
+    for (size_t k = 0; k < c.branches; k++) {
+        branch &b = branches[k];
+        guarded *g = &memory[SHARED + BUFFERS * k];
+        std::vector<float> y;
+        fill(y, b.y, c.tokens * c.d, 1, t, r);
+        fill(b.out_proj, b.out_proj_stored, (size_t)c.c * c.d, 1 / sqrt((double)c.d), t, r);
+        fill(b.head, b.head_stored, (size_t)c.c * c.c, 1 / sqrt((double)c.c), t, r);
+        b.gamma = floats(c.c, 1, 0.5, r), b.beta = floats(c.c, 0, 0.3, r);
+        b.bias = floats(c.c, 0, 0.3, r);
+        std::vector<char> out_proj(b.out_proj_stored.size()), head(b.head_stored.size());
+        vx_cuda_pack_blocks(b.out_proj_stored.data(), c.c, c.d, out_proj.data());
+        vx_cuda_pack_blocks(b.head_stored.data(), c.c, c.c, head.data());
+        vx_mamba_out_branch &to = job.branch[k];
+        to.y = upload(g[0], b.y), to.out_proj = upload(g[1], out_proj);
+        to.head = upload(g[2], head), to.gamma = (float *)upload(g[3], b.gamma);
+        to.beta = (float *)upload(g[4], b.beta), to.head_bias = (float *)upload(g[5], b.bias);
+    }
+    const vx_mamba_out_shape shape = {c.tokens, c.c, c.d, t, 1e-5f};
+    std::vector<char> got[2];
+    for (int run = 0; run < 2; run++) {
+        vx_error err = {};
+        if (c.in_place)
+            CHECK_CUDA(
+                cudaMemcpy(job.out, x_stored.data(), x_stored.size(), cudaMemcpyHostToDevice));
+        else
+            CHECK_CUDA(cudaMemset(job.out, POISON_BYTE, x_stored.size()));
+        if (vx_cuda_mamba_out(&shape, &job, 0, &err) != VX_OK) {
+            fprintf(stderr, "%s\n", err.text);
+            return -1;
+        }
+        CHECK_CUDA(cudaDeviceSynchronize());
+        got[run].resize(x_stored.size());
+        CHECK_CUDA(cudaMemcpy(got[run].data(), job.out, got[run].size(), cudaMemcpyDeviceToHost));
+    }
+    if (got[0] != got[1]) return -2;
+    for (const guarded &g : memory)
+        if (g.base && !g.intact()) return -3;
+    double error = 0, norm = 0;
+    for (size_t token = 0; token < c.tokens; token++) {
+        const std::vector<double> from(x.begin() + token * c.c, x.begin() + (token + 1) * c.c);
+        const std::vector<double> expected = reference(c, from, n, branches, t, token);
+        for (uint32_t i = 0; i < c.c; i++) {
+            const double e = load(got[0].data(), t, token * c.c + i) - expected[i];
+            error += e * e, norm += expected[i] * expected[i];
+        }
+    }
+    const double relative = sqrt(error / norm);
+    return relative >= 0 ? relative : INFINITY; /* NaN */
+}
+
+const char *failure(double e) {
+    return e == -1   ? "refused"
+           : e == -2 ? "other bits in the second run"
+           : e == -3 ? "guard bytes overwritten"
+                     : "relative error";
+}
+
+} // namespace
+
+int main(int argc, char **argv) {
+    int devices = 0, major = 0;
+    if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) {
+        printf("no CUDA device: skipped\n");
+        return 77;
+    }
+    CHECK_CUDA(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0));
+    if (major < 8) {
+        printf("no matrix units: skipped\n");
+        return 77;
+    }
+    const test_case cases[] = {
+        /* tokens, C, D, branches, norm before, norm after, in place */
+        {512, 32, 64, 2, true, true, false},    {1, 32, 64, 1, false, false, false},
+        {127, 32, 64, 2, false, true, true},    {129, 32, 32, 1, true, false, false},
+        {33, 32, 96, 2, true, false, true},     {300, 64, 128, 2, true, true, false},
+        {31, 64, 128, 1, false, true, true},    {97, 96, 192, 2, true, true, false},
+        {100, 128, 256, 2, true, true, true},   {64, 128, 160, 1, false, false, false},
+        {50, 160, 320, 2, false, true, false},  {65, 256, 512, 2, true, true, false},
+        {64, 320, 640, 2, true, true, true},    {7, 288, 64, 1, true, true, false},
+        {40, 224, 1024, 2, false, true, false},
+    };
+    const char *names[] = {"fp16", "bf16"};
+    /* The rounding of v, 2^-12 and 2^-9 at most, and of the output. */
+    const double limit[] = {5e-4, 4e-3};
+    const bool few = argc > 1 && strcmp(argv[1], "--few") == 0;
+    const bool verbose = argc > 1 && strcmp(argv[1], "--verbose") == 0;
+    int failures = 0, run = 0;
+    double worst[2] = {0};
+    for (const test_case &c : cases)
+        for (int k = 0; k < 2; k++) {
+            const int number = (int)(&c - cases);
+            if (few && number % 2 != k) continue;
+            const double e = run_case(c, k ? VX_BF16 : VX_F16, 77 + 5 * (uint64_t)number);
+            run++;
+            worst[k] = std::max(worst[k], e);
+            if (verbose)
+                printf("%s %zu tokens, C %u D %u: %.2e\n", names[k], c.tokens, c.c, c.d, e);
+            if (e >= 0 && e <= limit[k]) continue;
+            failures++;
+            printf("FAILED %s %zu tokens, C %u D %u, %zu branches: %s %.3e\n", names[k], c.tokens,
+                   c.c, c.d, c.branches, failure(e), e);
+        }
+    printf("%d cases, %d failed; largest relative error fp16 %.2e bf16 %.2e\n", run, failures,
+           worst[0], worst[1]);
+    return failures ? 1 : 0;
+}
