@@ -87,13 +87,9 @@ static bool sweep_bytes(const vx_device *device, const vx_sweep_size *size, size
     return true;
 }
 
-static vx_status enter(const vx_device *device, vx_error *err) {
-    return vx_cuda_check(cudaSetDevice(device->ordinal), "choosing the device", err);
-}
-
 static vx_status free_bytes(vx_device *device, size_t *bytes, vx_error *err) {
     size_t total;
-    vx_status status = enter(device, err);
+    vx_status status = vx_cuda_enter(device, err);
     if (status != VX_OK) return status;
     return vx_cuda_check(cudaMemGetInfo(bytes, &total), "asking for free memory", err);
 }
@@ -178,7 +174,7 @@ static vx_status upload_all(vx_sweep *s, const vx_sweep_shape *shape, const floa
 
 static void sweep_free(vx_sweep *sweep) {
     if (!sweep) return;
-    (void)cudaSetDevice(sweep->device->ordinal);
+    (void)vx_cuda_enter(sweep->device, NULL);
     cudaFree(sweep->block);
     vx_free(sweep);
 }
@@ -207,7 +203,7 @@ static vx_status sweep_create(vx_plan *plan, const vx_sweep_shape *shape, const 
 
 static vx_status sweep_start(vx_sweep *s, const uint32_t *slot, const vx_rows *rows,
                              vx_error *err) {
-    vx_status status = enter(s->device, err);
+    vx_status status = vx_cuda_enter(s->device, err);
     if (status == VX_OK) status = upload(s, SLOT, slot, err);
     if (status == VX_OK) status = vx_cuda_sweep_zero(&s->view, rows, s->device->stream, err);
     return status == VX_OK ? wait(s, "clearing rows of logits", err) : status;
@@ -218,7 +214,7 @@ static vx_sweep_at at_of(const ptrdiff_t at[3]) {
 }
 
 static vx_status sweep_cut(vx_sweep *s, const ptrdiff_t at[3], unsigned flips, vx_error *err) {
-    vx_status status = enter(s->device, err);
+    vx_status status = vx_cuda_enter(s->device, err);
     if (status == VX_OK)
         status = vx_cuda_sweep_cut(&s->view, at_of(at), flips, vx_cuda_plan_input(s->plan),
                                    s->device->stream, err);
@@ -226,7 +222,7 @@ static vx_status sweep_cut(vx_sweep *s, const ptrdiff_t at[3], unsigned flips, v
 }
 
 static vx_status sweep_run(vx_sweep *s, vx_error *err) {
-    vx_status status = enter(s->device, err);
+    vx_status status = vx_cuda_enter(s->device, err);
     if (status == VX_OK) status = vx_cuda_plan_launch(s->plan, err);
     const vx_status ended = wait(s, "the network", status == VX_OK ? err : NULL);
     return status == VX_OK ? ended : status;
@@ -234,7 +230,7 @@ static vx_status sweep_run(vx_sweep *s, vx_error *err) {
 
 static vx_status sweep_add(vx_sweep *s, const ptrdiff_t at[3], unsigned flips, float scale,
                            vx_error *err) {
-    vx_status status = enter(s->device, err);
+    vx_status status = vx_cuda_enter(s->device, err);
     if (status == VX_OK)
         status = vx_cuda_sweep_add(&s->view, at_of(at), flips, scale, vx_cuda_plan_output(s->plan),
                                    s->device->stream, err);
@@ -243,7 +239,7 @@ static vx_status sweep_add(vx_sweep *s, const ptrdiff_t at[3], unsigned flips, f
 
 static vx_status sweep_finish(vx_sweep *s, const vx_rows *rows, bool *finite, vx_error *err) {
     uint32_t bad = 0;
-    vx_status status = enter(s->device, err);
+    vx_status status = vx_cuda_enter(s->device, err);
     if (status == VX_OK) status = vx_cuda_sweep_divide(&s->view, rows, s->device->stream, err);
     if (status == VX_OK)
         status = vx_cuda_check(cudaMemcpyAsync(&bad, s->view.bad, sizeof bad,
@@ -257,7 +253,7 @@ static vx_status sweep_finish(vx_sweep *s, const vx_rows *rows, bool *finite, vx
 static vx_status sweep_make(vx_sweep *s, const vx_rows *rows, void *labels, vx_error *err) {
     const size_t bytes = vx_rows_count(rows) * s->view.out[2] * s->view.label_bytes;
     void *made = part_of(s, LABELS);
-    vx_status status = enter(s->device, err);
+    vx_status status = vx_cuda_enter(s->device, err);
     if (bytes > s->parts.bytes[LABELS])
         return vx_fail(err, VX_ERR_RESOURCE, "more rows of labels than were planned");
     if (status == VX_OK)
@@ -280,7 +276,7 @@ static size_t guard_of(const vx_sweep *s, int part, unsigned char **at) {
 
 vx_status vx_cuda_sweep_poison(vx_sweep *s, vx_error *err) {
     static const int written[3] = {SUMS, SLOT, LABELS};
-    vx_status status = enter(s->device, err);
+    vx_status status = vx_cuda_enter(s->device, err);
     for (int i = 0; i < 3 && status == VX_OK; i++)
         status = vx_cuda_check(cudaMemsetAsync(part_of(s, written[i]), POISON_BYTE,
                                                s->parts.bytes[written[i]], s->device->stream),

@@ -23,6 +23,9 @@ typedef struct vx_device_list {
     const vx_backend *instead;
     /* Why auto is the CPU although a driver seems to be there; "" otherwise. */
     char left_aside[sizeof((vx_error *)0)->text];
+    /* The host's memory that was free before anything else was begun that takes some: what a
+     * network may take. 0: what is free when it is compiled. */
+    uint64_t host_free;
 } vx_device_list;
 
 /* option NULL: "auto". VXM_ERR_USAGE for an unknown one, VXM_ERR_RESOURCE when "cuda:all" finds

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/memory.h"
+#include "infer/fake_plan.h"
 
 pretend_settings pretend;
 pretend_seen pretend_seen_so_far;
@@ -21,7 +22,10 @@ struct vx_plan {
     vx_shape in, out;
 };
 
+static vx_status run(vx_plan *plan, void *arena, const float *in, float *const *out, vx_error *err);
+
 void pretend_reset(void) {
+    fake_sweep_network = run;
     pretend = (pretend_settings){.count = 2, .closed = -1};
     memset(&pretend_seen_so_far, 0, sizeof pretend_seen_so_far);
 }
@@ -40,9 +44,16 @@ static vx_status make_device(int ordinal, vx_device **out, vx_error *err) {
     return VX_OK;
 }
 
+/* What comes with opening any device. */
+static void enter_open(void) {
+    if (pretend.open_microseconds) usleep(pretend.open_microseconds);
+    if (pretend.remove_at_open) (void)!unlink(pretend.remove_at_open);
+}
+
 static vx_status open_device(int ordinal, vx_pool *pool, vx_device **out, vx_error *err) {
     (void)pool;
     *out = NULL;
+    enter_open();
     if (ordinal >= pretend.count || ordinal == pretend.closed)
         return vx_fail(err, VX_ERR_RESOURCE, "device %d is closed (use another)", ordinal);
     return make_device(ordinal, out, err);
@@ -50,6 +61,7 @@ static vx_status open_device(int ordinal, vx_pool *pool, vx_device **out, vx_err
 
 static vx_status open_cpu(int ordinal, vx_pool *pool, vx_device **out, vx_error *err) {
     (void)ordinal, (void)pool;
+    enter_open();
     return make_device(-1, out, err);
 }
 
@@ -121,6 +133,17 @@ static const vx_backend cuda = {.name = "cuda",
                                 .plan_free = plan_free,
                                 .plan_info = plan_info,
                                 .run = run};
+static const vx_backend own_memory = {.name = "cuda",
+                                      .automatic = VX_PRECISION_FP16,
+                                      .count = count_devices,
+                                      .open = open_device,
+                                      .close = close_device,
+                                      .describe = describe,
+                                      .compile = compile,
+                                      .plan_free = plan_free,
+                                      .plan_info = plan_info,
+                                      .run = run,
+                                      .sweep = &fake_sweep};
 static const vx_backend cpu = {.name = "cpu",
                                .automatic = VX_PRECISION_FP32,
                                .open = open_cpu,
@@ -135,4 +158,6 @@ static const char *const there[] = {"/nowhere/at/all", "/proc/self/exe", NULL};
 static const char *const nowhere[] = {"/nowhere/at/all", NULL};
 
 const vx_device_source pretend_source = {.cpu = &cpu, .cuda = &cuda, .driver_files = there};
+const vx_device_source pretend_own_memory = {
+    .cpu = &cpu, .cuda = &own_memory, .driver_files = there};
 const vx_device_source pretend_no_driver = {.cpu = &cpu, .cuda = &cuda, .driver_files = nowhere};

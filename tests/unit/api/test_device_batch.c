@@ -120,8 +120,11 @@ static void assert_same_file(const char *a_folder, const char *b_folder, const c
 typedef struct outcome {
     vxm_status status;
     vxm_error error;
-    char lines[4096]; /* what the callbacks heard */
-    char device[256]; /* of the report */
+    char lines[4096];  /* what the callbacks heard */
+    char device[256];  /* of the report */
+    size_t cancelled;  /* cases */
+    double seconds[2]; /* of the first case: reading, all of it */
+    bool stop;         /* what progress answers */
 } outcome;
 
 static void on_log(void *user_data, vxm_log_level level, size_t number, const char *text) {
@@ -131,8 +134,18 @@ static void on_log(void *user_data, vxm_log_level level, size_t number, const ch
                  number, text);
 }
 
+static int on_progress(void *user_data, const vxm_progress *progress) {
+    (void)progress;
+    return ((outcome *)user_data)->stop;
+}
+
 static void on_case(void *user_data, const vxm_case *c) {
     outcome *o = user_data;
+    if (c->status == VXM_CASE_CANCELLED) o->cancelled++;
+    if (c->number == 1 && c->result) {
+        o->seconds[0] = c->result->hash_s + c->result->read_s;
+        o->seconds[1] = c->result->total_s;
+    }
     snprintf(o->lines + strlen(o->lines), sizeof o->lines - strlen(o->lines), "%zu ends: %d\n",
              c->number, (int)c->status);
 }
@@ -143,6 +156,9 @@ typedef struct wish {
     vxm_precision precision;
     uint64_t memory_limit;
     bool probabilities;
+    unsigned threads;               /* 0: 1 */
+    const vx_device_source *source; /* NULL: pretend_source */
+    bool stop;
 } wish;
 
 static void run(const wish *wanted, outcome *o) {
@@ -153,6 +169,7 @@ static void run(const wish *wanted, outcome *o) {
     vxm_segment_options segment;
     vxm_session_options session;
     memset(o, 0, sizeof *o);
+    o->stop = wanted->stop;
     snprintf(in, sizeof in, "%s/in", folder);
     snprintf(out, sizeof out, "%s/%s/", folder, wanted->out);
     vxm_batch_options_init(&options, sizeof options);
@@ -163,17 +180,18 @@ static void run(const wish *wanted, outcome *o) {
     options.on_case = on_case;
     options.user_data = o;
     vxm_segment_options_init(&segment, sizeof segment);
-    segment.callbacks = (vxm_callbacks){.user_data = o, .log = on_log};
+    segment.callbacks = (vxm_callbacks){.user_data = o, .log = on_log, .progress = on_progress};
     segment.format = "nii";
     segment.probabilities = wanted->probabilities;
     vxm_session_options_init(&session, sizeof session);
     session.device = wanted->device;
     session.precision = wanted->precision;
-    session.threads = 1;
+    session.threads = wanted->threads ? wanted->threads : 1;
     session.memory_limit = wanted->memory_limit;
     if (vxm_batch_open(&options, &segment, &batch, &o->error) != VXM_OK)
         fail_msg("%s", o->error.text);
-    o->status = vx_batch_run_on(batch, &model, &session, &pretend_source, &o->error);
+    o->status = vx_batch_run_on(batch, &model, &session,
+                                wanted->source ? wanted->source : &pretend_source, &o->error);
     if (batch->run) {
         char *device =
             cJSON_PrintUnformatted(cJSON_GetObjectItemCaseSensitive(batch->run, "device"));
@@ -381,6 +399,124 @@ static void its_image_is_read_again(void **state) {
     assert_same_file("free", "tight", "a.nii");
 }
 
+/* ---- Reading while the device is opened ---- */
+
+/* Two threads read ahead, one does not: cases, lines and files are the same. */
+static void reading_ahead_is_not_heard(void **state) {
+    (void)state;
+    static const char *const devices[] = {"cuda", "auto", "cpu"};
+    outcome o[2];
+    make_model(8);
+    put_bytes("a.nii", "no volume", 9, "", 0);
+    put_volume("b.nii", 12, 4);
+    pretend.open_microseconds = 20000;
+    for (int broken = 1; broken >= 0; broken--) {
+        if (!broken) put_volume("a.nii", 20, 4);
+        for (size_t d = 0; d < 3; d++) {
+            char out[2][16];
+            for (unsigned k = 0; k < 2; k++) {
+                snprintf(out[k], sizeof out[k], "%d%zu%u", broken, d, k);
+                run(&(wish){.device = devices[d],
+                            .out = out[k],
+                            .threads = 1 + k,
+                            .source = &pretend_own_memory},
+                    &o[k]);
+            }
+            assert_int_equal(o[0].status, broken ? VXM_ERR_BATCH : VXM_OK);
+            assert_int_equal(o[1].status, o[0].status);
+            assert_string_equal(o[1].lines, o[0].lines);
+            assert_string_equal(o[1].error.text, o[0].error.text);
+            if (!broken) assert_same_file(out[0], out[1], "a.nii");
+            if (!broken) assert_true(o[1].seconds[1] >= o[1].seconds[0]);
+            assert_same_file(out[0], out[1], "b.nii");
+            assert_same_file(out[0], out[1], "b.json");
+        }
+    }
+}
+
+/* What says the reader of a lone case, and that it had it before the device was there. */
+static void the_first_case_is_read_before_the_device_is_there(void **state) {
+    (void)state;
+    outcome o;
+    char path[80];
+    make_model(8);
+    snprintf(path, sizeof path, "%s/in/a.nii", folder);
+    pretend.open_microseconds = 300000;
+    pretend.remove_at_open = path;
+    wish wanted = {.device = "cuda", .out = "ahead", .threads = 2, .source = &pretend_own_memory};
+    put_volume("a.nii", 12, 4);
+    run(&wanted, &o);
+    assert_int_equal(o.status, VXM_OK);
+    /* Not where the case's memory is taken first, nor with one thread. */
+    wanted.memory_limit = (uint64_t)1 << 40;
+    wanted.out = "limit";
+    put_volume("a.nii", 12, 4);
+    run(&wanted, &o);
+    assert_int_equal(o.status, VXM_ERR_INPUT);
+    wanted.memory_limit = 0;
+    wanted.threads = 1;
+    wanted.out = "alone";
+    put_volume("a.nii", 12, 4);
+    run(&wanted, &o);
+    assert_int_equal(o.status, VXM_ERR_INPUT);
+    /* Nor on the CPU, whose opening needs the host's memory and threads itself. */
+    wanted.threads = 2;
+    wanted.device = "cpu";
+    wanted.out = "cpu";
+    put_volume("a.nii", 12, 4);
+    run(&wanted, &o);
+    assert_int_equal(o.status, VXM_ERR_INPUT);
+    /* The GPU does not open, the CPU takes what was read. */
+    pretend.closed = 0;
+    wanted.device = "auto";
+    wanted.out = "instead";
+    put_volume("a.nii", 12, 4);
+    run(&wanted, &o);
+    assert_int_equal(o.status, VXM_OK);
+    assert_same_file("ahead", "instead", "a.nii");
+}
+
+/* A device that is missing comes before an input that is broken, or fine; nothing is written. */
+static void a_missing_device_is_told_alone(void **state) {
+    (void)state;
+    outcome o;
+    char path[80];
+    make_model(8);
+    snprintf(path, sizeof path, "%s/out", folder);
+    pretend.closed = 0;
+    for (int broken = 0; broken < 2; broken++) {
+        if (broken)
+            put_bytes("a.nii", "no volume", 9, "", 0);
+        else
+            put_volume("a.nii", 100, 4);
+        run(&(wish){.device = "cuda", .out = "out", .threads = 2, .source = &pretend_own_memory},
+            &o);
+        assert_int_equal(o.status, VXM_ERR_RESOURCE);
+        assert_string_equal(o.error.text, "device 0 is closed (use another)");
+        assert_string_equal(o.lines, "");
+        assert_int_not_equal(access(path, F_OK), 0);
+    }
+}
+
+static void stopping_while_reading(void **state) {
+    (void)state;
+    outcome o[2];
+    make_model(8);
+    put_volume("a.nii", 100, 4);
+    put_volume("b.nii", 12, 4);
+    for (unsigned k = 0; k < 2; k++) {
+        run(&(wish){.device = "cuda",
+                    .out = k ? "two" : "one",
+                    .threads = 1 + k,
+                    .source = &pretend_own_memory,
+                    .stop = true},
+            &o[k]);
+        assert_int_equal(o[k].status, VXM_ERR_CANCELLED);
+        assert_int_equal(o[k].cancelled, 1);
+    }
+    assert_string_equal(o[1].lines, o[0].lines);
+}
+
 int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
@@ -391,6 +527,10 @@ int main(void) {
         TEST(an_overflow_is_computed_again),
         TEST(its_probabilities_are_the_second_ones),
         TEST(its_image_is_read_again),
+        TEST(reading_ahead_is_not_heard),
+        TEST(the_first_case_is_read_before_the_device_is_there),
+        TEST(a_missing_device_is_told_alone),
+        TEST(stopping_while_reading),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -6,6 +6,9 @@
 
 vx_status fake_run(vx_plan *plan, void *arena, const float *in, float *const *out, vx_error *err);
 
+/* The network of fake_sweep's plans: fake_run, unless a test has plans of its own. */
+extern vx_status (*fake_sweep_network)(vx_plan *plan, void *arena, const float *in,
+                                       float *const *out, vx_error *err);
 extern const vx_sweep_ops fake_sweep;
 
 #endif
