@@ -39,4 +39,7 @@ vxm_status vx_devices_find(const vx_device_source *source, const char *option, v
 vxm_status vx_open_session(const vxm_model *model, const vxm_session_options *options,
                            vx_device_list *list, unsigned k, vxm_session **out, vxm_error *error);
 
+/* vxm_build_json with devices from elsewhere than the machine. */
+vxm_status vx_build_json_on(const vx_device_source *source, char **json, vxm_error *error);
+
 #endif

@@ -53,6 +53,7 @@ typedef struct vx_case_run {
     double from, share;  /* progress of the part that runs now: from + share * fraction */
     bool memory_held;    /* between vx_memory_take and vx_memory_give */
     uint64_t memory_own; /* what was taken */
+    bool repeated;       /* in fp32: it had overflown in half precision */
     bool consume;        /* the plan that was taken: the image is used up and read again */
 } vx_case_run;
 

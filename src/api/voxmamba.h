@@ -77,8 +77,10 @@ VXM_API void vxm_free(void *text);
 /* Replaces what looks like a DICOM UID, a path, a file's name or a quotation from a file by '*', in
  * place: for messages that go into logs. */
 VXM_API void vxm_redact(char *text);
-/* What this build can do: {"version", "commit", "read": [formats], "write": [formats],
- * "devices": ["cpu"], "device": "one line about the processor", "threads": default}. */
+/* What this build can do here: {"version", "commit", "read": [formats], "write": [formats],
+ * "devices": ["cpu", "cuda:0", ...], "no_cuda": "why there is no CUDA device, in one line" (left
+ * out where there is one), "device": "one line about the processor", "threads": default}. Loads the
+ * CUDA module if there is one. */
 VXM_API vxm_status vxm_build_json(char **json, vxm_error *error);
 
 /* ---- Callbacks ------------------------------------------------------------------------------- */

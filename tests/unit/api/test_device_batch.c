@@ -115,6 +115,17 @@ static void assert_same_file(const char *a_folder, const char *b_folder, const c
     free(b);
 }
 
+static void assert_says(const char *out, const char *name, const char *text) {
+    char path[160];
+    size_t bytes = 0;
+    snprintf(path, sizeof path, "%s/%s/%s", folder, out, name);
+    char *data = slurp(path, &bytes);
+    assert_non_null(data);
+    data[bytes < (1 << 20) ? bytes : (1 << 20) - 1] = '\0';
+    if (!strstr(data, text)) fail_msg("%s has no %s:\n%s", name, text, data);
+    free(data);
+}
+
 /* ---- Running ---- */
 
 typedef struct outcome {
@@ -155,7 +166,7 @@ typedef struct wish {
     unsigned jobs;
     vxm_precision precision;
     uint64_t memory_limit;
-    bool probabilities;
+    bool probabilities, resume;
     unsigned threads;               /* 0: 1 */
     const vx_device_source *source; /* NULL: pretend_source */
     bool stop;
@@ -178,6 +189,7 @@ static void run(const wish *wanted, outcome *o) {
     options.output = out;
     options.jobs = wanted->jobs ? wanted->jobs : 1;
     options.on_case = on_case;
+    options.resume = wanted->resume;
     options.user_data = o;
     vxm_segment_options_init(&segment, sizeof segment);
     segment.callbacks = (vxm_callbacks){.user_data = o, .log = on_log, .progress = on_progress};
@@ -346,6 +358,17 @@ static void an_overflow_is_computed_again(void **state) {
     assert_string_equal(o.lines, "1: " REPEATED "\n1 ends: 1\n2 ends: 1\n");
     assert_same_file("exact", "auto", "a.nii");
     assert_same_file("exact", "auto", "b.nii");
+    assert_says("auto", "a.json", "\"precision\":\t\"fp32\",\n\t\t\"repeated\":\ttrue");
+    assert_says("auto", "b.json", "\"precision\":\t\"fp16\",\n\t\t\"tta\"");
+
+    /* Resuming believes that, and only where such cases are repeated. */
+    run(&(wish){.device = "cuda", .out = "auto", .resume = true}, &o);
+    assert_string_equal(o.lines, "1 ends: 2\n2 ends: 2\n");
+    run(&(wish){.device = "cuda", .out = "exact", .resume = true}, &o);
+    assert_string_equal(o.lines, "1: " REPEATED "\n1 ends: 1\n2 ends: 1\n");
+    run(&(wish){.device = "cuda", .out = "auto", .resume = true, .precision = VXM_PRECISION_FP32},
+        &o);
+    assert_string_equal(o.lines, "1 ends: 1\n2 ends: 1\n");
 
     run(&(wish){.device = "cuda", .out = "half", .precision = VXM_PRECISION_FP16}, &o);
     assert_int_equal(o.status, VXM_ERR_BATCH);
