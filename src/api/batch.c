@@ -285,7 +285,7 @@ static void start_reading(batch_run *run, const vxm_session_options *options,
 }
 
 /* A session each, the devices in turn; threads are divided between them, memory is taken case by
- * case. */
+ * case. Devices that are left over share the tiles of those cases; probabilities need the host. */
 static vxm_status open_workers(batch_run *run, const vxm_model *model,
                                const vxm_session_options *options, vx_device_list *devices,
                                batch_worker **out, unsigned *count, vxm_error *error) {
@@ -300,6 +300,8 @@ static vxm_status open_workers(batch_run *run, const vxm_model *model,
         workers[j].run = run;
         s = vx_open_session(model, &share, devices, j, &workers[j].session, error);
     }
+    for (unsigned j = 0; j < *count && s == VXM_OK && !run->batch->segment.probabilities; j++)
+        s = vx_open_others(workers[j].session, devices, j, *count, error);
     if (s != VXM_OK) {
         close_workers(workers, *count);
         return s;
@@ -448,7 +450,8 @@ static void say_devices(const vxm_batch *batch, vxm_session *first, unsigned dev
     char line[64];
     vx_say_device(first, to);
     if (!to->log || devices < 2) return;
-    snprintf(line, sizeof line, "%u such devices, %u cases at a time", devices, workers);
+    snprintf(line, sizeof line, "%u such devices, %u case%s at a time", devices, workers,
+             workers == 1 ? "" : "s");
     to->log(to->user_data, VXM_LOG_INFO, 0, line);
 }
 
@@ -456,7 +459,8 @@ static vxm_status run_all(batch_run *run, batch_worker *workers, unsigned count,
                           const vx_device_list *devices, vxm_error *error) {
     vxm_batch *batch = run->batch;
     vxm_session *first = workers[0].session;
-    const unsigned used = count < devices->count ? count : devices->count;
+    unsigned used = count < devices->count ? count : devices->count;
+    for (unsigned j = 0; j < count; j++) used += (unsigned)workers[j].session->other_count;
     say_devices(batch, first, used, count);
     cJSON_Delete(batch->run);
     batch->run = vx_run_json(batch, first, run->choices, count, used);

@@ -25,7 +25,9 @@ struct vxm_session {
     const vx_backend *backend;
     int ordinal; /* which of the backend's devices */
     vx_precision precision;
-    bool may_repeat;   /* auto chose less than fp32: a case that overflows is done again in fp32 */
+    bool may_repeat; /* auto chose less than fp32: a case that overflows is done again in fp32 */
+    vx_session **others; /* on more devices of this kind, which share a case's tiles */
+    size_t other_count;
     vx_session *exact; /* for that: the same in fp32; NULL until a case needs it */
     unsigned threads;
     bool tta;

@@ -143,6 +143,10 @@ static vxm_status predict_with(vx_case_run *run, vx_session *session, vx_volume 
                                   .force = run->choices->options.force != 0,
                                   .consume = run->consume,
                                   .overflow = overflow};
+    if (session == run->session->session) {
+        options.others = run->session->others;
+        options.other_count = run->session->other_count;
+    }
     vxm_status s = VXM_OK;
     *mask = NULL;
     if (outputs && run->choices->options.probabilities) {

@@ -142,8 +142,8 @@ typedef struct vxm_session_options {
     size_t struct_size;
     const char *device; /* "auto" (default): "cuda" where it can be used, else "cpu", and a warning
                            if a driver is there but something is missing. "cpu", "cuda" (=
-                           "cuda:0"), "cuda:N", "cuda:all": for a batch, all of them; a session has
-                           the first */
+                           "cuda:0"), "cuda:N", "cuda:all": for a batch, all of them (more devices
+                           than cases share their tiles); a session has the first */
     vxm_precision precision;
     unsigned threads;      /* 0 (default): what affinity and cgroup allow. Never changes a mask. */
     int tta;               /* 1: average over mirrored tiles (the recipe's axes); default 0 */

@@ -26,7 +26,7 @@ static vx_status run(vx_plan *plan, void *arena, const float *in, float *const *
 
 void pretend_reset(void) {
     fake_sweep_network = run;
-    pretend = (pretend_settings){.count = 2, .closed = -1};
+    pretend = (pretend_settings){.count = 2, .closed = -1, .odd = -1, .breaks = -1};
     memset(&pretend_seen_so_far, 0, sizeof pretend_seen_so_far);
 }
 
@@ -68,8 +68,10 @@ static vx_status open_cpu(int ordinal, vx_pool *pool, vx_device **out, vx_error 
 static void close_device(vx_device *device) { vx_free(device); }
 
 static void describe(const vx_device *device, char *text, size_t bytes) {
-    snprintf(text, bytes, device->ordinal < 0 ? "pretended CPU" : "pretended device %d",
-             device->ordinal);
+    snprintf(text, bytes, "%s",
+             device->ordinal < 0              ? "pretended CPU"
+             : device->ordinal == pretend.odd ? "odd device"
+                                              : "pretended device");
 }
 
 static vx_status compile(vx_device *device, const vx_graph *graph,
@@ -108,7 +110,7 @@ static void enter(void) {
 
 static vx_status run(vx_plan *plan, void *arena, const float *in, float *const *out,
                      vx_error *err) {
-    (void)arena, (void)err;
+    (void)arena;
     const size_t voxels = vx_shape_tokens(plan->in), classes = plan->out.c, channels = plan->in.c;
     const bool overflows = pretend.overflows && plan->precision == VX_PRECISION_FP16;
     enter();
@@ -117,9 +119,12 @@ static vx_status run(vx_plan *plan, void *arena, const float *in, float *const *
             const float d = in[v * channels] - (float)k;
             out[0][v * classes + k] = overflows && in[v * channels] >= 3 ? INFINITY : -d * d;
         }
-    if (plan->device->ordinal >= 0)
-        atomic_fetch_add(&pretend_seen_so_far.runs[plan->device->ordinal], 1);
+    const int ordinal = plan->device->ordinal;
+    int before = 0;
+    if (ordinal >= 0) before = atomic_fetch_add(&pretend_seen_so_far.runs[ordinal], 1);
     atomic_fetch_sub(&pretend_seen_so_far.running, 1);
+    if (ordinal >= 0 && ordinal == pretend.breaks && before == 2)
+        return vx_fail(err, VX_ERR_RESOURCE, "device %d broke", ordinal);
     return VX_OK;
 }
 

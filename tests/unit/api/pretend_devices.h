@@ -13,6 +13,8 @@ typedef struct pretend_settings {
     int count;
     bool count_fails;           /* as without the module, or without what it needs */
     int closed;                 /* ordinal that cannot be opened; -1: none */
+    int odd;                    /* ordinal of another kind; -1: none */
+    int breaks;                 /* ordinal whose third run fails; -1: none */
     unsigned open_microseconds; /* that opening a device takes at the least */
     const char *remove_at_open; /* a file that is gone when a device has been opened, or not */
     bool overflows;        /* fp16 gives an infinite logit where the image is largest (class 3) */

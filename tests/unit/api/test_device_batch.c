@@ -17,6 +17,7 @@
 
 #include "api/batch.h"
 #include "infer/fake_model.h"
+#include "infer/fake_plan.h"
 #include "pretend_devices.h"
 
 /* ---- Files ---- */
@@ -46,7 +47,7 @@ static int tear_down(void **state) {
 }
 
 static void make_model(size_t patch) {
-    const fake_settings settings = {.patch = {patch, patch, patch}};
+    const fake_settings settings = {.patch = {patch, patch, patch}, .mirror = true};
     model = (vxm_model){.model = fake_model(&settings), .path = "fake.safetensors"};
 }
 
@@ -136,6 +137,7 @@ typedef struct outcome {
     size_t cancelled;  /* cases */
     double seconds[2]; /* of the first case: reading, all of it */
     bool stop;         /* what progress answers */
+    int stop_after;    /* how often it answers no before it stops; 0: always, if not at once */
 } outcome;
 
 static void on_log(void *user_data, vxm_log_level level, size_t number, const char *text) {
@@ -147,7 +149,8 @@ static void on_log(void *user_data, vxm_log_level level, size_t number, const ch
 
 static int on_progress(void *user_data, const vxm_progress *progress) {
     (void)progress;
-    return ((outcome *)user_data)->stop;
+    outcome *o = user_data;
+    return o->stop || (o->stop_after && --o->stop_after == 0);
 }
 
 static void on_case(void *user_data, const vxm_case *c) {
@@ -169,7 +172,8 @@ typedef struct wish {
     bool probabilities, resume;
     unsigned threads;               /* 0: 1 */
     const vx_device_source *source; /* NULL: pretend_source */
-    bool stop;
+    bool stop, tta;
+    int stop_after;
 } wish;
 
 static void run(const wish *wanted, outcome *o) {
@@ -181,6 +185,7 @@ static void run(const wish *wanted, outcome *o) {
     vxm_session_options session;
     memset(o, 0, sizeof *o);
     o->stop = wanted->stop;
+    o->stop_after = wanted->stop_after;
     snprintf(in, sizeof in, "%s/in", folder);
     snprintf(out, sizeof out, "%s/%s/", folder, wanted->out);
     vxm_batch_options_init(&options, sizeof options);
@@ -200,6 +205,7 @@ static void run(const wish *wanted, outcome *o) {
     session.precision = wanted->precision;
     session.threads = wanted->threads ? wanted->threads : 1;
     session.memory_limit = wanted->memory_limit;
+    session.tta = wanted->tta;
     if (vxm_batch_open(&options, &segment, &batch, &o->error) != VXM_OK)
         fail_msg("%s", o->error.text);
     o->status = vx_batch_run_on(batch, &model, &session,
@@ -235,16 +241,16 @@ static void several_devices_do_as_one(void **state) {
         const char *report;
     } rows[] = {
         {"cuda:all", 2, 1,
-         "{\"kind\":\"cuda\",\"description\":\"pretended device 0\","
+         "{\"kind\":\"cuda\",\"description\":\"pretended device\","
          "\"threads\":1,\"jobs\":2,\"devices\":2}"},
         {"cuda:all", 3, 2,
-         "{\"kind\":\"cuda\",\"description\":\"pretended device 0\","
+         "{\"kind\":\"cuda\",\"description\":\"pretended device\","
          "\"threads\":1,\"jobs\":6,\"devices\":3}"},
         {"cuda:all", 1, 1,
-         "{\"kind\":\"cuda\",\"description\":\"pretended device 0\","
+         "{\"kind\":\"cuda\",\"description\":\"pretended device\","
          "\"threads\":1,\"jobs\":1,\"devices\":1}"},
         {"cuda", 2, 3,
-         "{\"kind\":\"cuda\",\"description\":\"pretended device 0\","
+         "{\"kind\":\"cuda\",\"description\":\"pretended device\","
          "\"threads\":1,\"jobs\":3,\"devices\":1}"},
     };
     outcome one, many;
@@ -540,6 +546,179 @@ static void stopping_while_reading(void **state) {
     assert_string_equal(o[1].lines, o[0].lines);
 }
 
+/* ---- The tiles of one case on several devices ---- */
+
+static int runs_of(int device) { return atomic_load(&pretend_seen_so_far.runs[device]); }
+
+static void start_counting(int devices) {
+    memset(&pretend_seen_so_far, 0, sizeof pretend_seen_so_far);
+    pretend.count = devices;
+    fake_sweep_order = 0;
+}
+
+/* The same tiles are added in the same order, and computed evenly by all. */
+static void tiles_are_shared(void **state) {
+    (void)state;
+    outcome o;
+    make_model(8);
+    put_volume("a.nii", 21, 4);
+    for (int tta = 0; tta < 2; tta++) {
+        char one[8], many[8];
+        wish wanted = {.source = &pretend_own_memory, .tta = tta};
+        snprintf(one, sizeof one, "one%d", tta);
+        start_counting(1);
+        wanted.device = "cuda";
+        wanted.out = one;
+        run(&wanted, &o);
+        assert_int_equal(o.status, VXM_OK);
+        const size_t order = fake_sweep_order;
+        const int all = runs_of(0);
+        for (int devices = 2; devices <= PRETEND_MOST; devices++) {
+            start_counting(devices);
+            pretend.microseconds = devices == 3 ? 500 : 0;
+            snprintf(many, sizeof many, "%d%d", devices, tta);
+            wanted.device = "cuda:all";
+            wanted.out = many;
+            wanted.threads = (unsigned)devices - 1;
+            run(&wanted, &o);
+            assert_int_equal(o.status, VXM_OK);
+            assert_true(fake_sweep_order == order);
+            int sum = 0;
+            for (int d = 0; d < devices; d++) {
+                sum += runs_of(d);
+                assert_true(abs(runs_of(d) - all / devices) <= 1);
+            }
+            assert_int_equal(sum, all);
+            assert_same_file(one, many, "a.nii");
+            assert_same_file(one, many, "a.json");
+            char report[32];
+            snprintf(report, sizeof report, "\"jobs\":1,\"devices\":%d", devices);
+            assert_non_null(strstr(o.device, report));
+        }
+    }
+}
+
+/* Two cases on four devices: two each. Probabilities are the host's, on a device each. */
+static void devices_are_dealt_out_to_cases(void **state) {
+    (void)state;
+    outcome o;
+    make_model(8);
+    put_volume("a.nii", 21, 4);
+    put_volume("b.nii", 21, 3);
+    for (int probabilities = 0; probabilities < 2; probabilities++) {
+        start_counting(4);
+        run(&(wish){.device = "cuda:all",
+                    .out = probabilities ? "with" : "without",
+                    .source = &pretend_own_memory,
+                    .probabilities = probabilities},
+            &o);
+        assert_int_equal(o.status, VXM_OK);
+        assert_non_null(strstr(o.device, probabilities ? "\"devices\":2" : "\"devices\":4"));
+        for (int d = 0; d < 4; d++) assert_int_equal(runs_of(d) > 0, d < 2 || !probabilities);
+    }
+    assert_same_file("with", "without", "a.nii");
+    assert_same_file("with", "without", "b.nii");
+}
+
+static void a_device_of_another_kind_is_left_out(void **state) {
+    (void)state;
+    outcome o;
+    make_model(8);
+    put_volume("a.nii", 21, 4);
+    start_counting(3);
+    pretend.odd = 1;
+    run(&(wish){.device = "cuda:all", .out = "out", .source = &pretend_own_memory}, &o);
+    assert_int_equal(o.status, VXM_OK);
+    assert_non_null(strstr(o.device, "\"devices\":2"));
+    assert_true(runs_of(0) > 0 && runs_of(2) > 0);
+    assert_int_equal(runs_of(1), 0);
+}
+
+/* Of the GPU's memory, on so many devices. */
+static size_t device_bytes(unsigned devices) {
+    vxm_plan plan;
+    vxm_session *session;
+    vxm_session_options options;
+    vx_device_list list;
+    const vx_geometry geo = {.dims = {21, 21, 21},
+                             .affine = {{1}, {0, 1}, {0, 0, 1}, {0, 0, 0, 1}}};
+    start_counting((int)devices);
+    vxm_session_options_init(&options, sizeof options);
+    assert_int_equal(vx_devices_find(&pretend_own_memory, "cuda:all", &list, NULL), VXM_OK);
+    assert_int_equal(vx_open_session(&model, &options, &list, 0, &session, NULL), VXM_OK);
+    assert_int_equal(vx_open_others(session, &list, 0, 1, NULL), VXM_OK);
+    assert_int_equal(session->other_count, devices - 1);
+    assert_int_equal(vx_plan_volume(session, &geo, NULL, &plan, NULL), VXM_OK);
+    vxm_session_free(session);
+    return plan.device_volume_bytes;
+}
+
+/* Volume and logits fit, the others' logits beside them do not. */
+static void one_device_computes_where_places_do_not_fit(void **state) {
+    (void)state;
+    outcome o;
+    make_model(8);
+    put_volume("a.nii", 21, 4);
+    const size_t some = fake_device_free, places = 3 * 8 * 8 * 8 * 4 * sizeof(float);
+    const size_t alone = device_bytes(1);
+    assert_int_equal(device_bytes(3), alone + places);
+    for (int fits = 1; fits >= 0; fits--) {
+        fake_device_free = alone + places - 1 + (size_t)fits;
+        assert_int_equal(device_bytes(3), fits ? alone + places : alone);
+        run(&(wish){.device = "cuda:all",
+                    .out = fits ? "three" : "one",
+                    .source = &pretend_own_memory},
+            &o);
+        assert_int_equal(o.status, VXM_OK);
+        if (fits)
+            assert_null(strstr(o.lines, "one device"));
+        else
+            assert_non_null(strstr(o.lines, ": one device computes all tiles, which is slower"));
+        assert_int_equal(runs_of(1) > 0, fits);
+    }
+    fake_device_free = some;
+    assert_same_file("one", "three", "a.nii");
+}
+
+/* Whoever breaks first, the tile that is next for the mask is told; nothing hangs. */
+static void a_device_that_breaks_ends_the_case(void **state) {
+    (void)state;
+    outcome o;
+    make_model(8);
+    put_volume("a.nii", 21, 4);
+    for (int d = 0; d < 3; d++) {
+        char out[2] = {(char)('0' + d), '\0'}, text[32];
+        start_counting(3);
+        pretend.breaks = d;
+        pretend.microseconds = 500;
+        run(&(wish){.device = "cuda:all", .out = out, .source = &pretend_own_memory}, &o);
+        assert_int_equal(o.status, VXM_ERR_RESOURCE);
+        snprintf(text, sizeof text, "device %d broke", d);
+        assert_string_equal(o.error.text, text);
+        assert_string_equal(o.lines, "1 ends: 3\n");
+    }
+    start_counting(3);
+    pretend.closed = 2;
+    run(&(wish){.device = "cuda:all", .out = "out", .source = &pretend_own_memory}, &o);
+    assert_int_equal(o.status, VXM_ERR_RESOURCE);
+    assert_string_equal(o.error.text, "device 2 is closed (use another)");
+}
+
+static void several_devices_stop(void **state) {
+    (void)state;
+    outcome o;
+    make_model(8);
+    put_volume("a.nii", 21, 4);
+    start_counting(3);
+    pretend.microseconds = 500;
+    run(
+        &(wish){
+            .device = "cuda:all", .out = "out", .source = &pretend_own_memory, .stop_after = 20},
+        &o);
+    assert_int_equal(o.status, VXM_ERR_CANCELLED);
+    assert_true(runs_of(0) + runs_of(1) + runs_of(2) < 60);
+}
+
 int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
@@ -554,6 +733,12 @@ int main(void) {
         TEST(the_first_case_is_read_before_the_device_is_there),
         TEST(a_missing_device_is_told_alone),
         TEST(stopping_while_reading),
+        TEST(tiles_are_shared),
+        TEST(devices_are_dealt_out_to_cases),
+        TEST(a_device_of_another_kind_is_left_out),
+        TEST(one_device_computes_where_places_do_not_fit),
+        TEST(a_device_that_breaks_ends_the_case),
+        TEST(several_devices_stop),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
