@@ -34,9 +34,10 @@ static vx_status add_from_team(device_accumulator *d, const ptrdiff_t at[3], uns
     double start = vx_seconds();
     vx_status status = vx_team_next(d->team, &place, err);
     double done = vx_seconds();
-    if (status == VX_OK) status = d->ops->add(d->sweep, place, at, flips, scale, err);
-    vx_team_added(d->team, place);
     times->network += done - start;
+    if (status != VX_OK) return status;
+    status = d->ops->add(d->sweep, place, at, flips, scale, err);
+    vx_team_added(d->team, place);
     times->accumulate += vx_seconds() - done;
     return status;
 }

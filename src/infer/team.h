@@ -25,7 +25,8 @@ vx_status vx_team_create(const vx_accumulator_setup *setup, const vx_sweep_shape
 /* Waits for their ends; that of the networks that run now. NULL is fine. */
 void vx_team_free(vx_team *team);
 
-/* Waits for the next pass's logits; *place: where they are. The status is that of their network. */
+/* Waits for the next pass's logits; *place: where they are. The status is that of their network;
+ * after a failure there are no more. */
 vx_status vx_team_next(vx_team *team, size_t *place, vx_error *err);
 /* They have been added: the place is free. */
 void vx_team_added(vx_team *team, size_t place);

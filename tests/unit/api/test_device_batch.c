@@ -563,7 +563,7 @@ static void tiles_are_shared(void **state) {
     make_model(8);
     put_volume("a.nii", 21, 4);
     for (int tta = 0; tta < 2; tta++) {
-        char one[8], many[8];
+        char one[32], many[32];
         wish wanted = {.source = &pretend_own_memory, .tta = tta};
         snprintf(one, sizeof one, "one%d", tta);
         start_counting(1);
