@@ -160,7 +160,7 @@ def table(result):
 
 
 def device_line(bench):
-    reports = sorted(bench.out.glob("*.json"))
+    reports = sorted(path for path in bench.out.glob("*.json") if path.name != "e2e.json")
     return json.loads(reports[0].read_text())["device"]["description"] if reports else platform.machine()
 
 

@@ -6,6 +6,9 @@
 #include <pthread.h>
 #include <stdint.h>
 #include <string.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 #include "base/memory.h"
 #include "base/size.h"
@@ -194,6 +197,9 @@ static vx_status warm_up(vx_plan *plan, vx_error *err) {
     return vx_cuda_check(cudaStreamSynchronize(stream), "the network's first run", err);
 }
 
+/* Enough to be done before the first run is; each takes memory for a step's weights. */
+enum { PACKERS = 4 };
+
 /* The first run beside the packing of weights on the host. */
 typedef struct first_run {
     vx_plan *plan;
@@ -211,21 +217,29 @@ static vx_status pack_step(const first_run *f, size_t i, vx_error *err) {
     return step->pack ? step->pack(step, to, err) : VX_OK;
 }
 
-/* Task 0: the run; task 1 + i: step i. Which failure counts does not depend on the threads. */
-static void first_task(void *ctx, size_t task, unsigned worker) {
-    (void)worker;
-    first_run *f = ctx;
-    vx_error err;
-    const size_t order = task ? task - 1 : f->plan->graph->op_count;
-    const vx_status status = task ? pack_step(f, task - 1, &err) : warm_up(f->plan, &err);
+/* order: of a step, or op_count. Which failure counts does not depend on the threads. */
+static void note(first_run *f, size_t order, vx_status status, const vx_error *err) {
     if (status == VX_OK) return;
     pthread_mutex_lock(&f->lock);
     if (order < f->failed) {
         f->failed = order;
         f->status = status;
-        f->err = err;
+        f->err = *err;
     }
     pthread_mutex_unlock(&f->lock);
+}
+
+/* Task 0: the run; the others: every PACKERS-th step each. */
+static void first_task(void *ctx, size_t task, unsigned worker) {
+    (void)worker;
+    first_run *f = ctx;
+    const size_t ops = f->plan->graph->op_count;
+    vx_error err;
+    if (task == 0) {
+        note(f, ops, warm_up(f->plan, &err), &err);
+        return;
+    }
+    for (size_t i = task - 1; i < ops; i += PACKERS) note(f, i, pack_step(f, i, &err), &err);
 }
 
 static vx_status upload(const vx_plan *plan, const unsigned char *host, vx_error *err) {
@@ -242,11 +256,14 @@ static vx_status fill_memory(vx_plan *plan, vx_error *err) {
         .plan = plan, .host = vx_alloc(plan->weight_bytes), .failed = SIZE_MAX, .status = VX_OK};
     if (!f.host) return vx_cuda_no_memory(err);
     pthread_mutex_init(&f.lock, NULL);
-    vx_pool_run(plan->device->pool, 1 + plan->graph->op_count, first_task, &f);
+    vx_pool_run(plan->device->pool, 1 + PACKERS, first_task, &f);
     pthread_mutex_destroy(&f.lock);
     if (f.status != VX_OK && err) *err = f.err;
     const vx_status status = f.status == VX_OK ? upload(plan, f.host, err) : f.status;
     vx_free(f.host);
+#ifdef __GLIBC__
+    malloc_trim(0); /* each thread that packed keeps some of what it freed */
+#endif
     return status;
 }
 

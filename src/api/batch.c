@@ -296,12 +296,14 @@ static vxm_status open_workers(batch_run *run, const vxm_model *model,
     batch_worker *workers = vx_alloc_zero(*count, sizeof *workers);
     if (!workers) return vx_api_no_memory(error);
     vxm_status s = VXM_OK;
+    vx_others *others = run->batch->segment.probabilities ? NULL : vx_others_begin(devices, *count);
     for (unsigned j = 0; j < *count && s == VXM_OK; j++) {
         workers[j].run = run;
         s = vx_open_session(model, &share, devices, j, &workers[j].session, error);
     }
-    for (unsigned j = 0; j < *count && s == VXM_OK && !run->batch->segment.probabilities; j++)
-        s = vx_open_others(workers[j].session, devices, j, *count, error);
+    for (unsigned j = 0; j < *count && s == VXM_OK; j++)
+        s = vx_others_take(others, workers[j].session, j, error);
+    vx_others_free(others);
     if (s != VXM_OK) {
         close_workers(workers, *count);
         return s;

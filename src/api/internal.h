@@ -107,6 +107,12 @@ uint64_t vx_available_memory(void);
 /* Where the session computes, as an INFO line; and as a warning that auto left a GPU aside. Once a
  * session. */
 void vx_say_device(vxm_session *session, const vxm_callbacks *callbacks);
+/* What session's inner one is made of. host_free: of the host's memory, 0: ask. */
+vx_session_options vx_inner_options(const vxm_session *session, vx_precision precision,
+                                    uint64_t host_free);
+/* The error of vx_session_create. */
+vxm_status vx_inner_error(const vxm_session *session, vx_status status, const vx_error *err,
+                          vxm_error *error);
 /* session->exact, made by the first call. */
 vxm_status vx_exact_session(vxm_session *session, vx_session **out, vxm_error *error);
 

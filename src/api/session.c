@@ -37,9 +37,8 @@ static vxm_status check_options(const vxm_session_options *options, vxm_error *e
     return VXM_OK;
 }
 
-/* host_free: of the host's memory, 0: ask. */
-static vx_session_options inner_options(const vxm_session *session, vx_precision precision,
-                                        uint64_t host_free) {
+vx_session_options vx_inner_options(const vxm_session *session, vx_precision precision,
+                                    uint64_t host_free) {
     const uint64_t budget = session->memory_limit ? session->memory_limit
                             : host_free           ? host_free
                                                   : vx_available_memory();
@@ -54,8 +53,8 @@ static vx_session_options inner_options(const vxm_session *session, vx_precision
     };
 }
 
-static vxm_status inner_error(const vxm_session *session, vx_status s, const vx_error *err,
-                              vxm_error *error) {
+vxm_status vx_inner_error(const vxm_session *session, vx_status s, const vx_error *err,
+                          vxm_error *error) {
     /* A device that is not there is not the model's fault. */
     const char *file = s == VX_ERR_RESOURCE ? NULL : session->model->path;
     return s == VX_OK ? VXM_OK : vx_api_error(error, file, s, err);
@@ -64,9 +63,9 @@ static vxm_status inner_error(const vxm_session *session, vx_status s, const vx_
 static vxm_status compile(vxm_session *session, vx_precision precision, uint64_t host_free,
                           vx_session **out, vxm_error *error) {
     vx_error err;
-    const vx_session_options options = inner_options(session, precision, host_free);
+    const vx_session_options options = vx_inner_options(session, precision, host_free);
     const vx_status s = vx_session_create(session->model->model, &options, out, &err);
-    return inner_error(session, s, &err, error);
+    return vx_inner_error(session, s, &err, error);
 }
 
 /* The list's k-th device. */
@@ -115,66 +114,6 @@ vxm_status vx_open_session(const vxm_model *model, const vxm_session_options *op
         s = open_on(model, options, list, 0, out, error);
     }
     if (s == VXM_OK) memcpy((*out)->left_aside, list->left_aside, sizeof list->left_aside);
-    return s;
-}
-
-/* ---- More devices ---- */
-
-typedef struct other {
-    vx_session_options options;
-    vx_session *session;
-    vx_status status;
-    vx_error err;
-} other;
-
-typedef struct others {
-    const vx_model *model;
-    other *items;
-} others;
-
-static void open_other(void *ctx, size_t task, unsigned worker) {
-    (void)worker;
-    const others *all = ctx;
-    other *o = &all->items[task];
-    o->status = vx_session_create(all->model, &o->options, &o->session, &o->err);
-}
-
-/* Takes those on devices of the first one's kind; the bits of another kind may be others. */
-static void keep_alike(vxm_session *session, other *items, size_t count) {
-    for (size_t i = 0; i < count; i++) {
-        char text[sizeof session->device];
-        vx_session_describe(items[i].session, text, sizeof text);
-        if (strcmp(text, session->device) != 0) continue;
-        session->others[session->other_count++] = items[i].session;
-        items[i].session = NULL;
-    }
-}
-
-/* The first that fails. */
-static vxm_status open_all(vxm_session *session, others *all, size_t count, vxm_error *error) {
-    vx_pool_run(session->pool, count, open_other, all);
-    for (size_t i = 0; i < count; i++)
-        if (all->items[i].status != VX_OK)
-            return inner_error(session, all->items[i].status, &all->items[i].err, error);
-    keep_alike(session, all->items, count);
-    return VXM_OK;
-}
-
-vxm_status vx_open_others(vxm_session *session, const vx_device_list *list, unsigned k,
-                          unsigned stride, vxm_error *error) {
-    if (!session->backend->sweep || k + stride >= list->count) return VXM_OK;
-    const size_t count = (list->count - 1 - k) / stride;
-    others all = {session->model->model, vx_alloc_zero(count, sizeof *all.items)};
-    session->others = vx_alloc_zero(count, sizeof(vx_session *));
-    vxm_status s = all.items && session->others ? VXM_OK : vx_api_no_memory(error);
-    for (size_t i = 0; i < count && s == VXM_OK; i++) {
-        all.items[i].options = inner_options(session, session->precision, list->host_free);
-        all.items[i].options.ordinal = list->first + (int)(k + (i + 1) * stride);
-        all.items[i].options.pool = NULL; /* it opens them all */
-    }
-    if (s == VXM_OK) s = open_all(session, &all, count, error);
-    for (size_t i = 0; all.items && i < count; i++) vx_session_free(all.items[i].session);
-    vx_free(all.items);
     return s;
 }
 
