@@ -296,7 +296,8 @@ static vxm_status open_workers(batch_run *run, const vxm_model *model,
     batch_worker *workers = vx_alloc_zero(*count, sizeof *workers);
     if (!workers) return vx_api_no_memory(error);
     vxm_status s = VXM_OK;
-    vx_others *others = run->batch->segment.probabilities ? NULL : vx_others_begin(devices, *count);
+    const bool shared = run->batch->count && !run->batch->segment.probabilities;
+    vx_others *others = shared ? vx_others_begin(devices, *count) : NULL;
     for (unsigned j = 0; j < *count && s == VXM_OK; j++) {
         workers[j].run = run;
         s = vx_open_session(model, &share, devices, j, &workers[j].session, error);
