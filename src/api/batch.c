@@ -303,7 +303,7 @@ static vxm_status open_workers(batch_run *run, const vxm_model *model,
         s = vx_open_session(model, &share, devices, j, &workers[j].session, error);
     }
     for (unsigned j = 0; j < *count && s == VXM_OK; j++)
-        s = vx_others_take(others, workers[j].session, j, error);
+        vx_others_take(others, workers[j].session, j);
     vx_others_free(others);
     if (s != VXM_OK) {
         close_workers(workers, *count);
@@ -447,14 +447,18 @@ static vxm_status prepare_outputs(const vxm_batch *batch, vxm_error *error) {
 }
 
 /* Where the run computes. */
-static void say_devices(const vxm_batch *batch, vxm_session *first, unsigned devices,
-                        unsigned workers) {
+static void say_devices(const vxm_batch *batch, const batch_worker *workers, unsigned count,
+                        unsigned devices) {
     const vxm_callbacks *to = &batch->segment.callbacks;
     char line[64];
-    vx_say_device(first, to);
-    if (!to->log || devices < 2) return;
-    snprintf(line, sizeof line, "%u such devices, %u case%s at a time", devices, workers,
-             workers == 1 ? "" : "s");
+    vx_say_device(workers[0].session, to);
+    if (!to->log) return;
+    for (unsigned j = 0; j < count; j++)
+        if (workers[j].session->left_out[0])
+            to->log(to->user_data, VXM_LOG_WARNING, 0, workers[j].session->left_out);
+    if (devices < 2) return;
+    snprintf(line, sizeof line, "%u such devices, %u case%s at a time", devices, count,
+             count == 1 ? "" : "s");
     to->log(to->user_data, VXM_LOG_INFO, 0, line);
 }
 
@@ -464,7 +468,7 @@ static vxm_status run_all(batch_run *run, batch_worker *workers, unsigned count,
     vxm_session *first = workers[0].session;
     unsigned used = count < devices->count ? count : devices->count;
     for (unsigned j = 0; j < count; j++) used += (unsigned)workers[j].session->other_count;
-    say_devices(batch, first, used, count);
+    say_devices(batch, workers, count, used);
     cJSON_Delete(batch->run);
     batch->run = vx_run_json(batch, first, run->choices, count, used);
     batch->started = vx_seconds();

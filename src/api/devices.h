@@ -40,13 +40,13 @@ vxm_status vx_open_session(const vxm_model *model, const vxm_session_options *op
                            vx_device_list *list, unsigned k, vxm_session **out, vxm_error *error);
 
 /* Devices that are left over when `workers` sessions have one each: device d of the list shares the
- * tiles of session d mod workers, if it is of the same kind. Only where devices have memory of
- * their own, and not for cases that are computed again in fp32. */
+ * tiles of session d mod workers, if it can be opened and is of the same kind. Only where devices
+ * have memory of their own, and not for cases that are computed again in fp32. */
 typedef struct vx_others vx_others;
 /* Begins to open them, on a thread each. NULL where there are none, or no memory. */
 vx_others *vx_others_begin(const vx_device_list *list, unsigned workers);
-/* Gives session k its own. The first device that does not open is an error. NULL is fine. */
-vxm_status vx_others_take(vx_others *others, vxm_session *session, unsigned k, vxm_error *error);
+/* Gives session k its own; session->left_out says why one is not used. NULL is fine. */
+void vx_others_take(vx_others *others, vxm_session *session, unsigned k);
 /* Waits for the threads, closes what was not taken. */
 void vx_others_free(vx_others *others);
 

@@ -1,6 +1,7 @@
 /* More devices for a session: contexts are opened beside the first device's, plans made when its
  * own is there, so that they find its choice of engines in the cache. */
 #include <pthread.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "api/devices.h"
@@ -8,6 +9,7 @@
 
 typedef struct other {
     const vx_backend *backend;
+    int ordinal;
     pthread_t thread;
     bool running; /* not joined yet */
     /* The thread's until it is joined. */
@@ -16,7 +18,7 @@ typedef struct other {
     vx_error err;
     /* Of vx_others_take. */
     const vx_model *model;
-    vx_session_options options; /* ordinal: from the beginning */
+    vx_session_options options;
     vx_session *session;
 } other;
 
@@ -29,7 +31,7 @@ struct vx_others {
 
 static void *open_device(void *arg) {
     other *o = arg;
-    o->status = o->backend->open(o->options.ordinal, NULL, &o->device, &o->err);
+    o->status = o->backend->open(o->ordinal, NULL, &o->device, &o->err);
     return NULL;
 }
 
@@ -49,7 +51,7 @@ vx_others *vx_others_begin(const vx_device_list *list, unsigned workers) {
     for (size_t i = 0; i < others->count; i++) {
         other *o = &others->items[i];
         o->backend = list->backend;
-        o->options.ordinal = list->first + (int)(workers + i);
+        o->ordinal = list->first + (int)(workers + i);
         o->running = pthread_create(&o->thread, NULL, open_device, o) == 0;
         if (!o->running) open_device(o);
     }
@@ -63,56 +65,58 @@ static void compile(void *ctx, size_t task, unsigned worker) {
     o->device = NULL; /* the session's, or closed */
 }
 
-/* Takes those on devices of the first one's kind; the bits of another kind may be others. */
-static void keep_alike(vxm_session *session, other *const *mine, size_t count) {
-    for (size_t i = 0; i < count; i++) {
-        char text[sizeof session->device];
-        vx_session_describe(mine[i]->session, text, sizeof text);
-        if (strcmp(text, session->device) != 0) continue;
-        session->others[session->other_count++] = mine[i]->session;
-        mine[i]->session = NULL;
+/* The first reason counts. */
+static void leave_out(vxm_session *session, const other *o, const char *reason) {
+    if (session->left_out[0]) return;
+    snprintf(session->left_out, sizeof session->left_out, "%s:%d is not used: %s", o->backend->name,
+             o->ordinal, reason);
+}
+
+/* On a device of another kind the bits might be others. */
+static void keep_alike(vxm_session *session, other *o) {
+    char text[sizeof session->device];
+    vx_session_describe(o->session, text, sizeof text);
+    if (strcmp(text, session->device) == 0) {
+        session->others[session->other_count++] = o->session;
+        o->session = NULL;
+    } else {
+        leave_out(session, o, "it is of another kind than the first one");
     }
 }
 
-static vxm_status first_error(const vxm_session *session, other *const *mine, size_t count,
-                              vxm_error *error) {
-    for (size_t i = 0; i < count; i++)
-        if (mine[i]->status != VX_OK)
-            return vx_inner_error(session, mine[i]->status, &mine[i]->err, error);
-    return VXM_OK;
-}
-
-static vxm_status take(const vx_others *others, vxm_session *session, other **mine, size_t count,
-                       vxm_error *error) {
+/* All with a device. */
+static void compile_all(const vx_others *others, vxm_session *session, other **mine, size_t count) {
     for (size_t i = 0; i < count; i++) {
         other *o = mine[i];
-        const int ordinal = o->options.ordinal;
-        join(o);
         o->model = session->model->model;
         o->options = vx_inner_options(session, session->precision, others->host_free);
-        o->options.ordinal = ordinal;
+        o->options.ordinal = o->ordinal;
         o->options.device = o->device;
         o->options.pool = NULL; /* it is busy with compiling them all */
     }
-    vxm_status s = first_error(session, mine, count, error);
-    if (s != VXM_OK) return s;
     vx_pool_run(session->pool, count, compile, mine);
-    s = first_error(session, mine, count, error);
-    if (s == VXM_OK) keep_alike(session, mine, count);
-    return s;
+    for (size_t i = 0; i < count; i++)
+        if (mine[i]->status == VX_OK)
+            keep_alike(session, mine[i]);
+        else
+            leave_out(session, mine[i], mine[i]->err.text);
 }
 
-vxm_status vx_others_take(vx_others *others, vxm_session *session, unsigned k, vxm_error *error) {
+void vx_others_take(vx_others *others, vxm_session *session, unsigned k) {
     size_t count = 0;
-    if (!others) return VXM_OK;
+    if (!others) return;
     other **mine = vx_alloc_zero(others->count, sizeof(other *));
     session->others = vx_alloc_zero(others->count, sizeof(vx_session *));
-    for (size_t i = k; mine && i < others->count; i += others->workers)
-        mine[count++] = &others->items[i];
-    const vxm_status s = mine && session->others ? take(others, session, mine, count, error)
-                                                 : vx_api_no_memory(error);
+    for (size_t i = k; mine && session->others && i < others->count; i += others->workers) {
+        other *o = &others->items[i];
+        join(o);
+        if (o->status == VX_OK)
+            mine[count++] = o;
+        else
+            leave_out(session, o, o->err.text);
+    }
+    if (count) compile_all(others, session, mine, count);
     vx_free(mine);
-    return s;
 }
 
 void vx_others_free(vx_others *others) {

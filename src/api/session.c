@@ -53,19 +53,14 @@ vx_session_options vx_inner_options(const vxm_session *session, vx_precision pre
     };
 }
 
-vxm_status vx_inner_error(const vxm_session *session, vx_status s, const vx_error *err,
-                          vxm_error *error) {
-    /* A device that is not there is not the model's fault. */
-    const char *file = s == VX_ERR_RESOURCE ? NULL : session->model->path;
-    return s == VX_OK ? VXM_OK : vx_api_error(error, file, s, err);
-}
-
 static vxm_status compile(vxm_session *session, vx_precision precision, uint64_t host_free,
                           vx_session **out, vxm_error *error) {
     vx_error err;
     const vx_session_options options = vx_inner_options(session, precision, host_free);
     const vx_status s = vx_session_create(session->model->model, &options, out, &err);
-    return vx_inner_error(session, s, &err, error);
+    /* A device that is not there is not the model's fault. */
+    const char *file = s == VX_ERR_RESOURCE ? NULL : session->model->path;
+    return s == VX_OK ? VXM_OK : vx_api_error(error, file, s, &err);
 }
 
 /* The list's k-th device. */

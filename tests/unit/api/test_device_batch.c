@@ -620,18 +620,30 @@ static void devices_are_dealt_out_to_cases(void **state) {
     assert_same_file("with", "without", "b.nii");
 }
 
-static void a_device_of_another_kind_is_left_out(void **state) {
+/* Of another kind, or not to be opened: a warning. */
+static void devices_are_left_out(void **state) {
     (void)state;
+    static const char *const lines[] = {
+        "0: cuda:1 is not used: it is of another kind than the first one\n1 ends: 1\n",
+        "0: cuda:1 is not used: device 1 is closed (use another)\n1 ends: 1\n"};
     outcome o;
     make_model(8);
     put_volume("a.nii", 21, 4);
-    start_counting(3);
-    pretend.odd = 1;
-    run(&(wish){.device = "cuda:all", .out = "out", .source = &pretend_own_memory}, &o);
-    assert_int_equal(o.status, VXM_OK);
-    assert_non_null(strstr(o.device, "\"devices\":2"));
-    assert_true(runs_of(0) > 0 && runs_of(2) > 0);
-    assert_int_equal(runs_of(1), 0);
+    for (int k = 0; k < 2; k++) {
+        start_counting(3);
+        pretend.odd = k ? -1 : 1;
+        pretend.closed = k ? 1 : -1;
+        run(&(wish){.device = "cuda:all",
+                    .out = k ? "closed" : "odd",
+                    .source = &pretend_own_memory},
+            &o);
+        assert_int_equal(o.status, VXM_OK);
+        assert_string_equal(o.lines, lines[k]);
+        assert_non_null(strstr(o.device, "\"devices\":2"));
+        assert_true(runs_of(0) > 0 && runs_of(2) > 0);
+        assert_int_equal(runs_of(1), 0);
+    }
+    assert_same_file("odd", "closed", "a.nii");
 }
 
 /* Of the GPU's memory, on so many devices. */
@@ -647,7 +659,7 @@ static size_t device_bytes(unsigned devices) {
     assert_int_equal(vx_devices_find(&pretend_own_memory, "cuda:all", &list, NULL), VXM_OK);
     assert_int_equal(vx_open_session(&model, &options, &list, 0, &session, NULL), VXM_OK);
     vx_others *others = vx_others_begin(&list, 1);
-    assert_int_equal(vx_others_take(others, session, 0, NULL), VXM_OK);
+    vx_others_take(others, session, 0);
     vx_others_free(others);
     assert_int_equal(session->other_count, devices - 1);
     assert_int_equal(vx_plan_volume(session, &geo, NULL, &plan, NULL), VXM_OK);
@@ -700,10 +712,11 @@ static void a_device_that_breaks_ends_the_case(void **state) {
         assert_string_equal(o.lines, "1 ends: 3\n");
     }
     start_counting(3);
-    pretend.closed = 2;
+    pretend.closed = 0;
     run(&(wish){.device = "cuda:all", .out = "out", .source = &pretend_own_memory}, &o);
     assert_int_equal(o.status, VXM_ERR_RESOURCE);
-    assert_string_equal(o.error.text, "device 2 is closed (use another)");
+    assert_string_equal(o.error.text, "device 0 is closed (use another)");
+    assert_string_equal(o.lines, "");
 }
 
 static void several_devices_stop(void **state) {
@@ -737,7 +750,7 @@ int main(void) {
         TEST(stopping_while_reading),
         TEST(tiles_are_shared),
         TEST(devices_are_dealt_out_to_cases),
-        TEST(a_device_of_another_kind_is_left_out),
+        TEST(devices_are_left_out),
         TEST(one_device_computes_where_places_do_not_fit),
         TEST(a_device_that_breaks_ends_the_case),
         TEST(several_devices_stop),
