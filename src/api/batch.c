@@ -297,14 +297,12 @@ static vxm_status open_workers(batch_run *run, const vxm_model *model,
     if (!workers) return vx_api_no_memory(error);
     vxm_status s = VXM_OK;
     const bool shared = run->batch->count && !run->batch->segment.probabilities;
-    vx_others *others = shared ? vx_others_begin(devices, *count) : NULL;
     for (unsigned j = 0; j < *count && s == VXM_OK; j++) {
         workers[j].run = run;
         s = vx_open_session(model, &share, devices, j, &workers[j].session, error);
     }
-    for (unsigned j = 0; j < *count && s == VXM_OK; j++)
-        vx_others_take(others, workers[j].session, j);
-    vx_others_free(others);
+    for (unsigned j = 0; j < *count && s == VXM_OK && shared; j++)
+        vx_open_others(workers[j].session, devices, j, *count);
     if (s != VXM_OK) {
         close_workers(workers, *count);
         return s;

@@ -39,16 +39,11 @@ vxm_status vx_devices_find(const vx_device_source *source, const char *option, v
 vxm_status vx_open_session(const vxm_model *model, const vxm_session_options *options,
                            vx_device_list *list, unsigned k, vxm_session **out, vxm_error *error);
 
-/* Devices that are left over when `workers` sessions have one each: device d of the list shares the
- * tiles of session d mod workers, if it can be opened and is of the same kind. Only where devices
- * have memory of their own, and not for cases that are computed again in fp32. */
-typedef struct vx_others vx_others;
-/* Begins to open them, on a thread each. NULL where there are none, or no memory. */
-vx_others *vx_others_begin(const vx_device_list *list, unsigned workers);
-/* Gives session k its own; session->left_out says why one is not used. NULL is fine. */
-void vx_others_take(vx_others *others, vxm_session *session, unsigned k);
-/* Waits for the threads, closes what was not taken. */
-void vx_others_free(vx_others *others);
+/* For session k of `workers`, each on a device of its own: devices k + workers, k + 2 workers, ...
+ * of the list, which then share the tiles of its cases. Only where devices have memory of their
+ * own, and not for cases that are computed again in fp32. session->left_out says why one is not
+ * used: it cannot be opened, or is of another kind. */
+void vx_open_others(vxm_session *session, const vx_device_list *list, unsigned k, unsigned workers);
 
 /* vxm_build_json with devices from elsewhere than the machine. */
 vxm_status vx_build_json_on(const vx_device_source *source, char **json, vxm_error *error);

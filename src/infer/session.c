@@ -32,8 +32,7 @@ static vx_status compile(vx_session *s, vx_error *err) {
     vx_compile_options compile_options = {
         .precision = o->precision, .memory_budget = o->memory_budget, .output_in_arena = true};
     vx_status status = vx_model_graph(s->model, 1, s->model->recipe->patch, &s->graph, err);
-    if (status == VX_OK && !s->device)
-        status = o->backend->open(o->ordinal, o->pool, &s->device, err);
+    if (status == VX_OK) status = o->backend->open(o->ordinal, o->pool, &s->device, err);
     if (status == VX_OK)
         status = o->backend->compile(s->device, s->graph, &compile_options, &s->plan, err);
     if (status != VX_OK) return status;
@@ -45,19 +44,13 @@ static vx_status compile(vx_session *s, vx_error *err) {
 vx_status vx_session_create(const vx_model *model, const vx_session_options *options,
                             vx_session **out, vx_error *err) {
     *out = NULL;
-    vx_session *s = vx_alloc_zero(1, sizeof *s);
-    if (!s) {
-        if (options->device) options->backend->close(options->device);
-        return vx_fail(err, VX_ERR_RESOURCE, "out of memory");
-    }
-    s->model = model;
-    s->options = *options;
-    s->device = options->device;
-    if (!(options->step > 0 && options->step <= 1)) {
-        vx_session_free(s);
+    if (!(options->step > 0 && options->step <= 1))
         return vx_fail(err, VX_ERR_USAGE, "tile step %g (more than 0 and at most 1 is possible)",
                        options->step);
-    }
+    vx_session *s = vx_alloc_zero(1, sizeof *s);
+    if (!s) return vx_fail(err, VX_ERR_RESOURCE, "out of memory");
+    s->model = model;
+    s->options = *options;
     const bool none[3] = {false, false, false};
     s->pass_count = vx_mirror_passes(options->tta ? model->recipe->mirror : none, s->passes);
     vx_status status = list_values(s, err);

@@ -13,9 +13,7 @@ typedef struct vx_session vx_session;
 typedef struct vx_session_options {
     const vx_backend *backend;
     int ordinal;
-    vx_device *device; /* opened there already: the session's from now on, closed if it fails; NULL:
-                          it opens one */
-    vx_pool *pool;     /* borrowed */
+    vx_pool *pool; /* borrowed */
     vx_precision precision;
     bool tta;    /* mirror over the recipe's axes and average */
     double step; /* tile step as a share of the patch, (0, 1]; nnU-Net's default 0.5 */

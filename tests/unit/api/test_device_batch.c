@@ -658,9 +658,7 @@ static size_t device_bytes(unsigned devices) {
     vxm_session_options_init(&options, sizeof options);
     assert_int_equal(vx_devices_find(&pretend_own_memory, "cuda:all", &list, NULL), VXM_OK);
     assert_int_equal(vx_open_session(&model, &options, &list, 0, &session, NULL), VXM_OK);
-    vx_others *others = vx_others_begin(&list, 1);
-    vx_others_take(others, session, 0);
-    vx_others_free(others);
+    vx_open_others(session, &list, 0, 1);
     assert_int_equal(session->other_count, devices - 1);
     assert_int_equal(vx_plan_volume(session, &geo, NULL, &plan, NULL), VXM_OK);
     vxm_session_free(session);
