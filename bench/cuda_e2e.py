@@ -3,12 +3,13 @@
 anywhere (slowly: see --dims and --patch).
 
 Every row is a process of its own; its mask is compared with the mask of the same case by other ways: another run, the
-other file format, tiles added up in the host's memory. All have to be the same bits.
+other file format, tiles added up in the host's memory, on several devices. All have to be the same bits.
 """
 
 import argparse
 import datetime
 import gzip
+import hashlib
 import json
 import os
 import platform
@@ -65,12 +66,15 @@ class Bench:
         os.environ["XDG_CACHE_HOME"] = str(self.work / "cache")
 
     def volume(self, dims, spacing, name):
-        plain = self.work / f"{name}.nii"
-        subprocess.run([sys.executable, HERE / "synthetic_volume.py", plain, "--dims", comma(dims), "--spacing",
-                        comma(spacing)], check=True)
-        with open(plain, "rb") as f, gzip.open(f"{plain}.gz", "wb", compresslevel=1) as g:
-            shutil.copyfileobj(f, g, 1 << 24)
-        return plain, Path(f"{plain}.gz")
+        """Kept in the work folder: another call with the same one finds it there."""
+        plain = self.work / f"{name}-{'x'.join(map(str, dims))}.nii"
+        packed = Path(f"{plain}.gz")
+        if not packed.exists():
+            subprocess.run([sys.executable, HERE / "synthetic_volume.py", plain, "--dims", comma(dims), "--spacing",
+                            comma(spacing)], check=True)
+            with open(plain, "rb") as f, gzip.open(packed, "wb", compresslevel=1) as g:
+                shutil.copyfileobj(f, g, 1 << 24)
+        return plain, packed
 
     def model(self, spacing, classes):
         prefix = self.work / f"model-{spacing}-{classes}"
@@ -79,15 +83,15 @@ class Bench:
                         "--save", prefix], check=True, stdout=subprocess.DEVNULL)
         return f"{prefix}.safetensors"
 
-    def segment(self, name, volume, model, same=None, options=()):
+    def segment(self, name, volume, model, same=None, device=None):
         """same: rows of this word have one mask."""
         mask, report = self.work / f"mask.nii{'.gz' if volume.suffix == '.gz' else ''}", self.out / f"{name}.json"
-        device = ("--device", self.args.device, "--precision", self.args.precision)
+        device = ("--device", device or self.args.device, "--precision", self.args.precision)
         watch = GpuWatch()
         watch.start()
         start = time.monotonic()
         done = subprocess.run([self.args.program, "segment", volume, "-m", model, "-o", mask, "--overwrite", "--force", "-q",
-                               "--report", report, *device, *options], capture_output=True, text=True, check=False)
+                               "--report", report, *device], capture_output=True, text=True, check=False)
         seconds = time.monotonic() - start
         watch.over.set()
         watch.join()
@@ -97,7 +101,7 @@ class Bench:
             case = json.loads(report.read_text())["cases"][0]
             row |= {"times_s": case["times_s"], "host_bytes": case["peak_memory_bytes"], "gpu_used_bytes": watch.most,
                     "device_bytes": case.get("device_memory_bytes", 0)}
-            self.compare(name, mask, same)
+            row["mask_sha256"] = self.compare(name, mask, same)
         print(json.dumps(row), flush=True)
         self.rows.append(row)
         return row
@@ -107,6 +111,7 @@ class Bench:
         first, other = self.masks.setdefault(same or name, (name, data))
         if other != data:
             self.failed.append(f"{name}: another mask than {first}")
+        return hashlib.sha256(data).hexdigest()
 
     def plan(self, volume, model):
         start = time.monotonic()
@@ -155,7 +160,7 @@ def table(result):
 
 
 def device_line(bench):
-    reports = sorted(bench.out.glob("*.json"))
+    reports = sorted(path for path in bench.out.glob("*.json") if path.name != "e2e.json")
     return json.loads(reports[0].read_text())["device"]["description"] if reports else platform.machine()
 
 
@@ -175,7 +180,10 @@ def measure(bench):
         model, word = bench.model(grids[grid], int(classes)), f"{grid} grid, {classes} classes"
         plans[word] = bench.plan(packed, model)
         for file in (packed, plain):
-            bench.segment(f"{word}, {''.join(file.suffixes)}", file, model, word)
+            name = f"{word}, .{file.name.split('.', 1)[1]}"
+            bench.segment(name, file, model, word)
+            if "spread" in only:
+                bench.segment(f"{name}, cuda:all", file, model, word, "cuda:all")
     if "memory" in only and args.device.startswith("cuda"):
         model, word = bench.model(grids["coarse"], 25), "coarse grid, 25 classes"
         network = bench.plan(packed, model).get("device_network_bytes", 0)
@@ -193,7 +201,7 @@ def main():
     parser.add_argument("--work", default="/tmp/voxmamba-e2e", help="folder for temporary files")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--precision", default="fp16")
-    parser.add_argument("--only", default=comma(("tile", *CASES, "memory")), help="of the default")
+    parser.add_argument("--only", default=comma(("tile", *CASES, "memory")), help="of the default, and spread: each case on all GPUs too")
     parser.add_argument("--dims", default="512,512,400", help="x,y,z")
     parser.add_argument("--patch", type=int, default=128)
     parser.add_argument("--width", type=int, default=32)

@@ -1,6 +1,7 @@
 #!/bin/bash
 # Whole cases on this machine's GPU, start of the program to mask, by stage: a synthetic CT of 512x512x400 voxels with a
-# SegMambaSkip of random weights, patch 128^3; one tile alone; the same with too little of the GPU's memory.
+# SegMambaSkip of random weights, patch 128^3; one tile alone; the same with too little of the GPU's memory; with `--only spread,own-25`
+# a case's tiles on all GPUs.
 #
 #   bench/cuda_e2e.sh PACK OUT_FOLDER [OPTIONS of bench/cuda_e2e.py]      PACK: what scripts/pack-device.sh made
 #

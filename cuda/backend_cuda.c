@@ -7,9 +7,13 @@
 #include "cuda/plan.h"
 #include "cuda/sweep.h"
 
+vx_status vx_cuda_enter(const vx_device *device, vx_error *err) {
+    return vx_cuda_check(cudaSetDevice(device->ordinal), "choosing the device", err);
+}
+
 static void close_device(vx_device *device) {
     if (!device) return;
-    (void)cudaSetDevice(device->ordinal);
+    (void)vx_cuda_enter(device, NULL);
     if (device->blas) cublasLtDestroy(device->blas);
     if (device->cudnn) cudnnDestroy(device->cudnn);
     if (device->stream) cudaStreamDestroy(device->stream);
@@ -37,7 +41,7 @@ static vx_status find_device(int ordinal, vx_device *device, vx_error *err) {
         return vx_fail(err, VX_ERR_RESOURCE, "there is no cuda:%d (%d device%s)", ordinal, count,
                        count == 1 ? "" : "s");
     device->ordinal = ordinal;
-    status = vx_cuda_check(cudaSetDevice(ordinal), "choosing the device", err);
+    status = vx_cuda_enter(device, err);
     if (status == VX_OK)
         status = vx_cuda_check(cudaGetDeviceProperties(&properties, ordinal),
                                "asking for the device's properties", err);
@@ -66,9 +70,9 @@ static vx_status open_handles(vx_device *device, vx_error *err) {
 
 static vx_status open_device(int ordinal, vx_pool *pool, vx_device **out, vx_error *err) {
     *out = NULL;
-    (void)pool; /* nothing of a plan runs on the host */
     vx_device *device = vx_alloc_zero(1, sizeof *device);
     if (!device) return vx_cuda_no_memory(err);
+    device->pool = pool;
     vx_status status = find_device(ordinal, device, err);
     if (status == VX_OK) status = open_handles(device, err);
     if (status == VX_OK)

@@ -26,9 +26,6 @@ static inline size_t vx_cuda_guard_bytes(const vx_plan *plan) {
     return plan->device->separate ? VX_CUDA_ALIGN : 0;
 }
 
-/* The CUDA runtime keeps a current device for each thread: makes it this one. */
-vx_status vx_cuda_enter(const vx_device *device, vx_error *err);
-
 /* Each queues work on the device's stream: the upload of the caller's input, one step
  * (with the casts of an input or an output). */
 vx_status vx_cuda_queue_input(const vx_plan *plan, const float *in, vx_error *err);

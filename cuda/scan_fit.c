@@ -9,31 +9,30 @@
 /* The inverse, in effect, of the Gram matrix of K unit exponentials with rates 2^(k/2). */
 typedef struct gram {
     uint32_t k;
+    double node[MOST_RATES];               /* the rates: 2^(k/2) */
     double factor[MOST_RATES][MOST_RATES]; /* Cholesky, lower triangle */
 } gram;
-
-static double node(uint32_t i) { return exp2(0.5 * i); }
 
 /* Inner product of the exponentials with rates a and b, both scaled to norm 1. */
 static double inner(double a, double b) { return 2 * sqrt(a * b) / (a + b); }
 
 static void gram_make(gram *g, uint32_t k) {
     g->k = k;
+    for (uint32_t i = 0; i < k; i++) g->node[i] = exp2(0.5 * i);
     for (uint32_t i = 0; i < k; i++)
         for (uint32_t j = 0; j <= i; j++) {
-            double sum = inner(node(i), node(j)) + (i == j ? RIDGE : 0);
+            double sum = inner(g->node[i], g->node[j]) + (i == j ? RIDGE : 0);
             for (uint32_t m = 0; m < j; m++) sum -= g->factor[i][m] * g->factor[j][m];
             g->factor[i][j] = i == j ? sqrt(sum) : sum / g->factor[j][j];
         }
 }
 
 /* Weights, for unit exponentials, of the unit exponential with rate a (in units of the first node);
- * returns the L2 norm of what is left. */
-static double solve(const gram *g, double a, double w[MOST_RATES]) {
+ * b: its inner products with the nodes. */
+static void solve(const gram *g, double a, double b[MOST_RATES], double w[MOST_RATES]) {
     const uint32_t k = g->k;
-    double b[MOST_RATES];
     for (uint32_t i = 0; i < k; i++) {
-        b[i] = inner(node(i), a);
+        b[i] = inner(g->node[i], a);
         double sum = b[i];
         for (uint32_t j = 0; j < i; j++) sum -= g->factor[i][j] * w[j];
         w[i] = sum / g->factor[i][i];
@@ -42,10 +41,16 @@ static double solve(const gram *g, double a, double w[MOST_RATES]) {
         for (uint32_t j = i + 1; j < k; j++) w[i] -= g->factor[j][i] * w[j];
         w[i] /= g->factor[i][i];
     }
+}
+
+/* The L2 norm of what the best weights for rate a leave. */
+static double left_over(const gram *g, double a) {
+    double b[MOST_RATES], w[MOST_RATES];
+    solve(g, a, b, w);
     double left = 1;
-    for (uint32_t i = 0; i < k; i++) {
+    for (uint32_t i = 0; i < g->k; i++) {
         left -= 2 * w[i] * b[i];
-        for (uint32_t j = 0; j < k; j++) left += w[i] * w[j] * inner(node(i), node(j));
+        for (uint32_t j = 0; j < g->k; j++) left += w[i] * w[j] * inner(g->node[i], g->node[j]);
     }
     return left > 0 ? sqrt(left) : 0;
 }
@@ -53,11 +58,10 @@ static double solve(const gram *g, double a, double w[MOST_RATES]) {
 /* The rates between which every fit is good enough, in units of the first node: outwards from the
  * middle, in steps of 2^(1/32). */
 static void good_range(const gram *g, double *low, double *high) {
-    double w[MOST_RATES];
-    const double middle = node(g->k - 1) / 2;
+    const double middle = g->node[g->k - 1] / 2;
     *low = *high = middle;
-    for (double a = middle; solve(g, a, w) <= VX_SCAN_FIT_ERROR; a *= exp2(-1.0 / 32)) *low = a;
-    for (double a = middle; solve(g, a, w) <= VX_SCAN_FIT_ERROR; a *= exp2(1.0 / 32)) *high = a;
+    for (double a = middle; left_over(g, a) <= VX_SCAN_FIT_ERROR; a *= exp2(-1.0 / 32)) *low = a;
+    for (double a = middle; left_over(g, a) <= VX_SCAN_FIT_ERROR; a *= exp2(1.0 / 32)) *high = a;
 }
 
 static void channel_range(const float *a, uint32_t states, double *low, double *high) {
@@ -115,7 +119,7 @@ static size_t place(const vx_scan_shape *shape, uint32_t k, size_t d, size_t n, 
 void vx_scan_fit_fill(const vx_scan_shape *shape, const float *a, uint32_t k, float *rates,
                       float *weights) {
     gram g;
-    double low, high, w[MOST_RATES];
+    double low, high, b[MOST_RATES], w[MOST_RATES];
     gram_make(&g, k);
     good_range(&g, &low, &high);
     memset(weights, 0, vx_scan_fit_weights(shape, k) * sizeof(float));
@@ -125,12 +129,12 @@ void vx_scan_fit_fill(const vx_scan_shape *shape, const float *a, uint32_t k, fl
         channel_range(row, shape->states, &least, &most);
         /* The channel's range in the middle of the good one. */
         const double first = sqrt(least * most / (low * high));
-        for (uint32_t i = 0; i < k; i++) rates[(size_t)d * k + i] = (float)(-first * node(i));
+        for (uint32_t i = 0; i < k; i++) rates[(size_t)d * k + i] = (float)(-first * g.node[i]);
         for (uint32_t n = 0; n < shape->states; n++) {
             const double rate = -(double)row[n] / first;
-            solve(&g, rate, w);
+            solve(&g, rate, b, w);
             for (uint32_t i = 0; i < k; i++) /* back from unit exponentials */
-                weights[place(shape, k, d, n, i)] = (float)(w[i] * sqrt(node(i) / rate));
+                weights[place(shape, k, d, n, i)] = (float)(w[i] * sqrt(g.node[i] / rate));
         }
     }
 }

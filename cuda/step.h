@@ -26,11 +26,15 @@ struct vx_device {
     int major, minor; /* compute capability */
     int multiprocessors;
     char name[96];
+    vx_pool *pool; /* the host's threads, which pack weights; borrowed, NULL: the caller's alone */
     cudaStream_t stream;
     cudnnHandle_t cudnn; /* on that stream */
     cublasLtHandle_t blas;
     bool separate; /* tests: no buffer reuses another's memory, and guard bytes lie between them */
 };
+
+/* The CUDA runtime keeps a current device for each thread: makes it this one. */
+vx_status vx_cuda_enter(const vx_device *device, vx_error *err);
 
 /* What a step sees while it is launched. All pointers are device memory. */
 typedef struct vx_cuda_run {
@@ -56,7 +60,8 @@ struct vx_cuda_step {
     bool out_float;
 
     unsigned char *weights; /* weight_bytes in device memory; valid when launched */
-    /* host: weight_bytes, zeroed, whose copy will lie at weights. NULL: no weights. */
+    /* host: weight_bytes, zeroed, whose copy will lie at weights. NULL: no weights. Steps are
+     * packed side by side, and beside a launch. */
     vx_status (*pack)(vx_cuda_step *step, unsigned char *host, vx_error *err);
     vx_status (*launch)(const vx_cuda_step *step, const vx_cuda_run *run, vx_error *err);
     void (*destroy)(vx_cuda_step *step); /* what state holds beyond its own block; may be NULL */

@@ -1,5 +1,7 @@
 /* A sweep: one block of device memory for a volume, its logits and what is needed to weight and to
- * resample them; the steps queue a kernel each on the device's stream and wait for it. */
+ * resample them; the steps queue a kernel each and wait for it. Tiles are cut on the device's
+ * stream, where the network runs; everything else has a stream of its own, so that logits of other
+ * devices are added while the network runs here. */
 #include "cuda/sweep.h"
 
 #include "base/size.h"
@@ -15,6 +17,7 @@ enum {
     VALUES,
     BAD,
     LABELS,
+    PLACES,
     PROFILE,
     TOTAL = PROFILE + 3,
     LOW = TOTAL + 3,
@@ -31,8 +34,11 @@ typedef struct layout {
 struct vx_sweep {
     vx_plan *plan;
     vx_device *device;
+    cudaStream_t stream;
+    const vx_device *reached; /* whose memory this device has been let into */
     unsigned char *block;
     layout parts;
+    size_t places;
     vx_sweep_view view;
 };
 
@@ -50,13 +56,15 @@ static bool lay_out(const vx_device *device, const vx_sweep_size *size, layout *
     const size_t image[4] = {size->channels, size->dims[0], size->dims[1], size->dims[2]};
     const size_t sums[3] = {size->rows, size->dims[2], size->classes};
     const size_t labels[3] = {size->made_rows, size->out[2], size->label_bytes};
+    const size_t places[5] = {size->places, size->patch[0], size->patch[1], size->patch[2],
+                              size->classes};
     *l = (layout){0};
-    bool fits = reserve(l, IMAGE, image, 4, number, guard) &&
-                reserve(l, SUMS, sums, 3, number, guard) &&
-                reserve(l, SLOT, size->dims, 2, sizeof(uint32_t), guard) &&
-                reserve(l, VALUES, &size->classes, 1, sizeof(uint32_t), guard) &&
-                reserve(l, BAD, &one, 1, sizeof(uint32_t), guard) &&
-                reserve(l, LABELS, labels, 3, 1, guard);
+    bool fits =
+        reserve(l, IMAGE, image, 4, number, guard) && reserve(l, SUMS, sums, 3, number, guard) &&
+        reserve(l, SLOT, size->dims, 2, sizeof(uint32_t), guard) &&
+        reserve(l, VALUES, &size->classes, 1, sizeof(uint32_t), guard) &&
+        reserve(l, BAD, &one, 1, sizeof(uint32_t), guard) &&
+        reserve(l, LABELS, labels, 3, 1, guard) && reserve(l, PLACES, places, 5, number, guard);
     for (int a = 0; a < 3 && fits; a++)
         fits = reserve(l, PROFILE + a, &size->patch[a], 1, number, guard);
     for (int a = 0; a < 3 && fits; a++)
@@ -87,13 +95,9 @@ static bool sweep_bytes(const vx_device *device, const vx_sweep_size *size, size
     return true;
 }
 
-static vx_status enter(const vx_device *device, vx_error *err) {
-    return vx_cuda_check(cudaSetDevice(device->ordinal), "choosing the device", err);
-}
-
 static vx_status free_bytes(vx_device *device, size_t *bytes, vx_error *err) {
     size_t total;
-    vx_status status = enter(device, err);
+    vx_status status = vx_cuda_enter(device, err);
     if (status != VX_OK) return status;
     return vx_cuda_check(cudaMemGetInfo(bytes, &total), "asking for free memory", err);
 }
@@ -109,6 +113,16 @@ static vx_status take_memory(vx_sweep *s, vx_error *err) {
                        (double)s->parts.end / 1e9, (double)available / 1e9);
     }
     return VX_OK;
+}
+
+/* Ahead of the network's: what it does is short. */
+static vx_status make_stream(vx_sweep *s, vx_error *err) {
+    int least = 0, greatest = 0;
+    vx_status status =
+        vx_cuda_check(cudaDeviceGetStreamPriorityRange(&least, &greatest), "making a stream", err);
+    if (status != VX_OK) return status;
+    return vx_cuda_check(cudaStreamCreateWithPriority(&s->stream, cudaStreamNonBlocking, greatest),
+                         "making a stream", err);
 }
 
 static void *part_of(const vx_sweep *s, int part) { return s->block + s->parts.at[part]; }
@@ -139,11 +153,16 @@ static void fill_view(vx_sweep *s, const vx_sweep_shape *shape) {
 /* A whole part. Memory of the host's that is not pinned may be used again at once. */
 static vx_status upload(vx_sweep *s, int part, const void *from, vx_error *err) {
     return vx_cuda_check(cudaMemcpyAsync(part_of(s, part), from, s->parts.bytes[part],
-                                         cudaMemcpyHostToDevice, s->device->stream),
+                                         cudaMemcpyHostToDevice, s->stream),
                          "uploading the volume", err);
 }
 
 static vx_status wait(const vx_sweep *s, const char *what, vx_error *err) {
+    return vx_cuda_check(cudaStreamSynchronize(s->stream), what, err);
+}
+
+/* For what the network's stream does. */
+static vx_status wait_network(const vx_sweep *s, const char *what, vx_error *err) {
     return vx_cuda_check(cudaStreamSynchronize(s->device->stream), what, err);
 }
 
@@ -170,15 +189,15 @@ static vx_status upload_all(vx_sweep *s, const vx_sweep_shape *shape, const floa
         if (status == VX_OK) status = upload_low(s, LOW + a, shape->low[a], err);
     }
     if (status == VX_OK)
-        status =
-            vx_cuda_check(cudaMemsetAsync(s->view.bad, 0, s->parts.bytes[BAD], s->device->stream),
-                          "uploading the volume", err);
+        status = vx_cuda_check(cudaMemsetAsync(s->view.bad, 0, s->parts.bytes[BAD], s->stream),
+                               "uploading the volume", err);
     return status == VX_OK ? wait(s, "uploading the volume", err) : status;
 }
 
 static void sweep_free(vx_sweep *sweep) {
     if (!sweep) return;
-    (void)cudaSetDevice(sweep->device->ordinal);
+    (void)vx_cuda_enter(sweep->device, NULL);
+    if (sweep->stream) cudaStreamDestroy(sweep->stream);
     cudaFree(sweep->block);
     vx_free(sweep);
 }
@@ -194,7 +213,9 @@ static vx_status sweep_create(vx_plan *plan, const vx_sweep_shape *shape, const 
     if (!small_enough(&shape->size) || !lay_out(s->device, &shape->size, &s->parts))
         status = vx_fail(err, VX_ERR_RESOURCE, "the volume is too large for the GPU");
     if (status == VX_OK) status = take_memory(s, err);
+    if (status == VX_OK) status = make_stream(s, err);
     if (status == VX_OK) {
+        s->places = shape->size.places;
         fill_view(s, shape);
         status = upload_all(s, shape, image, err);
     }
@@ -207,9 +228,9 @@ static vx_status sweep_create(vx_plan *plan, const vx_sweep_shape *shape, const 
 
 static vx_status sweep_start(vx_sweep *s, const uint32_t *slot, const vx_rows *rows,
                              vx_error *err) {
-    vx_status status = enter(s->device, err);
+    vx_status status = vx_cuda_enter(s->device, err);
     if (status == VX_OK) status = upload(s, SLOT, slot, err);
-    if (status == VX_OK) status = vx_cuda_sweep_zero(&s->view, rows, s->device->stream, err);
+    if (status == VX_OK) status = vx_cuda_sweep_zero(&s->view, rows, s->stream, err);
     return status == VX_OK ? wait(s, "clearing rows of logits", err) : status;
 }
 
@@ -218,37 +239,72 @@ static vx_sweep_at at_of(const ptrdiff_t at[3]) {
 }
 
 static vx_status sweep_cut(vx_sweep *s, const ptrdiff_t at[3], unsigned flips, vx_error *err) {
-    vx_status status = enter(s->device, err);
+    vx_status status = vx_cuda_enter(s->device, err);
     if (status == VX_OK)
         status = vx_cuda_sweep_cut(&s->view, at_of(at), flips, vx_cuda_plan_input(s->plan),
                                    s->device->stream, err);
-    return status == VX_OK ? wait(s, "cutting a tile", err) : status;
+    return status == VX_OK ? wait_network(s, "cutting a tile", err) : status;
 }
 
 static vx_status sweep_run(vx_sweep *s, vx_error *err) {
-    vx_status status = enter(s->device, err);
+    vx_status status = vx_cuda_enter(s->device, err);
     if (status == VX_OK) status = vx_cuda_plan_launch(s->plan, err);
-    const vx_status ended = wait(s, "the network", status == VX_OK ? err : NULL);
+    const vx_status ended = wait_network(s, "the network", status == VX_OK ? err : NULL);
     return status == VX_OK ? ended : status;
 }
 
-static vx_status sweep_add(vx_sweep *s, const ptrdiff_t at[3], unsigned flips, float scale,
-                           vx_error *err) {
-    vx_status status = enter(s->device, err);
+/* Where device `from` can write into the other's memory itself, the copy needs no way through the
+ * host's. It works without, too. */
+static void reach(vx_sweep *from, const vx_device *to) {
+    int can = 0;
+    if (from->reached == to || from->device->ordinal == to->ordinal) return;
+    from->reached = to;
+    if (cudaDeviceCanAccessPeer(&can, from->device->ordinal, to->ordinal) == cudaSuccess && can)
+        (void)cudaDeviceEnablePeerAccess(to->ordinal, 0); /* or it is enabled already */
+    (void)cudaGetLastError();
+}
+
+static size_t place_bytes(const vx_sweep *s) {
+    return (size_t)s->view.patch[0] * s->view.patch[1] * s->view.patch[2] * s->view.classes *
+           sizeof(float);
+}
+
+static float *place_of(const vx_sweep *s, size_t place) {
+    return (float *)(void *)(s->block + s->parts.at[PLACES] + place * place_bytes(s));
+}
+
+static vx_status sweep_take(vx_sweep *s, size_t place, vx_sweep *from, vx_error *err) {
+    if (place >= s->places) return vx_fail(err, VX_ERR_RESOURCE, "more places than were planned");
+    vx_status status = vx_cuda_enter(from->device, err);
+    if (status != VX_OK) return status;
+    reach(from, s->device);
+    status = vx_cuda_check(
+        cudaMemcpyPeerAsync(place_of(s, place), s->device->ordinal, vx_cuda_plan_output(from->plan),
+                            from->device->ordinal, place_bytes(s), from->device->stream),
+        "handing over a tile's logits", err);
+    return status == VX_OK ? wait_network(from, "handing over a tile's logits", err) : status;
+}
+
+static vx_status sweep_add(vx_sweep *s, size_t place, const ptrdiff_t at[3], unsigned flips,
+                           float scale, vx_error *err) {
+    const bool own = place == VX_SWEEP_OWN;
+    if (!own && place >= s->places)
+        return vx_fail(err, VX_ERR_RESOURCE, "more places than were planned");
+    const float *logits = own ? vx_cuda_plan_output(s->plan) : place_of(s, place);
+    vx_status status = vx_cuda_enter(s->device, err);
     if (status == VX_OK)
-        status = vx_cuda_sweep_add(&s->view, at_of(at), flips, scale, vx_cuda_plan_output(s->plan),
-                                   s->device->stream, err);
+        status = vx_cuda_sweep_add(&s->view, at_of(at), flips, scale, logits, s->stream, err);
     return status == VX_OK ? wait(s, "adding a tile's logits", err) : status;
 }
 
 static vx_status sweep_finish(vx_sweep *s, const vx_rows *rows, bool *finite, vx_error *err) {
     uint32_t bad = 0;
-    vx_status status = enter(s->device, err);
-    if (status == VX_OK) status = vx_cuda_sweep_divide(&s->view, rows, s->device->stream, err);
+    vx_status status = vx_cuda_enter(s->device, err);
+    if (status == VX_OK) status = vx_cuda_sweep_divide(&s->view, rows, s->stream, err);
     if (status == VX_OK)
-        status = vx_cuda_check(cudaMemcpyAsync(&bad, s->view.bad, sizeof bad,
-                                               cudaMemcpyDeviceToHost, s->device->stream),
-                               "dividing logits", err);
+        status = vx_cuda_check(
+            cudaMemcpyAsync(&bad, s->view.bad, sizeof bad, cudaMemcpyDeviceToHost, s->stream),
+            "dividing logits", err);
     if (status == VX_OK) status = wait(s, "dividing logits", err);
     *finite = !bad;
     return status;
@@ -257,15 +313,14 @@ static vx_status sweep_finish(vx_sweep *s, const vx_rows *rows, bool *finite, vx
 static vx_status sweep_make(vx_sweep *s, const vx_rows *rows, void *labels, vx_error *err) {
     const size_t bytes = vx_rows_count(rows) * s->view.out[2] * s->view.label_bytes;
     void *made = part_of(s, LABELS);
-    vx_status status = enter(s->device, err);
+    vx_status status = vx_cuda_enter(s->device, err);
     if (bytes > s->parts.bytes[LABELS])
         return vx_fail(err, VX_ERR_RESOURCE, "more rows of labels than were planned");
+    if (status == VX_OK) status = vx_cuda_sweep_labels(&s->view, rows, made, s->stream, err);
     if (status == VX_OK)
-        status = vx_cuda_sweep_labels(&s->view, rows, made, s->device->stream, err);
-    if (status == VX_OK)
-        status = vx_cuda_check(
-            cudaMemcpyAsync(labels, made, bytes, cudaMemcpyDeviceToHost, s->device->stream),
-            "copying labels", err);
+        status =
+            vx_cuda_check(cudaMemcpyAsync(labels, made, bytes, cudaMemcpyDeviceToHost, s->stream),
+                          "copying labels", err);
     return status == VX_OK ? wait(s, "making labels", err) : status;
 }
 
@@ -279,17 +334,16 @@ static size_t guard_of(const vx_sweep *s, int part, unsigned char **at) {
 }
 
 vx_status vx_cuda_sweep_poison(vx_sweep *s, vx_error *err) {
-    static const int written[3] = {SUMS, SLOT, LABELS};
-    vx_status status = enter(s->device, err);
-    for (int i = 0; i < 3 && status == VX_OK; i++)
+    static const int written[4] = {SUMS, SLOT, LABELS, PLACES};
+    vx_status status = vx_cuda_enter(s->device, err);
+    for (int i = 0; i < 4 && status == VX_OK; i++)
         status = vx_cuda_check(cudaMemsetAsync(part_of(s, written[i]), POISON_BYTE,
-                                               s->parts.bytes[written[i]], s->device->stream),
+                                               s->parts.bytes[written[i]], s->stream),
                                "poison", err);
     for (int part = 0; part < PARTS && status == VX_OK; part++) {
         unsigned char *at;
         const size_t bytes = guard_of(s, part, &at);
-        status =
-            vx_cuda_check(cudaMemsetAsync(at, GUARD_BYTE, bytes, s->device->stream), "guards", err);
+        status = vx_cuda_check(cudaMemsetAsync(at, GUARD_BYTE, bytes, s->stream), "guards", err);
     }
     return status == VX_OK ? wait(s, "poison", err) : status;
 }
@@ -318,6 +372,12 @@ vx_status vx_cuda_sweep_row(const vx_sweep *s, uint32_t slot, float *row, vx_err
                          "reading a row", err);
 }
 
+vx_status vx_cuda_sweep_places(const vx_sweep *s, float *places, vx_error *err) {
+    return vx_cuda_check(
+        cudaMemcpy(places, part_of(s, PLACES), s->parts.bytes[PLACES], cudaMemcpyDeviceToHost),
+        "reading places", err);
+}
+
 const vx_sweep_ops vx_cuda_sweep = {.free_bytes = free_bytes,
                                     .bytes = sweep_bytes,
                                     .create = sweep_create,
@@ -325,6 +385,7 @@ const vx_sweep_ops vx_cuda_sweep = {.free_bytes = free_bytes,
                                     .start = sweep_start,
                                     .cut = sweep_cut,
                                     .run = sweep_run,
+                                    .take = sweep_take,
                                     .add = sweep_add,
                                     .finish = sweep_finish,
                                     .make = sweep_make};

@@ -14,5 +14,7 @@ vx_status vx_cuda_sweep_poison(vx_sweep *sweep, vx_error *err);
 vx_status vx_cuda_sweep_check_guards(const vx_sweep *sweep, vx_error *err);
 /* Tests: the sums of the row that lives in slot, [x][class]. */
 vx_status vx_cuda_sweep_row(const vx_sweep *sweep, uint32_t slot, float *row, vx_error *err);
+/* Tests: all places, [place][voxel][class]. */
+vx_status vx_cuda_sweep_places(const vx_sweep *sweep, float *places, vx_error *err);
 
 #endif

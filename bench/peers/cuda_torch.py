@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """The networks of voxmamba_cuda_bench in PyTorch on the same GPU: same weights, same input; time, memory, and how far
-both programs' half-precision logits are from PyTorch's fp32 ones.
+both programs' half-precision logits are from PyTorch's fp32 ones: relative L2, and where PyTorch's two largest logits lie
+further apart than four times the RMS error, whether ours choose the same class.
 
     voxmamba_cuda_bench PanSegMamba --model F/PanSegMamba.safetensors --save F/PanSegMamba --precision fp16,bf16,fp32
     PYTHONPATH=<folder with mamba_ssm and causal_conv1d> cuda_torch.py F PanSegMamba --json torch.jsonl
@@ -95,18 +96,29 @@ def relative(x, truth):
     return float((x.float() - truth).norm() / truth.norm())
 
 
+def clear_voxels(x, truth):
+    """Voxels whose two largest logits lie further apart than four times the RMS error of x, and how many of them get
+    another class by x. (1, classes, z, y, x)"""
+    best = truth.topk(2, dim=1)
+    clear = best.values[:, 0] - best.values[:, 1] > 4 * (x.float() - truth).square().mean().sqrt()
+    return int(clear.sum()), int((clear & (x.float().argmax(dim=1) != best.indices[:, 0])).sum())
+
+
 def compare(args, name, precision, truth, theirs, classes):
-    """Relative L2 distance to PyTorch's fp32 logits: PyTorch's and ours."""
+    """Relative L2 distance to PyTorch's fp32 logits, PyTorch's and ours; and the classes that ours choose."""
     path = Path(args.folder, f"{name}.{precision}.logits.f32")
     if not path.exists():
         return
-    row = {"kind": "cuda_error", "network": name, "precision": precision, "patch": args.patch,
-           "ours": relative(read_f32(path, args.patch, classes), truth)}
+    ours = read_f32(path, args.patch, classes)
+    row = {"kind": "cuda_error", "network": name, "precision": precision, "patch": args.patch, "ours": relative(ours, truth)}
+    row["clear_voxels"], row["clear_wrong"] = clear_voxels(ours, truth)
     if theirs is not None:
         row["theirs"] = relative(theirs, truth)
+        row["their_clear_voxels"], row["their_clear_wrong"] = clear_voxels(theirs, truth)
         row["ratio"] = row["ours"] / row["theirs"]
     print(f"error {name:22} {precision}: ours {row['ours']:.2e}" +
-          (f", PyTorch's {row['theirs']:.2e}, ratio {row['ratio']:.2f}" if theirs is not None else ""), flush=True)
+          (f", PyTorch's {row['theirs']:.2e}, ratio {row['ratio']:.2f}" if theirs is not None else "") +
+          f"; another class in {row['clear_wrong']} of {row['clear_voxels']} clear voxels", flush=True)
     write(row, args.json)
 
 

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "api/order.h"
+#include "api/read_ahead.h"
 #include "base/clock.h"
 #include "base/memory.h"
 #include "base/out_file.h"
@@ -153,8 +154,9 @@ typedef struct batch_run {
     vxm_batch *batch;
     const vx_choices *choices;
     vx_run_state state;
-    size_t next;    /* case to take; this and order guarded by state.lock */
-    vx_order order; /* of what the cases say */
+    size_t next;          /* case to take; this and order guarded by state.lock */
+    vx_order order;       /* of what the cases say */
+    vx_read_ahead *ahead; /* of the first case; NULL: none */
 } batch_run;
 
 typedef struct batch_worker {
@@ -213,17 +215,23 @@ static void plan_case(batch_run *run, vxm_session *session, size_t i) {
     finish_case(run, i, s, NULL, &error);
 }
 
+/* Case i without a session. */
+static vx_case_run describe_case(batch_run *run, size_t i) {
+    const vxm_batch *batch = run->batch;
+    return (vx_case_run){.choices = run->choices,
+                         .files = &batch->list.cases[batch->index[i]],
+                         .target = &batch->targets[i],
+                         .number = batch->index[i] + 1,
+                         .resume = batch->options.resume != 0,
+                         .state = &run->state};
+}
+
 static void segment_case(batch_run *run, vxm_session *session, size_t i) {
-    vxm_batch *batch = run->batch;
     vxm_error error;
     vxm_result *result = NULL;
-    vx_case_run one = {.session = session,
-                       .choices = run->choices,
-                       .files = &batch->list.cases[batch->index[i]],
-                       .target = &batch->targets[i],
-                       .number = batch->index[i] + 1,
-                       .resume = batch->options.resume != 0,
-                       .state = &run->state};
+    vx_case_run one = describe_case(run, i);
+    one.session = session;
+    one.ahead = i == 0 ? run->ahead : NULL;
     vxm_status s = vx_segment_case(&one, &result, &error);
     /* An error that names no file is about this case as a whole. */
     if (s != VXM_OK && !error.file[0])
@@ -258,22 +266,43 @@ static unsigned count_workers(const vxm_batch *batch, const vx_device_list *devi
     return batch->count ? (unsigned)batch->count : 1;
 }
 
+static unsigned count_threads(const vxm_session_options *options) {
+    return options->threads ? options->threads : vx_cpu_count();
+}
+
+/* The first case is read while a device with memory of its own is opened, which hardly takes the
+ * host's threads. Not where its memory has to be taken first, or where it may be done already. */
+static void start_reading(batch_run *run, const vxm_session_options *options,
+                          vx_device_list *devices) {
+    const vxm_batch *batch = run->batch;
+    const unsigned threads = count_threads(options);
+    if (!devices->backend->sweep || !batch->count || count_workers(batch, devices) > 1 ||
+        threads < 2 || options->memory_limit || batch->options.dry_run || batch->options.resume)
+        return;
+    const vx_case_run first = describe_case(run, 0);
+    devices->host_free = vx_available_memory();
+    run->ahead = vx_read_ahead_start(&first, threads);
+}
+
 /* A session each, the devices in turn; threads are divided between them, memory is taken case by
- * case. */
+ * case. Devices that are left over share the tiles of those cases; probabilities need the host. */
 static vxm_status open_workers(batch_run *run, const vxm_model *model,
                                const vxm_session_options *options, vx_device_list *devices,
                                batch_worker **out, unsigned *count, vxm_error *error) {
     vxm_session_options share = *options;
-    unsigned threads = share.threads ? share.threads : vx_cpu_count();
+    const unsigned threads = count_threads(options);
     *count = count_workers(run->batch, devices);
     share.threads = threads / *count ? threads / *count : 1;
     batch_worker *workers = vx_alloc_zero(*count, sizeof *workers);
     if (!workers) return vx_api_no_memory(error);
     vxm_status s = VXM_OK;
+    const bool shared = run->batch->count && !run->batch->segment.probabilities;
     for (unsigned j = 0; j < *count && s == VXM_OK; j++) {
         workers[j].run = run;
         s = vx_open_session(model, &share, devices, j, &workers[j].session, error);
     }
+    for (unsigned j = 0; j < *count && s == VXM_OK && shared; j++)
+        vx_open_others(workers[j].session, devices, j, *count);
     if (s != VXM_OK) {
         close_workers(workers, *count);
         return s;
@@ -416,13 +445,18 @@ static vxm_status prepare_outputs(const vxm_batch *batch, vxm_error *error) {
 }
 
 /* Where the run computes. */
-static void say_devices(const vxm_batch *batch, vxm_session *first, unsigned devices,
-                        unsigned workers) {
+static void say_devices(const vxm_batch *batch, const batch_worker *workers, unsigned count,
+                        unsigned devices) {
     const vxm_callbacks *to = &batch->segment.callbacks;
     char line[64];
-    vx_say_device(first, to);
-    if (!to->log || devices < 2) return;
-    snprintf(line, sizeof line, "%u such devices, %u cases at a time", devices, workers);
+    vx_say_device(workers[0].session, to);
+    if (!to->log) return;
+    for (unsigned j = 0; j < count; j++)
+        if (workers[j].session->left_out[0])
+            to->log(to->user_data, VXM_LOG_WARNING, 0, workers[j].session->left_out);
+    if (devices < 2) return;
+    snprintf(line, sizeof line, "%u such devices, %u case%s at a time", devices, count,
+             count == 1 ? "" : "s");
     to->log(to->user_data, VXM_LOG_INFO, 0, line);
 }
 
@@ -430,17 +464,22 @@ static vxm_status run_all(batch_run *run, batch_worker *workers, unsigned count,
                           const vx_device_list *devices, vxm_error *error) {
     vxm_batch *batch = run->batch;
     vxm_session *first = workers[0].session;
-    const unsigned used = count < devices->count ? count : devices->count;
-    say_devices(batch, first, used, count);
-    vx_memory_begin(&run->state, first->memory_limit, count > 1, 0);
+    unsigned used = count < devices->count ? count : devices->count;
+    for (unsigned j = 0; j < count; j++) used += (unsigned)workers[j].session->other_count;
+    say_devices(batch, workers, count, used);
     cJSON_Delete(batch->run);
     batch->run = vx_run_json(batch, first, run->choices, count, used);
     batch->started = vx_seconds();
     for (size_t i = 0; i < batch->count; i++) forget_outcome(&batch->cases[i]);
     vxm_status s = prepare_outputs(batch, error);
-    if (s == VXM_OK) run_workers(workers, count);
+    if (s == VXM_OK) {
+        vx_read_ahead_wait(run->ahead);
+        vx_memory_begin(&run->state, first->memory_limit, count > 1,
+                        vx_read_ahead_bytes(run->ahead));
+        run_workers(workers, count);
+    }
     batch->finished = vx_seconds();
-    vx_order_free(&run->order);
+    vx_order_free(&run->order); /* says what is left */
     if (s != VXM_OK) return s;
     s = summarise(batch, atomic_load(&run->state.cancelled), error);
     if (batch->options.dry_run) return s;
@@ -459,14 +498,15 @@ static vxm_status run_checked(vxm_batch *batch, const vxm_model *model,
     vxm_session_options_init(&known, sizeof known);
     vxm_status s = vx_api_options(&known, sizeof known, options, error);
     if (s == VXM_OK) s = vx_devices_find(source, known.device, &devices, error);
-    if (s == VXM_OK) s = open_workers(&run, model, &known, &devices, &workers, &count, error);
+    if (s == VXM_OK) s = begin_speaking(&run, error);
     if (s != VXM_OK) return s;
-    s = begin_speaking(&run, error);
-    if (s == VXM_OK) {
-        s = run_all(&run, workers, count, &devices, error);
-        vx_run_state_destroy(&run.state);
-    }
+    start_reading(&run, &known, &devices);
+    s = open_workers(&run, model, &known, &devices, &workers, &count, error);
+    if (s == VXM_OK) s = run_all(&run, workers, count, &devices, error);
+    vx_read_ahead_free(run.ahead);
     close_workers(workers, count);
+    vx_order_free(&run.order);
+    vx_run_state_destroy(&run.state);
     return s;
 }
 

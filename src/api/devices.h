@@ -23,6 +23,9 @@ typedef struct vx_device_list {
     const vx_backend *instead;
     /* Why auto is the CPU although a driver seems to be there; "" otherwise. */
     char left_aside[sizeof((vx_error *)0)->text];
+    /* The host's memory that was free before anything else was begun that takes some: what a
+     * network may take. 0: what is free when it is compiled. */
+    uint64_t host_free;
 } vx_device_list;
 
 /* option NULL: "auto". VXM_ERR_USAGE for an unknown one, VXM_ERR_RESOURCE when "cuda:all" finds
@@ -35,5 +38,14 @@ vxm_status vx_devices_find(const vx_device_source *source, const char *option, v
  * there, the list becomes that, and further sessions are on the same device. */
 vxm_status vx_open_session(const vxm_model *model, const vxm_session_options *options,
                            vx_device_list *list, unsigned k, vxm_session **out, vxm_error *error);
+
+/* For session k of `workers`, each on a device of its own: devices k + workers, k + 2 workers, ...
+ * of the list, which then share the tiles of its cases. Only where devices have memory of their
+ * own, and not for cases that are computed again in fp32. session->left_out says why one is not
+ * used: it cannot be opened, or is of another kind. */
+void vx_open_others(vxm_session *session, const vx_device_list *list, unsigned k, unsigned workers);
+
+/* vxm_build_json with devices from elsewhere than the machine. */
+vxm_status vx_build_json_on(const vx_device_source *source, char **json, vxm_error *error);
 
 #endif

@@ -4,7 +4,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "api/internal.h"
+#include "api/devices.h"
 #include "base/memory.h"
 #include "base/threads.h"
 
@@ -165,26 +165,49 @@ static cJSON *format_names(bool (*has)(vx_format)) {
     return names;
 }
 
-vxm_status vxm_build_json(char **json, vxm_error *error) {
-    *json = NULL;
+/* One line about the processor. */
+static void describe_cpu(const vx_backend *cpu, char *line, size_t bytes) {
     vx_error err;
     vx_pool *pool = NULL;
     vx_device *device;
-    char line[160] = "";
-    if (vx_pool_create(1, &pool, &err) == VX_OK &&
-        vx_backend_cpu.open(0, pool, &device, &err) == VX_OK) {
-        vx_backend_cpu.describe(device, line, sizeof line);
-        vx_backend_cpu.close(device);
+    line[0] = '\0';
+    if (vx_pool_create(1, &pool, &err) == VX_OK && cpu->open(0, pool, &device, &err) == VX_OK) {
+        cpu->describe(device, line, bytes);
+        cpu->close(device);
     }
     vx_pool_free(pool);
+}
+
+/* The names that --device takes, and why there is no GPU among them if so. */
+static void add_devices(cJSON *root, const vx_device_source *source) {
+    vx_error err = {.text = "no NVIDIA device"};
+    int count = 0;
+    cJSON *devices = cJSON_AddArrayToObject(root, "devices");
+    cJSON_AddItemToArray(devices, cJSON_CreateString("cpu"));
+    if (source->cuda->count(&count, &err) != VX_OK) count = 0;
+    for (int i = 0; i < count; i++) {
+        char name[24];
+        snprintf(name, sizeof name, "cuda:%d", i);
+        cJSON_AddItemToArray(devices, cJSON_CreateString(name));
+    }
+    if (!count) vx_json_text(root, "no_cuda", err.text);
+}
+
+vxm_status vx_build_json_on(const vx_device_source *source, char **json, vxm_error *error) {
+    char line[160];
+    *json = NULL;
     cJSON *root = cJSON_CreateObject();
     cJSON_AddStringToObject(root, "version", vxm_version());
     cJSON_AddStringToObject(root, "commit", vxm_commit());
     cJSON_AddItemToObject(root, "read", format_names(vx_format_readable));
     cJSON_AddItemToObject(root, "write", format_names(vx_format_writable));
-    cJSON *devices = cJSON_AddArrayToObject(root, "devices");
-    cJSON_AddItemToArray(devices, cJSON_CreateString("cpu"));
+    add_devices(root, source);
+    describe_cpu(source->cpu, line, sizeof line);
     cJSON_AddStringToObject(root, "device", line);
     vx_json_size(root, "threads", vx_cpu_count());
     return vx_json_print(root, json, error);
+}
+
+vxm_status vxm_build_json(char **json, vxm_error *error) {
+    return vx_build_json_on(&vx_machine_devices, json, error);
 }

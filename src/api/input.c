@@ -80,18 +80,18 @@ vxm_status vx_hash_inputs(vx_case_run *run, vxm_error *error) {
     vx_read_options options = read_options(&run->choices->options, &run->log);
     size_t n = files->channel_count;
     size_t *order = vx_alloc_zero(n, sizeof *order);
-    run->hashes = vx_alloc_zero(n, sizeof *run->hashes);
+    char(*hashes)[65] = vx_alloc_zero(n, sizeof *hashes); /* in the model's channel order */
     vxm_status s = VXM_OK;
-    if (!order || !run->hashes) s = vx_api_no_memory(error);
+    if (!order || !hashes) s = vx_api_no_memory(error);
     if (s == VXM_OK) s = vx_channel_order(files, run->choices->recipe, order, error);
     for (size_t k = 0; k < n && s == VXM_OK; k++) {
         vx_error err;
         const char *path = files->files[order[k]];
-        vx_status t = vx_sha256_input(path, &options, run->hashes[k], &err);
+        vx_status t = vx_sha256_input(path, &options, hashes[k], &err);
         if (t != VX_OK) s = vx_api_error(error, path, t, &err);
     }
-    if (s == VXM_OK)
-        vx_sha256_join((const char(*)[65])run->hashes, n, run->result->pub.input_sha256);
+    if (s == VXM_OK) vx_sha256_join((const char(*)[65])hashes, n, run->result->pub.input_sha256);
+    vx_free(hashes);
     vx_free(order);
     return s;
 }
@@ -149,11 +149,11 @@ static vxm_status read_more(vx_case_run *run, const size_t *order, const vx_read
     return s;
 }
 
-static vxm_status read_channels(vx_case_run *run, const size_t *order, vx_volume **out,
-                                vxm_error *error) {
+static vxm_status read_channels(vx_case_run *run, vx_pool *pool, const size_t *order,
+                                vx_volume **out, vxm_error *error) {
     const vx_case_files *files = run->files;
     vx_read_options options = read_options(&run->choices->options, &run->log);
-    options.pool = run->session->pool;
+    options.pool = pool;
     vx_error err;
     const char *path = files->files[order[0]];
     vx_status t = vx_io_read(path, &options, out, &err);
@@ -164,14 +164,14 @@ static vxm_status read_channels(vx_case_run *run, const size_t *order, vx_volume
     return s == VXM_OK ? check_count(files, run->choices->recipe, used, error) : s;
 }
 
-vxm_status vx_read_inputs(vx_case_run *run, vx_volume **out, vxm_error *error) {
+vxm_status vx_read_inputs(vx_case_run *run, vx_pool *pool, vx_volume **out, vxm_error *error) {
     const vx_case_files *files = run->files;
     const vx_recipe *recipe = run->choices->recipe;
     *out = NULL;
     size_t *order = vx_alloc_zero(files->channel_count, sizeof *order);
     if (!order) return vx_api_no_memory(error);
     vxm_status s = vx_channel_order(files, recipe, order, error);
-    if (s == VXM_OK) s = read_channels(run, order, out, error);
+    if (s == VXM_OK) s = read_channels(run, pool, order, out, error);
     vx_free(order);
     if (s != VXM_OK) {
         vx_volume_free(*out);

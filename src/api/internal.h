@@ -25,7 +25,11 @@ struct vxm_session {
     const vx_backend *backend;
     int ordinal; /* which of the backend's devices */
     vx_precision precision;
-    bool may_repeat;   /* auto chose less than fp32: a case that overflows is done again in fp32 */
+    bool may_repeat; /* auto chose less than fp32: a case that overflows is done again in fp32 */
+    vx_session **others; /* on more devices of this kind, which share a case's tiles */
+    size_t other_count;
+    char left_out[sizeof((vxm_error *)0)->text +
+                  64]; /* why a device is not among them; "" otherwise */
     vx_session *exact; /* for that: the same in fp32; NULL until a case needs it */
     unsigned threads;
     bool tta;
@@ -105,6 +109,9 @@ uint64_t vx_available_memory(void);
 /* Where the session computes, as an INFO line; and as a warning that auto left a GPU aside. Once a
  * session. */
 void vx_say_device(vxm_session *session, const vxm_callbacks *callbacks);
+/* What session's inner one is made of. host_free: of the host's memory, 0: ask. */
+vx_session_options vx_inner_options(const vxm_session *session, vx_precision precision,
+                                    uint64_t host_free);
 /* session->exact, made by the first call. */
 vxm_status vx_exact_session(vxm_session *session, vx_session **out, vxm_error *error);
 

@@ -30,7 +30,8 @@ static vxm_status plan_case(const vxm_session *session, const vx_geometry *geo,
     vx_error err;
     vx_predict_plan plan;
     vx_predict_wants wants = {.probabilities = options && options->probabilities,
-                              .consume = consume};
+                              .consume = consume,
+                              .others = session->other_count};
     *out = (vxm_plan){0};
     vx_status s = vx_session_plan(session->session, geo, &wants, &plan, &err);
     if (s != VX_OK) return vx_api_error(error, NULL, s, &err);

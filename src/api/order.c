@@ -1,34 +1,30 @@
 #include "api/order.h"
 
-#include <string.h>
-
 #include "base/memory.h"
 
 vxm_status vx_order_create(const vxm_case *cases, size_t count, vx_order *out, vxm_error *error) {
     *out = (vx_order){.count = count};
     out->cases = vx_alloc_zero(count, sizeof *out->cases);
     if (!out->cases) return vx_api_no_memory(error);
-    for (size_t i = 0; i < count; i++) {
-        out->cases[i].shown = &cases[i];
-        out->cases[i].last = &out->cases[i].first;
-    }
+    for (size_t i = 0; i < count; i++) out->cases[i].shown = &cases[i];
     return VXM_OK;
 }
 
-static void say_now(const vx_order *order, size_t i, vxm_log_level level, const char *text) {
-    if (order->log) order->log(order->log_data, level, order->cases[i].shown->number, text);
+/* A case that speaks. */
+typedef struct speaker {
+    const vx_order *order;
+    size_t number;
+} speaker;
+
+static void say_now(void *user_data, vx_log_level level, const char *text) {
+    const speaker *s = user_data;
+    if (s->order->log) s->order->log(s->order->log_data, (vxm_log_level)level, s->number, text);
 }
 
 /* What was held of case i. */
 static void say_held(const vx_order *order, size_t i) {
-    vx_order_case *c = &order->cases[i];
-    for (vx_order_line *line = c->first, *next; line; line = next) {
-        next = line->next;
-        say_now(order, i, line->level, line->text);
-        vx_free(line);
-    }
-    c->first = NULL;
-    c->last = &c->first;
+    speaker s = {order, order->cases[i].shown->number};
+    vx_lines_end(&order->cases[i].held, say_now, &s);
 }
 
 static void say_end(const vx_order *order, size_t i) {
@@ -37,18 +33,11 @@ static void say_end(const vx_order *order, size_t i) {
 }
 
 void vx_order_say(vx_order *order, size_t i, vxm_log_level level, const char *text) {
+    vx_order_case *c = &order->cases[i];
+    speaker s = {order, c->shown->number};
     if (!order->log) return;
-    const size_t bytes = strlen(text) + 1;
-    vx_order_line *line = i == order->turn ? NULL : vx_alloc(sizeof *line + bytes);
-    if (!line) {
-        say_now(order, i, level, text);
-        return;
-    }
-    line->next = NULL;
-    line->level = level;
-    memcpy(line->text, text, bytes);
-    *order->cases[i].last = line;
-    order->cases[i].last = &line->next;
+    if (i == order->turn || !vx_lines_add(&c->held, (vx_log_level)level, text))
+        say_now(&s, (vx_log_level)level, text);
 }
 
 void vx_order_end(vx_order *order, size_t i) {

@@ -7,17 +7,12 @@
 #define VX_API_ORDER_H
 
 #include "api/internal.h"
-
-typedef struct vx_order_line {
-    struct vx_order_line *next;
-    vxm_log_level level;
-    char text[]; /* NUL-terminated */
-} vx_order_line;
+#include "api/lines.h"
 
 typedef struct vx_order_case {
     const vxm_case *shown; /* borrowed */
     bool ended;
-    vx_order_line *first, **last; /* held lines; last: where the next one goes */
+    vx_lines held;
 } vx_order_case;
 
 /* Not locked: the caller sees to it that one thread at a time is in these functions. */

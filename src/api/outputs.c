@@ -401,18 +401,30 @@ static bool text_is(const cJSON *object, const char *key, const char *text) {
     return value && strcmp(value, text) == 0;
 }
 
+/* Whether the session would make this case's mask by the sidecar's options: also as a repetition in
+ * fp32, where it repeats cases. */
+static bool same_options(const vx_outputs *outputs, const vx_choices *choices,
+                         const vxm_session *session, const cJSON *sidecar) {
+    const cJSON *there = cJSON_GetObjectItemCaseSensitive(sidecar, "options");
+    bool same = false;
+    for (int repeated = 0; repeated <= session->may_repeat && !same; repeated++) {
+        cJSON *options = vx_choices_json(choices, session, repeated, outputs->target->format);
+        same = cJSON_Compare(options, there, true);
+        cJSON_Delete(options);
+    }
+    return same;
+}
+
 bool vx_outputs_confirmed(vx_outputs *outputs, const vx_choices *choices,
                           const vxm_session *session, const char *input_sha256, const vx_log *log,
                           cJSON **sidecar) {
     *sidecar = NULL;
     cJSON *root = read_json(outputs->target->sidecar);
     if (!root) return false;
-    cJSON *options = vx_choices_json(choices, session, outputs->target->format);
     bool same = text_is(cJSON_GetObjectItemCaseSensitive(root, "model"), "sha256",
                         session->model->model->sha256) &&
                 text_is(root, "input_sha256", input_sha256) &&
-                cJSON_Compare(options, cJSON_GetObjectItemCaseSensitive(root, "options"), true);
-    cJSON_Delete(options);
+                same_options(outputs, choices, session, root);
     /* The hashes on disk must be those that the sidecar names, file by file. */
     for (size_t i = 0; i < outputs->count && same; i++) {
         vx_output *item = &outputs->items[i];

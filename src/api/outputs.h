@@ -52,8 +52,10 @@ typedef struct vx_choices {
 vxm_status vx_choices_make(const vxm_segment_options *options, const vx_recipe *recipe,
                            vx_choices *out, vxm_error *error);
 void vx_choices_free(vx_choices *choices);
-/* Everything that a mask depends on besides input and model; for sidecars and reports. */
-cJSON *vx_choices_json(const vx_choices *choices, const vxm_session *session, vx_format format);
+/* Everything that a mask depends on besides input and model; for sidecars and reports. repeated:
+ * the case was computed again in fp32. */
+cJSON *vx_choices_json(const vx_choices *choices, const vxm_session *session, bool repeated,
+                       vx_format format);
 
 typedef enum vx_role {
     VX_ROLE_PREVIEW,
@@ -108,7 +110,8 @@ cJSON *vx_outputs_json(const vx_outputs *outputs, const vx_recipe *recipe);
 /* The sidecar of a case, less what was measured. */
 cJSON *vx_sidecar_json(const vx_model *model, const char *input_sha256, cJSON *options,
                        cJSON *outputs);
-/* True when the sidecar names this input, model and options, and every output has the hash that
+/* True when the sidecar names this input, model and options (of a case that was computed again in
+ * fp32, too, where the session would), and every output has the hash that
  * it names (which is then in outputs). *sidecar is then the caller's to delete, else NULL. */
 bool vx_outputs_confirmed(vx_outputs *outputs, const vx_choices *choices,
                           const vxm_session *session, const char *input_sha256, const vx_log *log,

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "api/read_ahead.h"
 #include "base/clock.h"
 #include "base/memory.h"
 #include "infer/postprocess.h"
@@ -34,10 +35,8 @@ static void on_message(void *user_data, vx_log_level level, const char *text) {
     pthread_mutex_unlock(&state->lock);
 }
 
-static bool on_progress(void *user_data, const char *stage, double fraction) {
-    vx_case_run *run = user_data;
+bool vx_say_progress(const vx_case_run *run, const char *stage, double fraction) {
     vx_run_state *state = run->state;
-    if (atomic_load(&state->cancelled)) return true;
     if (!state->callbacks.progress) return false;
     if (!(fraction >= 0.0)) fraction = 0.0;
     if (fraction > 1.0) fraction = 1.0;
@@ -47,24 +46,26 @@ static bool on_progress(void *user_data, const char *stage, double fraction) {
                              .cases_done = state->cases_done,
                              .stage = stage,
                              .fraction = run->from + run->share * fraction};
-    if (state->callbacks.progress(state->callbacks.user_data, &progress))
-        atomic_store(&state->cancelled, true);
+    const bool stop = state->callbacks.progress(state->callbacks.user_data, &progress) != 0;
     pthread_mutex_unlock(&state->lock);
+    return stop;
+}
+
+static bool on_progress(void *user_data, const char *stage, double fraction) {
+    vx_case_run *run = user_data;
+    vx_run_state *state = run->state;
+    if (!atomic_load(&state->cancelled) && vx_say_progress(run, stage, fraction))
+        atomic_store(&state->cancelled, true);
     return atomic_load(&state->cancelled);
 }
 
 vxm_status vx_case_begin(vx_case_run *run, vxm_error *error) {
-    run->hashes = NULL;
     run->log = (vx_log){.message = on_message, .progress = on_progress, .user_data = run};
     run->result = vx_result_create();
     return run->result ? VXM_OK : vx_api_no_memory(error);
 }
 
-void vx_case_end(vx_case_run *run) {
-    vx_memory_give(run);
-    vx_free(run->hashes);
-    run->hashes = NULL;
-}
+void vx_case_end(vx_case_run *run) { vx_memory_give(run); }
 
 /* Opens a part of the case that takes share of its time; false-like VXM_ERR_CANCELLED to stop. */
 static vxm_status enter(vx_case_run *run, const char *stage, double from, double share,
@@ -142,6 +143,10 @@ static vxm_status predict_with(vx_case_run *run, vx_session *session, vx_volume 
                                   .force = run->choices->options.force != 0,
                                   .consume = run->consume,
                                   .overflow = overflow};
+    if (session == run->session->session) {
+        options.others = run->session->others;
+        options.other_count = run->session->other_count;
+    }
     vxm_status s = VXM_OK;
     *mask = NULL;
     if (outputs && run->choices->options.probabilities) {
@@ -178,10 +183,11 @@ static vxm_status predict(vx_case_run *run, vx_volume **image, vx_outputs *outpu
     if (!overflow || !run->session->may_repeat) return s;
     vx_log_message(&run->log, VX_LOG_WARNING,
                    "a logit is infinite or NaN in half precision: computed again in fp32");
+    run->repeated = true;
     s = vx_exact_session(run->session, &exact, error);
     if (s == VXM_OK && !(*image)->data) {
         vx_volume_free(*image);
-        s = vx_read_inputs(run, image, error);
+        s = vx_read_inputs(run, run->session->pool, image, error);
     }
     return s == VXM_OK ? predict_with(run, exact, *image, outputs, mask, NULL, error) : s;
 }
@@ -282,11 +288,21 @@ static vxm_status write_outputs(vx_case_run *run, const vx_volume *image, const 
     if (s == VXM_OK) s = vx_outputs_hash(outputs, &run->log, error);
     if (s == VXM_OK) s = enter(run, "write", 0.99, 0.01, error); /* the last moment to stop */
     if (s != VXM_OK) return s;
-    cJSON *sidecar = vx_sidecar_json(run->session->model->model, result->input_sha256,
-                                     vx_choices_json(choices, run->session, run->target->format),
-                                     vx_outputs_json(outputs, choices->recipe));
+    cJSON *sidecar =
+        vx_sidecar_json(run->session->model->model, result->input_sha256,
+                        vx_choices_json(choices, run->session, run->repeated, run->target->format),
+                        vx_outputs_json(outputs, choices->recipe));
     cJSON_AddItemToObject(sidecar, "labels", vx_result_labels_json(result, true));
     return vx_outputs_commit(outputs, sidecar, replace, error);
+}
+
+static vxm_status take_hash(vx_case_run *run, vxm_error *error) {
+    return run->ahead ? vx_read_ahead_hash(run->ahead, run, error) : vx_hash_inputs(run, error);
+}
+
+static vxm_status take_image(vx_case_run *run, vx_volume **image, vxm_error *error) {
+    return run->ahead ? vx_read_ahead_image(run->ahead, run, image, error)
+                      : vx_read_inputs(run, run->session->pool, image, error);
 }
 
 /* Memory is taken before anything large is read where it may not be there: where the user set a
@@ -299,7 +315,7 @@ static vxm_status read_image(vx_case_run *run, vx_volume **image, vxm_error *err
         s = vx_inspect_inputs(run->files, &run->choices->options, &geo, &channels, error);
         if (s == VXM_OK) s = vx_memory_take(run, &geo, true, error);
     }
-    if (s == VXM_OK) s = vx_read_inputs(run, image, error);
+    if (s == VXM_OK) s = take_image(run, image, error);
     if (s != VXM_OK) return s;
     /* A stack that had to be resampled has another grid than its headers said. */
     if (run->memory_held && memcmp((*image)->geo.dims, geo.dims, sizeof geo.dims) == 0) return s;
@@ -323,7 +339,7 @@ static vxm_status segment(vx_case_run *run, vx_outputs *outputs, vx_volume **ima
     bool replace = run->choices->options.overwrite || run->resume;
     double t0 = vx_seconds();
     vxm_status s = enter(run, "hash", 0.0, 0.02, error);
-    if (s == VXM_OK) s = vx_hash_inputs(run, error);
+    if (s == VXM_OK) s = take_hash(run, error);
     if (s == VXM_OK)
         s = vx_outputs_check_inputs(outputs, run->files->files, run->files->channel_count, error);
     if (s != VXM_OK) return s;
@@ -342,12 +358,12 @@ static vxm_status segment(vx_case_run *run, vx_outputs *outputs, vx_volume **ima
     if (s == VXM_OK) s = vx_outputs_check_writable(outputs, error);
 
     double t1 = vx_seconds();
-    result->hash_s = t1 - t0;
+    result->hash_s += t1 - t0;
     if (s == VXM_OK) s = enter(run, "read", 0.02, 0.03, error);
     if (s == VXM_OK) s = read_image(run, image, error);
     if (s != VXM_OK) return s;
     vx_result_geometry(run->result, &(*image)->geo);
-    result->read_s = vx_seconds() - t1;
+    result->read_s += vx_seconds() - t1;
 
     s = enter(run, "prepare", 0.05, 0.88, error);
     if (s == VXM_OK) s = predict(run, image, outputs, mask, error);
@@ -389,7 +405,7 @@ vxm_status vx_segment_case(vx_case_run *run, vxm_result **out, vxm_error *error)
     vx_mask_free(mask);
     vx_volume_free(image);
     vx_case_end(run);
-    result->total_s = vx_seconds() - start;
+    result->total_s = vx_seconds() - start + vx_read_ahead_seconds(run->ahead);
     result->peak_bytes = vx_peak_memory();
     *out = result;
     return s;

@@ -46,13 +46,14 @@ typedef struct vx_case_run {
     size_t number;
     bool resume;
     vx_run_state *state;
+    struct vx_read_ahead *ahead; /* has hashed and read the input already; NULL: nobody has */
     /* Made by vx_case_begin. */
     vx_log log;
     vx_result *result;
     double from, share;  /* progress of the part that runs now: from + share * fraction */
-    char (*hashes)[65];  /* of the input's files, in the model's channel order */
     bool memory_held;    /* between vx_memory_take and vx_memory_give */
     uint64_t memory_own; /* what was taken */
+    bool repeated;       /* in fp32: it had overflown in half precision */
     bool consume;        /* the plan that was taken: the image is used up and read again */
 } vx_case_run;
 
@@ -63,6 +64,8 @@ void vx_case_end(vx_case_run *run);
 /* Reads, predicts, cleans up, writes. *out also after a failure (geometry, warnings, times); free
  * it with vxm_result_free. */
 vxm_status vx_segment_case(vx_case_run *run, vxm_result **out, vxm_error *error);
+/* Tells the caller how far the part of the case is; true: it wants to stop. */
+bool vx_say_progress(const vx_case_run *run, const char *stage, double fraction);
 
 /* ---- memory.c ---- */
 
@@ -86,9 +89,10 @@ vxm_status vx_channel_order(const vx_case_files *files, const vx_recipe *recipe,
 /* Names and number of the channels; channels: those of all files together. */
 vxm_status vx_check_channels(const vx_case_files *files, const vx_recipe *recipe, size_t channels,
                              vxm_error *error);
+/* Into run->result. */
 vxm_status vx_hash_inputs(vx_case_run *run, vxm_error *error);
 /* All channels of the case on one grid. */
-vxm_status vx_read_inputs(vx_case_run *run, vx_volume **out, vxm_error *error);
+vxm_status vx_read_inputs(vx_case_run *run, vx_pool *pool, vx_volume **out, vxm_error *error);
 /* The file of the model's first channel once more, for its intensities; it must still have this
  * grid. */
 vxm_status vx_read_again(vx_case_run *run, const vx_geometry *geo, vx_volume **out,

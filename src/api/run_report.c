@@ -44,7 +44,8 @@ cJSON *vx_run_json(const vxm_batch *batch, const vxm_session *session, const vx_
                    unsigned workers, unsigned devices) {
     cJSON *run = cJSON_CreateObject();
     cJSON_AddItemToObject(run, "model", model_json(session->model->model));
-    cJSON_AddItemToObject(run, "options", vx_choices_json(choices, session, batch->rule.format));
+    cJSON_AddItemToObject(run, "options",
+                          vx_choices_json(choices, session, false, batch->rule.format));
     cJSON *device = cJSON_AddObjectToObject(run, "device");
     cJSON_AddStringToObject(device, "kind", session->backend->name);
     cJSON_AddStringToObject(device, "description", session->device);

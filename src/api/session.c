@@ -37,11 +37,12 @@ static vxm_status check_options(const vxm_session_options *options, vxm_error *e
     return VXM_OK;
 }
 
-static vxm_status compile(vxm_session *session, vx_precision precision, vx_session **out,
-                          vxm_error *error) {
-    vx_error err;
-    uint64_t budget = session->memory_limit ? session->memory_limit : vx_available_memory();
-    vx_session_options internal = {
+vx_session_options vx_inner_options(const vxm_session *session, vx_precision precision,
+                                    uint64_t host_free) {
+    const uint64_t budget = session->memory_limit ? session->memory_limit
+                            : host_free           ? host_free
+                                                  : vx_available_memory();
+    return (vx_session_options){
         .backend = session->backend,
         .ordinal = session->ordinal,
         .pool = session->pool,
@@ -50,21 +51,28 @@ static vxm_status compile(vxm_session *session, vx_precision precision, vx_sessi
         .step = session->step,
         .memory_budget = budget > SIZE_MAX / 2 ? 0 : (size_t)budget,
     };
-    vx_status s = vx_session_create(session->model->model, &internal, out, &err);
+}
+
+static vxm_status compile(vxm_session *session, vx_precision precision, uint64_t host_free,
+                          vx_session **out, vxm_error *error) {
+    vx_error err;
+    const vx_session_options options = vx_inner_options(session, precision, host_free);
+    const vx_status s = vx_session_create(session->model->model, &options, out, &err);
     /* A device that is not there is not the model's fault. */
     const char *file = s == VX_ERR_RESOURCE ? NULL : session->model->path;
     return s == VX_OK ? VXM_OK : vx_api_error(error, file, s, &err);
 }
 
+/* The list's k-th device. */
 static vxm_status open_on(const vxm_model *model, const vxm_session_options *options,
-                          const vx_backend *backend, int ordinal, vxm_session **out,
+                          const vx_device_list *list, unsigned k, vxm_session **out,
                           vxm_error *error) {
     vx_error err;
     vxm_session *session = vx_alloc_zero(1, sizeof *session);
     if (!session) return vx_api_no_memory(error);
     session->model = model;
-    session->backend = backend;
-    session->ordinal = ordinal;
+    session->backend = list->backend;
+    session->ordinal = list->first + (int)(k % list->count);
     session->threads = options->threads ? options->threads : vx_cpu_count();
     session->tta = options->tta != 0;
     session->step = options->step;
@@ -74,7 +82,8 @@ static vxm_status open_on(const vxm_model *model, const vxm_session_options *opt
         vx_status t = vx_pool_create(session->threads, &session->pool, &err);
         if (t != VX_OK) s = vx_api_error(error, NULL, t, &err);
     }
-    if (s == VXM_OK) s = compile(session, session->precision, &session->session, error);
+    if (s == VXM_OK)
+        s = compile(session, session->precision, list->host_free, &session->session, error);
     if (s != VXM_OK) {
         vxm_session_free(session);
         return s;
@@ -93,11 +102,11 @@ vxm_status vx_open_session(const vxm_model *model, const vxm_session_options *op
     list->instead = NULL;
     vxm_status s = check_options(options, error);
     if (s != VXM_OK) return s;
-    s = open_on(model, options, list->backend, list->first + (int)(k % list->count), out, error);
+    s = open_on(model, options, list, k, out, error);
     if (s == VXM_ERR_RESOURCE && instead) {
-        *list = (vx_device_list){.backend = instead, .count = 1};
+        *list = (vx_device_list){.backend = instead, .count = 1, .host_free = list->host_free};
         snprintf(list->left_aside, sizeof list->left_aside, "%s", error->text);
-        s = open_on(model, options, instead, 0, out, error);
+        s = open_on(model, options, list, 0, out, error);
     }
     if (s == VXM_OK) memcpy((*out)->left_aside, list->left_aside, sizeof list->left_aside);
     return s;
@@ -116,6 +125,8 @@ vxm_status vxm_session_create(const vxm_model *model, const vxm_session_options 
 
 void vxm_session_free(vxm_session *session) {
     if (!session) return;
+    for (size_t i = 0; i < session->other_count; i++) vx_session_free(session->others[i]);
+    vx_free(session->others);
     vx_session_free(session->exact);
     vx_session_free(session->session);
     vx_pool_free(session->pool);
@@ -124,7 +135,7 @@ void vxm_session_free(vxm_session *session) {
 
 vxm_status vx_exact_session(vxm_session *session, vx_session **out, vxm_error *error) {
     vxm_status s = VXM_OK;
-    if (!session->exact) s = compile(session, VX_PRECISION_FP32, &session->exact, error);
+    if (!session->exact) s = compile(session, VX_PRECISION_FP32, 0, &session->exact, error);
     *out = session->exact;
     return s;
 }

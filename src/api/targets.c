@@ -222,12 +222,15 @@ void vx_choices_free(vx_choices *choices) {
     *choices = (vx_choices){0};
 }
 
-cJSON *vx_choices_json(const vx_choices *choices, const vxm_session *session, vx_format format) {
+cJSON *vx_choices_json(const vx_choices *choices, const vxm_session *session, bool repeated,
+                       vx_format format) {
     static const char *const precisions[] = {"fp32", "fp16", "bf16"};
+    const vx_precision precision = repeated ? VX_PRECISION_FP32 : session->precision;
     const vxm_segment_options *options = &choices->options;
     cJSON *root = cJSON_CreateObject();
     cJSON_AddStringToObject(root, "format", vx_format_name(format));
-    cJSON_AddStringToObject(root, "precision", precisions[session->precision]);
+    cJSON_AddStringToObject(root, "precision", precisions[precision]);
+    if (repeated) cJSON_AddBoolToObject(root, "repeated", true);
     cJSON_AddBoolToObject(root, "tta", session->tta);
     cJSON_AddNumberToObject(root, "step", session->step);
     cJSON *labels = cJSON_AddArrayToObject(root, "labels");

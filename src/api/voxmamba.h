@@ -77,8 +77,10 @@ VXM_API void vxm_free(void *text);
 /* Replaces what looks like a DICOM UID, a path, a file's name or a quotation from a file by '*', in
  * place: for messages that go into logs. */
 VXM_API void vxm_redact(char *text);
-/* What this build can do: {"version", "commit", "read": [formats], "write": [formats],
- * "devices": ["cpu"], "device": "one line about the processor", "threads": default}. */
+/* What this build can do here: {"version", "commit", "read": [formats], "write": [formats],
+ * "devices": ["cpu", "cuda:0", ...], "no_cuda": "why there is no CUDA device, in one line" (left
+ * out where there is one), "device": "one line about the processor", "threads": default}. Loads the
+ * CUDA module if there is one. */
 VXM_API vxm_status vxm_build_json(char **json, vxm_error *error);
 
 /* ---- Callbacks ------------------------------------------------------------------------------- */
@@ -140,8 +142,8 @@ typedef struct vxm_session_options {
     size_t struct_size;
     const char *device; /* "auto" (default): "cuda" where it can be used, else "cpu", and a warning
                            if a driver is there but something is missing. "cpu", "cuda" (=
-                           "cuda:0"), "cuda:N", "cuda:all": for a batch, all of them; a session has
-                           the first */
+                           "cuda:0"), "cuda:N", "cuda:all": for a batch, all of them (more devices
+                           than cases share their tiles); a session has the first */
     vxm_precision precision;
     unsigned threads;      /* 0 (default): what affinity and cgroup allow. Never changes a mask. */
     int tta;               /* 1: average over mirrored tiles (the recipe's axes); default 0 */

@@ -212,9 +212,13 @@ static vx_status sweep_run(vx_sweep *sweep, vx_error *err) {
     return sweep->module->run(sweep->inner, err);
 }
 
-static vx_status sweep_add(vx_sweep *sweep, const ptrdiff_t at[3], unsigned flips, float scale,
-                           vx_error *err) {
-    return sweep->module->add(sweep->inner, at, flips, scale, err);
+static vx_status sweep_take(vx_sweep *sweep, size_t place, vx_sweep *from, vx_error *err) {
+    return sweep->module->take(sweep->inner, place, from->inner, err);
+}
+
+static vx_status sweep_add(vx_sweep *sweep, size_t place, const ptrdiff_t at[3], unsigned flips,
+                           float scale, vx_error *err) {
+    return sweep->module->add(sweep->inner, place, at, flips, scale, err);
 }
 
 static vx_status sweep_finish(vx_sweep *sweep, const vx_rows *rows, bool *finite, vx_error *err) {
@@ -232,6 +236,7 @@ static const vx_sweep_ops sweep_ops = {.free_bytes = free_bytes,
                                        .start = sweep_start,
                                        .cut = sweep_cut,
                                        .run = sweep_run,
+                                       .take = sweep_take,
                                        .add = sweep_add,
                                        .finish = sweep_finish,
                                        .make = sweep_make};

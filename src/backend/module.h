@@ -6,7 +6,7 @@
 
 /* Raised with every change of backend.h, graph.h or what they include: the library and its module
  * come from one build, and this number catches a mixture. */
-#define VX_MODULE_ABI 3u
+#define VX_MODULE_ABI 4u
 
 /* The only symbol of a module: its backend, or NULL when the library's abi is not the module's. The
  * table lives as long as the module is loaded. */

@@ -8,6 +8,9 @@
  * The arithmetic is that of infer/slab.c and infer/finalise.c, operation by operation in float32
  * without contraction, and a voxel gets its tiles in the order in which they are added: from the
  * same logits come the same labels, to the bit, as on a host that rounds every operation.
+ *
+ * Several devices may share the tiles of a volume (infer/team.h): one keeps the rows, and logits
+ * that others made are added from places in its memory.
  */
 #ifndef VX_BACKEND_SWEEP_H
 #define VX_BACKEND_SWEEP_H
@@ -38,7 +41,8 @@ typedef struct vx_sweep_size {
     size_t patch[3]; /* one tile: the plan's input and output */
     size_t out[3];   /* the labels' grid */
     size_t channels, classes;
-    size_t rows;          /* slots: the most rows that live at a time */
+    size_t rows;          /* slots: the most rows that live at a time; 0: tiles are only run */
+    size_t places;        /* for logits of whole tiles; 0: only the plan's own output is added */
     size_t made_rows;     /* the most rows of labels that are made at a time */
     unsigned label_bytes; /* of one label: 1 or 2 */
 } vx_sweep_size;
@@ -58,7 +62,12 @@ typedef struct vx_sweep_shape {
 
 typedef struct vx_sweep vx_sweep;
 
-/* Each call returns when its work is done. Where a status is not VX_OK it is VX_ERR_RESOURCE. */
+/* What `add` adds: the plan's own output, instead of a place. */
+#define VX_SWEEP_OWN SIZE_MAX
+
+/* Each call returns when its work is done. One thread at a time uses a sweep; but where all is
+ * added from places, one may cut and run while another one starts, adds, finishes and makes. Where
+ * a status is not VX_OK it is VX_ERR_RESOURCE. */
 typedef struct vx_sweep_ops {
     /* Memory of the device that nobody holds now. */
     vx_status (*free_bytes)(vx_device *device, size_t *bytes, vx_error *err);
@@ -77,9 +86,13 @@ typedef struct vx_sweep_ops {
      * padding, which is zero), mirrored along the axes of flips (1 z, 2 y, 4 x). */
     vx_status (*cut)(vx_sweep *sweep, const ptrdiff_t at[3], unsigned flips, vx_error *err);
     vx_status (*run)(vx_sweep *sweep, vx_error *err);
-    /* Adds the plan's output, mirrored back, times profile, times scale, to its rows. */
-    vx_status (*add)(vx_sweep *sweep, const ptrdiff_t at[3], unsigned flips, float scale,
-                     vx_error *err);
+    /* Copies the output of the plan of `from`, a sweep of the same patch and classes on the same or
+     * another device of this backend, to a place. By the thread that runs `from`; any other calls
+     * but an `add` from this place may run meanwhile. */
+    vx_status (*take)(vx_sweep *sweep, size_t place, vx_sweep *from, vx_error *err);
+    /* Adds logits of a place, mirrored back, times profile, times scale, to their rows. */
+    vx_status (*add)(vx_sweep *sweep, size_t place, const ptrdiff_t at[3], unsigned flips,
+                     float scale, vx_error *err);
     /* Divides rows by their total. *finite: no sum is NaN or infinite. */
     vx_status (*finish)(vx_sweep *sweep, const vx_rows *rows, bool *finite, vx_error *err);
     /* Labels of rows of the labels' grid: [z][y][x] of label_bytes, all x. */

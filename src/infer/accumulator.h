@@ -15,8 +15,8 @@ typedef struct vx_tile_times {
 typedef struct vx_accumulator vx_accumulator;
 typedef struct vx_accumulator_ops {
     vx_status (*start)(vx_accumulator *accumulator, const vx_rows *rows, vx_error *err);
-    /* One pass over a tile: cut it, mirrored by flips, run the network, add its logits times scale
-     * (1 / number of passes). */
+    /* One pass over a tile, in the order of frontier and passes: cut it, mirrored by flips, run the
+     * network, add its logits times scale (1 / number of passes). */
     vx_status (*tile)(vx_accumulator *accumulator, const size_t tile[3], unsigned flips,
                       float scale, vx_tile_times *times, vx_error *err);
     /* Divides rows that no later tile touches. *finite: no logit is NaN or infinite. */
@@ -41,11 +41,18 @@ typedef struct vx_accumulator_setup {
     const vx_backend *backend;
     vx_device *device;
     vx_plan *plan;
+    /* The same network on more devices of this kind, which share the tiles: the device's way only.
+     */
+    vx_plan *const *other_plans;
+    size_t other_count;
     const vx_plan_info *info;
     vx_pool *pool;
     const float *image; /* [channel][z][y][x] of tiles->dims */
     size_t channels;
     const vx_tiles *tiles;
+    const vx_frontier *frontier;
+    const unsigned *passes; /* mirrored ones over each tile */
+    size_t pass_count;
     vx_finaliser *finaliser;
     size_t rows;      /* the most that live at a time */
     size_t made_rows; /* the most that are made at a time; the device's only */
@@ -58,7 +65,7 @@ vx_status vx_host_accumulator(const vx_accumulator_setup *setup, vx_accumulator 
 bool vx_host_tile_bytes(const size_t patch[3], size_t channels, size_t classes,
                         const vx_plan_info *info, size_t *in, size_t *out);
 
-/* setup->backend has sweeps. VX_ERR_RESOURCE with the two numbers when the device has too little
+/* setup->backend has sweeps. VX_ERR_RESOURCE with the two numbers when a device has too little
  * memory. */
 vx_status vx_device_accumulator(const vx_accumulator_setup *setup, vx_accumulator **out,
                                 vx_error *err);

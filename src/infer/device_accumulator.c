@@ -7,6 +7,7 @@
 #include "base/size.h"
 #include "infer/accumulator.h"
 #include "infer/slots.h"
+#include "infer/team.h"
 
 typedef struct device_accumulator {
     vx_accumulator base;
@@ -14,6 +15,7 @@ typedef struct device_accumulator {
     const vx_sweep_ops *ops;
     vx_slots slots;
     vx_sweep *sweep;
+    vx_team *team;         /* of several devices, or NULL */
     unsigned char *labels; /* of the rows that were made last: [z][y][x] */
 } device_accumulator;
 
@@ -25,18 +27,34 @@ static vx_status device_start(vx_accumulator *a, const vx_rows *rows, vx_error *
     return d->ops->start(d->sweep, d->slots.slot, rows, err);
 }
 
+/* Logits that the team has made. */
+static vx_status add_from_team(device_accumulator *d, const ptrdiff_t at[3], unsigned flips,
+                               float scale, vx_tile_times *times, vx_error *err) {
+    size_t place;
+    double start = vx_seconds();
+    vx_status status = vx_team_next(d->team, &place, err);
+    double done = vx_seconds();
+    times->network += done - start;
+    if (status != VX_OK) return status;
+    status = d->ops->add(d->sweep, place, at, flips, scale, err);
+    vx_team_added(d->team, place);
+    times->accumulate += vx_seconds() - done;
+    return status;
+}
+
 static vx_status device_tile(vx_accumulator *a, const size_t tile[3], unsigned flips, float scale,
                              vx_tile_times *times, vx_error *err) {
     device_accumulator *d = self_of(a);
     const vx_tiles *t = d->setup.tiles;
     ptrdiff_t at[3];
     for (int i = 0; i < 3; i++) at[i] = vx_tile_start(t, i, tile[i]);
+    if (d->team) return add_from_team(d, at, flips, scale, times, err);
     double start = vx_seconds();
     vx_status status = d->ops->cut(d->sweep, at, flips, err);
     double ready = vx_seconds();
     if (status == VX_OK) status = d->ops->run(d->sweep, err);
     double done = vx_seconds();
-    if (status == VX_OK) status = d->ops->add(d->sweep, at, flips, scale, err);
+    if (status == VX_OK) status = d->ops->add(d->sweep, VX_SWEEP_OWN, at, flips, scale, err);
     times->network += done - ready;
     times->accumulate += ready - start + vx_seconds() - done;
     return status;
@@ -91,6 +109,7 @@ static void device_drop(vx_accumulator *a, const vx_rows *rows) {
 
 static void device_free(vx_accumulator *a) {
     device_accumulator *d = self_of(a);
+    vx_team_free(d->team);
     d->ops->free(d->sweep);
     vx_slots_free(&d->slots);
     vx_free(d->labels);
@@ -117,9 +136,11 @@ bool vx_device_accumulator_bytes(const vx_tiles *tiles, const vx_sweep_size *siz
 
 static vx_sweep_shape shape_of(const vx_accumulator_setup *s) {
     const vx_finaliser *f = s->finaliser;
+    const size_t devices = vx_team_count(s->tiles, s->pass_count, s->other_count);
     vx_sweep_shape shape = {.size = {.channels = s->channels,
                                      .classes = f->classes,
                                      .rows = s->rows,
+                                     .places = devices > 1 ? devices : 0,
                                      .made_rows = s->made_rows,
                                      .label_bytes = f->target.mask->bytes},
                             .regions = f->regions,
@@ -152,6 +173,8 @@ vx_status vx_device_accumulator(const vx_accumulator_setup *setup, vx_accumulato
     if (status == VX_OK && !d->labels)
         status = vx_fail(err, VX_ERR_RESOURCE, "out of memory for the labels");
     if (status == VX_OK) status = d->ops->create(setup->plan, &shape, setup->image, &d->sweep, err);
+    if (status == VX_OK && shape.size.places)
+        status = vx_team_create(&d->setup, &shape, d->sweep, &d->team, err);
     if (status == VX_OK) (void)d->ops->bytes(setup->device, &shape.size, &d->base.device_bytes);
     if (status == VX_OK)
         *out = &d->base;

@@ -136,26 +136,46 @@ typedef struct run_state {
     vx_tiles tiles;
     vx_frontier frontier;
     vx_finaliser finaliser;
+    vx_plan **other_plans; /* of options->others */
     vx_accumulator *accumulator;
     vx_probabilities *probabilities; /* NULL: not wanted */
 } run_state;
+
+/* On all devices, or on one of them. */
+static vx_status allocate_on_devices(run_state *r, vx_accumulator_setup *setup, vx_error *err) {
+    const vx_predict_options *o = r->options;
+    const size_t count = o->other_count;
+    if (count) r->other_plans = vx_alloc_zero(count, sizeof(vx_plan *));
+    for (size_t i = 0; r->other_plans && i < count; i++) r->other_plans[i] = o->others[i]->plan;
+    setup->other_plans = r->other_plans;
+    setup->other_count = r->other_plans ? count : 0;
+    vx_status status = vx_device_accumulator(setup, &r->accumulator, err);
+    if (status == VX_OK || !setup->other_count) return status;
+    vx_log_message(o->log, VX_LOG_WARNING, "%s: one device computes all tiles, which is slower",
+                   err->text);
+    setup->other_count = 0;
+    return vx_device_accumulator(setup, &r->accumulator, err);
+}
 
 /* On the device where it can and has the memory; probabilities come from the host's. */
 static vx_status allocate_accumulator(run_state *r, vx_error *err) {
     vx_session *s = r->session;
     const vx_log *log = r->options->log;
     const bool whole = r->options->sink != NULL;
-    const vx_accumulator_setup setup = {.backend = s->options.backend,
-                                        .device = s->device,
-                                        .plan = s->plan,
-                                        .info = &s->info,
-                                        .pool = s->options.pool,
-                                        .image = r->image->data,
-                                        .channels = r->image->channels,
-                                        .tiles = &r->tiles,
-                                        .finaliser = &r->finaliser,
-                                        .rows = vx_frontier_rows(&r->frontier, whole),
-                                        .made_rows = vx_frontier_made(&r->frontier)};
+    vx_accumulator_setup setup = {.backend = s->options.backend,
+                                  .device = s->device,
+                                  .plan = s->plan,
+                                  .info = &s->info,
+                                  .pool = s->options.pool,
+                                  .image = r->image->data,
+                                  .channels = r->image->channels,
+                                  .tiles = &r->tiles,
+                                  .frontier = &r->frontier,
+                                  .passes = s->passes,
+                                  .pass_count = s->pass_count,
+                                  .finaliser = &r->finaliser,
+                                  .rows = vx_frontier_rows(&r->frontier, whole),
+                                  .made_rows = vx_frontier_made(&r->frontier)};
     if (!s->options.backend->sweep) return vx_host_accumulator(&setup, &r->accumulator, err);
     if (whole) {
         vx_log_message(log, VX_LOG_INFO,
@@ -163,7 +183,7 @@ static vx_status allocate_accumulator(run_state *r, vx_error *err) {
         return vx_host_accumulator(&setup, &r->accumulator, err);
     }
     vx_error small = {0};
-    vx_status status = vx_device_accumulator(&setup, &r->accumulator, &small);
+    vx_status status = allocate_on_devices(r, &setup, &small);
     if (status == VX_OK) return status;
     vx_log_message(log, VX_LOG_WARNING,
                    "%s: tiles are added up in the host's memory, which is slower", small.text);
@@ -192,6 +212,7 @@ static vx_status allocate(run_state *r, const vx_route *route, vx_mask *mask, vx
 
 static void release(run_state *r) {
     if (r->accumulator) r->accumulator->ops->free(r->accumulator);
+    vx_free(r->other_plans);
     vx_probabilities_free(r->probabilities);
     vx_frontier_free(&r->frontier);
     vx_finaliser_free(&r->finaliser);

@@ -33,6 +33,7 @@ void vx_session_describe(const vx_session *session, char *text, size_t bytes);
 typedef struct vx_predict_wants {
     bool probabilities;
     bool consume; /* see vx_predict_options */
+    size_t others;
 } vx_predict_wants;
 
 typedef struct vx_predict_plan {
@@ -73,6 +74,10 @@ typedef struct vx_predict_options {
                            (also after a failure past the checks of the input) */
     vx_slice_sink sink; /* NULL: masks only */
     void *sink_data;
+    /* More sessions like this one, on other devices of the same kind: they share the tiles, where
+     * devices have memory of their own. Nobody else uses them meanwhile. Never changes a mask. */
+    vx_session *const *others;
+    size_t other_count;
     bool *overflow; /* may be NULL; set when the prediction ended at a NaN or infinite logit */
 } vx_predict_options;
 

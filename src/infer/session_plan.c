@@ -6,10 +6,12 @@
 #include "infer/probabilities.h"
 #include "infer/session_impl.h"
 #include "infer/slab.h"
+#include "infer/team.h"
 
 /* The rows of a case, and the axis (0 z, 1 y) that slices of probabilities lie across. */
 typedef struct case_rows {
     size_t most, made; /* of logits alive, of labels made at a time */
+    size_t devices;    /* that share the tiles */
     int across;
 } case_rows;
 
@@ -40,6 +42,7 @@ static bool device_takes(const vx_session *s, const vx_route *route, const vx_ti
     *size = (vx_sweep_size){.channels = s->model->recipe->channel_count,
                             .classes = s->classes,
                             .rows = rows->most,
+                            .places = rows->devices > 1 ? rows->devices : 0,
                             .made_rows = rows->made,
                             .label_bytes = s->mask_bytes};
     memcpy(size->dims, tiles->dims, sizeof size->dims);
@@ -66,7 +69,10 @@ static bool accumulator_bytes(const vx_session *s, const vx_geometry *geo, const
     size_t *bytes = &out->accumulator_bytes, slices = 0, sweep = 0, free_bytes = 0;
     vx_sweep_size size;
     if (s->options.backend->sweep) {
-        const bool fits = device_takes(s, route, tiles, rows, &size, &sweep, &free_bytes);
+        case_rows alone = *rows;
+        alone.devices = 1;
+        const bool fits = device_takes(s, route, tiles, rows, &size, &sweep, &free_bytes) ||
+                          device_takes(s, route, tiles, &alone, &size, &sweep, &free_bytes);
         out->device_network_bytes = s->info.device_bytes;
         out->device_volume_bytes = fits && !probabilities ? sweep : 0;
         if (!vx_add_size(s->info.device_bytes, free_bytes, &out->device_room_bytes)) return false;
@@ -116,6 +122,7 @@ vx_status vx_session_plan(const vx_session *session, const vx_geometry *geo,
     if (status != VX_OK) return status;
     status = plan_rows(&route, &tiles, wants->probabilities, &rows, err);
     out->tiles = vx_tiles_total(&tiles);
+    rows.devices = vx_team_count(&tiles, session->pass_count, wants->others);
     out->flops = session->info.flops * (double)out->tiles * (double)session->pass_count;
     bool fits = accumulator_bytes(session, geo, &route, &tiles, &rows, wants->probabilities, out) &&
                 sum_bytes(session, geo, &route, wants->consume, out);

@@ -364,6 +364,20 @@ def test_devices_and_precisions(scan, model, tmp_path):
         assert files(tmp_path) == ["scan.nii.gz"]
 
 
+def test_a_missing_device_comes_before_a_bad_image(model, tmp_path):
+    """The image is read while a GPU is being opened: the line is the same as if it were not."""
+    bad = tmp_path / "bad.nii.gz"
+    bad.write_bytes(b"no volume")
+    for args, code in ((("--device", "cuda"), 5), (("--device", "cuda:all"), 5), (("--device", "auto"), 2),
+                       (("--device", "cpu"), 2)):
+        result = run("segment", bad, "-m", model, "-o", tmp_path / "m.nii.gz", *args)
+        if code == 5 and result.code == 2:  # this machine has it
+            code = 2
+        line = result.error_line(code)
+        assert ("bad.nii.gz" in line) == (code == 2)
+        assert files(tmp_path) == ["bad.nii.gz"]
+
+
 @pytest.mark.parametrize("args", [("--step", "0"), ("--step", "1.5"), ("--step", "nan"), ("--step", "x"),
                                   ("--threads", "0"), ("--threads", "-1"), ("--threads", "two"), ("--jobs", "0"),
                                   ("--remove-small", "-3"), ("--remove-small", "-1"), ("--remove-small=-0.5",),

@@ -103,6 +103,7 @@ static vx_sweep_shape shape_of(const both *b) {
                                      .classes = s->classes,
                                      .rows = vx_frontier_rows(&b->frontier, false),
                                      .made_rows = vx_frontier_made(&b->frontier),
+                                     .places = 2,
                                      .label_bytes = b->mask.bytes},
                             .regions = s->regions,
                             .values = b->values};
@@ -193,7 +194,14 @@ static void both_add(both *b, const size_t tile[3], unsigned flips, float scale,
     /* It may return before the device has the bytes, and the sweep's stream does not wait for it.
      */
     assert_int_equal(cudaDeviceSynchronize(), cudaSuccess);
-    must(vx_cuda_sweep.add(b->sweep, at, flips, scale, &err), &err);
+    /* From the output itself, or from a place that has it, when the output is gone. */
+    const size_t place = seed % 3 ? seed % 3 - 1 : VX_SWEEP_OWN;
+    if (place != VX_SWEEP_OWN) {
+        must(vx_cuda_sweep.take(b->sweep, place, b->sweep, &err), &err);
+        assert_int_equal(cudaMemset(output, 0xff, patch * s->classes * sizeof(float)), cudaSuccess);
+        assert_int_equal(cudaDeviceSynchronize(), cudaSuccess);
+    }
+    must(vx_cuda_sweep.add(b->sweep, place, at, flips, scale, &err), &err);
     vx_slab_add(&b->slab, tile, logits, flips, scale, b->pool);
     vx_free(logits);
 }
@@ -306,6 +314,43 @@ static void runs_the_network(void **state) {
     close_both(&b);
 }
 
+/* Logits go from one device to the other, where there are two. */
+static void another_device_fills_a_place(void **state) {
+    (void)state;
+    both b;
+    vx_error err;
+    const setting *s = &settings[1];
+    const size_t n = product(s->patch) * s->classes, bytes = n * sizeof(float);
+    vx_device *first = device, *second;
+    vx_sweep *from;
+    if (vx_cuda_backend.open(1, NULL, &second, &err) != VX_OK) {
+        printf("%s\n", err.text);
+        skip();
+    }
+    open_both(&b, s);
+    vx_sweep_shape shape = shape_of(&b);
+    shape.size.rows = shape.size.made_rows = shape.size.places = 0;
+    device = second;
+    vx_plan *plan = make_plan(s, b.weights);
+    device = first;
+    must(vx_cuda_sweep.create(plan, &shape, b.image, &from, &err), &err);
+    const ptrdiff_t at[3] = {1, -1, 2};
+    must(vx_cuda_sweep.cut(from, at, 3, &err), &err);
+    must(vx_cuda_sweep.run(from, &err), &err);
+    must(vx_cuda_sweep.take(b.sweep, 1, from, &err), &err);
+    must(vx_cuda_sweep.cut(b.sweep, at, 3, &err), &err);
+    must(vx_cuda_sweep.run(b.sweep, &err), &err);
+    must(vx_cuda_sweep.take(b.sweep, 0, b.sweep, &err), &err);
+    float *both_places = random_floats(2 * n, 1);
+    must(vx_cuda_sweep_places(b.sweep, both_places, &err), &err);
+    assert_memory_equal(both_places, both_places + n, bytes);
+    vx_free(both_places);
+    vx_cuda_sweep.free(from);
+    vx_cuda_backend.plan_free(plan);
+    close_both(&b);
+    vx_cuda_backend.close(second);
+}
+
 static void too_little_memory_has_two_numbers(void **state) {
     (void)state;
     both b;
@@ -332,6 +377,7 @@ int main(void) {
         cmocka_unit_test(equals_the_host),
         cmocka_unit_test(nan_and_infinity_are_found),
         cmocka_unit_test(runs_the_network),
+        cmocka_unit_test(another_device_fills_a_place),
         cmocka_unit_test(too_little_memory_has_two_numbers),
     };
     vx_error err;

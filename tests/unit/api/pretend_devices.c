@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/memory.h"
+#include "infer/fake_plan.h"
 
 pretend_settings pretend;
 pretend_seen pretend_seen_so_far;
@@ -21,8 +22,11 @@ struct vx_plan {
     vx_shape in, out;
 };
 
+static vx_status run(vx_plan *plan, void *arena, const float *in, float *const *out, vx_error *err);
+
 void pretend_reset(void) {
-    pretend = (pretend_settings){.count = 2, .closed = -1};
+    fake_sweep_network = run;
+    pretend = (pretend_settings){.count = 2, .closed = -1, .odd = -1, .breaks = -1};
     memset(&pretend_seen_so_far, 0, sizeof pretend_seen_so_far);
 }
 
@@ -40,9 +44,16 @@ static vx_status make_device(int ordinal, vx_device **out, vx_error *err) {
     return VX_OK;
 }
 
+/* What comes with opening any device. */
+static void enter_open(void) {
+    if (pretend.open_microseconds) usleep(pretend.open_microseconds);
+    if (pretend.remove_at_open) (void)!unlink(pretend.remove_at_open);
+}
+
 static vx_status open_device(int ordinal, vx_pool *pool, vx_device **out, vx_error *err) {
     (void)pool;
     *out = NULL;
+    enter_open();
     if (ordinal >= pretend.count || ordinal == pretend.closed)
         return vx_fail(err, VX_ERR_RESOURCE, "device %d is closed (use another)", ordinal);
     return make_device(ordinal, out, err);
@@ -50,14 +61,17 @@ static vx_status open_device(int ordinal, vx_pool *pool, vx_device **out, vx_err
 
 static vx_status open_cpu(int ordinal, vx_pool *pool, vx_device **out, vx_error *err) {
     (void)ordinal, (void)pool;
+    enter_open();
     return make_device(-1, out, err);
 }
 
 static void close_device(vx_device *device) { vx_free(device); }
 
 static void describe(const vx_device *device, char *text, size_t bytes) {
-    snprintf(text, bytes, device->ordinal < 0 ? "pretended CPU" : "pretended device %d",
-             device->ordinal);
+    snprintf(text, bytes, "%s",
+             device->ordinal < 0              ? "pretended CPU"
+             : device->ordinal == pretend.odd ? "odd device"
+                                              : "pretended device");
 }
 
 static vx_status compile(vx_device *device, const vx_graph *graph,
@@ -96,7 +110,7 @@ static void enter(void) {
 
 static vx_status run(vx_plan *plan, void *arena, const float *in, float *const *out,
                      vx_error *err) {
-    (void)arena, (void)err;
+    (void)arena;
     const size_t voxels = vx_shape_tokens(plan->in), classes = plan->out.c, channels = plan->in.c;
     const bool overflows = pretend.overflows && plan->precision == VX_PRECISION_FP16;
     enter();
@@ -105,9 +119,12 @@ static vx_status run(vx_plan *plan, void *arena, const float *in, float *const *
             const float d = in[v * channels] - (float)k;
             out[0][v * classes + k] = overflows && in[v * channels] >= 3 ? INFINITY : -d * d;
         }
-    if (plan->device->ordinal >= 0)
-        atomic_fetch_add(&pretend_seen_so_far.runs[plan->device->ordinal], 1);
+    const int ordinal = plan->device->ordinal;
+    int before = 0;
+    if (ordinal >= 0) before = atomic_fetch_add(&pretend_seen_so_far.runs[ordinal], 1);
     atomic_fetch_sub(&pretend_seen_so_far.running, 1);
+    if (ordinal >= 0 && ordinal == pretend.breaks && before == 2)
+        return vx_fail(err, VX_ERR_RESOURCE, "device %d broke", ordinal);
     return VX_OK;
 }
 
@@ -121,6 +138,17 @@ static const vx_backend cuda = {.name = "cuda",
                                 .plan_free = plan_free,
                                 .plan_info = plan_info,
                                 .run = run};
+static const vx_backend own_memory = {.name = "cuda",
+                                      .automatic = VX_PRECISION_FP16,
+                                      .count = count_devices,
+                                      .open = open_device,
+                                      .close = close_device,
+                                      .describe = describe,
+                                      .compile = compile,
+                                      .plan_free = plan_free,
+                                      .plan_info = plan_info,
+                                      .run = run,
+                                      .sweep = &fake_sweep};
 static const vx_backend cpu = {.name = "cpu",
                                .automatic = VX_PRECISION_FP32,
                                .open = open_cpu,
@@ -135,4 +163,6 @@ static const char *const there[] = {"/nowhere/at/all", "/proc/self/exe", NULL};
 static const char *const nowhere[] = {"/nowhere/at/all", NULL};
 
 const vx_device_source pretend_source = {.cpu = &cpu, .cuda = &cuda, .driver_files = there};
+const vx_device_source pretend_own_memory = {
+    .cpu = &cpu, .cuda = &own_memory, .driver_files = there};
 const vx_device_source pretend_no_driver = {.cpu = &cpu, .cuda = &cuda, .driver_files = nowhere};

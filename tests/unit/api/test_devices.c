@@ -96,6 +96,29 @@ static void all_of_none(void **state) {
     assert_string_equal(error.text, "a library is missing (get it)");
 }
 
+static void assert_build_says(const vx_device_source *source, const char *text) {
+    char *json;
+    assert_int_equal(vx_build_json_on(source, &json, NULL), VXM_OK);
+    cJSON *root = cJSON_Parse(json);
+    assert_non_null(root);
+    char *plain = cJSON_PrintUnformatted(root);
+    if (!strstr(plain, text)) fail_msg("no %s in %s", text, plain);
+    cJSON_free(plain);
+    cJSON_Delete(root);
+    vxm_free(json);
+}
+
+static void the_build_tells_its_devices(void **state) {
+    (void)state;
+    assert_build_says(&pretend_source, "\"devices\":[\"cpu\",\"cuda:0\",\"cuda:1\"],"
+                                       "\"device\":\"pretended CPU\"");
+    pretend.count = 0;
+    assert_build_says(&pretend_source, "\"devices\":[\"cpu\"],\"no_cuda\":\"no NVIDIA device\"");
+    pretend.count_fails = true;
+    assert_build_says(&pretend_source,
+                      "\"devices\":[\"cpu\"],\"no_cuda\":\"a library is missing (get it)\"");
+}
+
 /* ---- Sessions ---- */
 
 typedef struct bench {
@@ -181,7 +204,7 @@ static void a_good_device_is_no_warning(void **state) {
     const vxm_callbacks callbacks = {.user_data = lines, .log = note};
     assert_int_equal(open_bench(&b, "auto", VXM_PRECISION_AUTO), VXM_OK);
     vx_say_device(b.session, &callbacks);
-    assert_string_equal(lines, "1 device: pretended device 0, fp16\n");
+    assert_string_equal(lines, "1 device: pretended device, fp16\n");
     close_bench(&b);
 }
 
@@ -218,6 +241,7 @@ static void sessions_go_round_the_devices(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup(the_build_tells_its_devices, set_up),
         cmocka_unit_test_setup(auto_without_a_driver_asks_nothing, set_up),
         cmocka_unit_test_setup(auto_takes_the_first_device, set_up),
         cmocka_unit_test_setup(auto_says_what_is_missing, set_up),

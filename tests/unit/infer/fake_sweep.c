@@ -7,11 +7,15 @@
 #include "fake_plan.h"
 
 size_t fake_device_free = 1 << 30;
+atomic_size_t fake_sweep_order;
+vx_status (*fake_sweep_network)(vx_plan *plan, void *arena, const float *in, float *const *out,
+                                vx_error *err) = fake_run;
 
 struct vx_sweep {
     vx_plan *plan;
     vx_sweep_shape shape; /* with borrowed lists: the fake's caller keeps them */
     float *image, *in, *out;
+    float *places; /* [place][voxel][class] */
     double *sums;
     uint32_t *slot;
 };
@@ -28,7 +32,8 @@ static size_t product(const size_t n[3]) { return n[0] * n[1] * n[2]; }
 static bool sweep_bytes(const vx_device *device, const vx_sweep_size *size, size_t *bytes) {
     (void)device;
     *bytes = product(size->dims) * size->channels * sizeof(float) +
-             size->rows * size->dims[2] * size->classes * sizeof(float);
+             (size->rows * size->dims[2] + size->places * product(size->patch)) * size->classes *
+                 sizeof(float);
     return true;
 }
 
@@ -37,6 +42,7 @@ static void sweep_free(vx_sweep *s) {
     vx_free(s->image);
     vx_free(s->in);
     vx_free(s->out);
+    vx_free(s->places);
     vx_free(s->sums);
     vx_free(s->slot);
     vx_free(s);
@@ -57,6 +63,7 @@ static vx_status sweep_create(vx_plan *plan, const vx_sweep_shape *shape, const 
                     .image = vx_alloc_zero(size->channels * voxels, sizeof(float)),
                     .in = vx_alloc_zero(size->channels * patch, sizeof(float)),
                     .out = vx_alloc_zero(size->classes * patch, sizeof(float)),
+                    .places = vx_alloc_zero(size->places * patch * size->classes, sizeof(float)),
                     .sums =
                         vx_alloc_zero(size->rows * size->dims[2] * size->classes, sizeof(double)),
                     .slot = vx_alloc_zero(size->dims[0] * size->dims[1], sizeof(uint32_t))};
@@ -115,13 +122,28 @@ static vx_status sweep_cut(vx_sweep *s, const ptrdiff_t at[3], unsigned flips, v
 }
 
 static vx_status sweep_run(vx_sweep *s, vx_error *err) {
-    return fake_run(s->plan, NULL, s->in, &s->out, err);
+    return fake_sweep_network(s->plan, NULL, s->in, &s->out, err);
 }
 
-static vx_status sweep_add(vx_sweep *s, const ptrdiff_t at[3], unsigned flips, float scale,
-                           vx_error *err) {
+static float *place_of(const vx_sweep *s, size_t place) {
+    return s->places + place * product(s->shape.size.patch) * s->shape.size.classes;
+}
+
+static vx_status sweep_take(vx_sweep *s, size_t place, vx_sweep *from, vx_error *err) {
     const vx_sweep_size *size = &s->shape.size;
+    if (place >= size->places) return vx_fail(err, VX_ERR_RESOURCE, "no such place");
+    memcpy(place_of(s, place), from->out, product(size->patch) * size->classes * sizeof(float));
+    return VX_OK;
+}
+
+static vx_status sweep_add(vx_sweep *s, size_t place, const ptrdiff_t at[3], unsigned flips,
+                           float scale, vx_error *err) {
+    const vx_sweep_size *size = &s->shape.size;
+    const float *logits = place == VX_SWEEP_OWN ? s->out : place_of(s, place);
     (void)err;
+    size_t order = atomic_load(&fake_sweep_order) * 1009 + flips;
+    for (int a = 0; a < 3; a++) order = order * 1009 + (size_t)(at[a] + 99);
+    atomic_store(&fake_sweep_order, order);
     for (size_t i = 0; i < product(size->patch); i++) {
         size_t p[3];
         ptrdiff_t v[3];
@@ -135,7 +157,7 @@ static vx_status sweep_add(vx_sweep *s, const ptrdiff_t at[3], unsigned flips, f
         if (v[0] < 0 || v[1] < 0 || v[2] < 0) continue;
         double *sum = row_of(s, (size_t)v[0], (size_t)v[1]) + (size_t)v[2] * size->classes;
         for (size_t c = 0; c < size->classes; c++)
-            sum[c] += weight * (double)s->out[i * size->classes + c];
+            sum[c] += weight * (double)logits[i * size->classes + c];
     }
     return VX_OK;
 }
@@ -209,6 +231,7 @@ const vx_sweep_ops fake_sweep = {.free_bytes = free_bytes,
                                  .start = sweep_start,
                                  .cut = sweep_cut,
                                  .run = sweep_run,
+                                 .take = sweep_take,
                                  .add = sweep_add,
                                  .finish = sweep_finish,
                                  .make = sweep_make};
