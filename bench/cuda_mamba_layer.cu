@@ -7,9 +7,9 @@
  * Every stage runs with both branches in a launch and with one after the other. --once: one stage
  * (0 .. 5) with so many branches a launch, one run after three to warm up, for a profiler. Buffers
  * rotate so that together they exceed the L2 cache. Times are medians. "bytes": what a piece has to
- * read and write, each tensor once, but for the scan's first pass, which reads u, B and dt again;
- * divide by the copy rate of cuda_probe for the floor. Results are checked by cuda/tests, here only
- * for numbers that are none.
+ * read and write, each tensor once, but for the scan's first pass, which reads u, B and dt or delta
+ * again; divide by the copy rate of cuda_probe for the floor. Results are checked by cuda/tests,
+ * here only for numbers that are none.
  */
 #include "cuda/mamba_in.h"
 #include "cuda/mamba_out.h"
@@ -122,12 +122,16 @@ void make_branch(memory &m, random_numbers &r, layer *l, int k) {
     std::vector<char> weights(vx_mamba_in_packed_bytes(&l->in));
     const auto in_proj = r.floats(2 * D * C, 1 / sqrt((double)C));
     const auto x_proj = r.floats((R + 2 * N) * D, 1 / sqrt((double)D));
-    vx_mamba_in_pack(&l->in, in_proj.data(), x_proj.data(), weights.data());
+    const auto dt_proj = r.floats(R * D, 0.5 / sqrt((double)R));
+    vx_mamba_in_pack(&l->in, in_proj.data(), x_proj.data(), dt_proj.data(), weights.data());
     in.weights = m.upload(weights);
     in.before_gamma = m.upload(r.floats(C, 0.2, 1)), in.before_beta = m.upload(r.floats(C, 0.2));
     in.gamma = m.upload(r.floats(C, 0.2, 1)), in.beta = m.upload(r.floats(C, 0.2));
-    in.conv = m.upload(r.floats(4 * D, 0.5)), in.conv_bias = m.upload(r.floats(D, 0.2));
-    in.x_row = C, in.u_row = in.z_row = D, in.projections_row = l->columns;
+    const auto conv = r.floats(4 * D, 0.5);
+    std::vector<float> conv_packed(4 * D);
+    vx_mamba_in_pack_conv(&l->in, conv.data(), conv_packed.data());
+    in.conv = m.upload(conv_packed), in.conv_bias = m.upload(r.floats(D, 0.2));
+    in.x_row = C, in.u_row = in.z_row = in.delta_row = D, in.projections_row = l->columns;
     const uint32_t step[3] = {l->s.side * l->s.side, l->s.side, 1};
     for (int a = 0; a < 3; a++) in.walk.dims[a] = l->s.side, in.walk.step[a] = step[a];
     in.walk.reverse = k == 1;
@@ -140,8 +144,11 @@ void make_branch(memory &m, random_numbers &r, layer *l, int k) {
     }
     scan.a = m.upload(a), scan.delta_bias = m.upload(bias),
     scan.skip = m.upload(r.floats(D, 0.2, 1));
-    scan.dt_w = m.upload(r.floats(R * D, 0.5 / sqrt((double)R)));
-    scan.u_row = scan.z_row = scan.y_row = D;
+    std::vector<float> dt_w(R * D); /* [R][D] */
+    for (size_t d = 0; d < D; d++)
+        for (size_t i = 0; i < R; i++) dt_w[i * D + d] = dt_proj[d * R + i];
+    scan.dt_w = m.upload(dt_w);
+    scan.u_row = scan.z_row = scan.y_row = scan.delta_row = D;
     scan.b_row = scan.c_row = scan.dt_row = l->columns;
     scan.walk = in.walk;
     const uint32_t last = l->scan.rates;
@@ -169,9 +176,10 @@ layer make_layer(memory &m, const stage &s) {
     l.s = s, l.length = (size_t)s.side * s.side * s.side;
     l.in.length = (uint32_t)l.length, l.in.features = s.features, l.in.channels = 2 * s.features;
     l.in.states = std::min(s.features, 256u), l.in.rank = (s.features + 15) / 16;
+    l.in.delta = l.in.rank >= 4; /* as in cuda/step_mamba_layer.c */
     l.in.dtype = VX_F16, l.in.eps = 1e-5f;
     l.columns = vx_mamba_in_columns(&l.in);
-    l.scan = {l.in.length, l.in.channels, l.in.states, VX_F16, 0, l.in.rank};
+    l.scan = {l.in.length, l.in.channels, l.in.states, VX_F16, 0, l.in.delta ? 0 : l.in.rank};
     l.out = {l.length, s.features, l.in.channels, VX_F16, 1e-5f};
     for (int k = 0; k < BRANCHES; k++) make_branch(m, r, &l, k);
     l.out_weights.branches = BRANCHES;
@@ -204,6 +212,7 @@ tensors make_tensors(memory &m, const layer &l, uint64_t seed) {
         t.scan[k].z = t.scan[k].y = t.in[k].z = m.bytes(l.length * D * 2);
         t.scan[k].b = projections, t.scan[k].c = projections + N;
         t.scan[k].dt = projections + 2 * N;
+        if (l.in.delta) t.scan[k].delta = t.in[k].delta = m.bytes(l.length * D * 2);
         t.out.branch[k].y = t.in[k].z;
     }
     return t;
@@ -310,12 +319,13 @@ void check_finite(const layer &l, const tensors &t) {
 double run(const stage &s, int together, const char *name, FILE *json, bool once) {
     memory m;
     const layer l = make_layer(m, s);
-    const double C = s.features, D = l.in.channels, N = l.in.states, R = l.in.rank;
+    const double C = s.features, D = l.in.channels, N = l.in.states;
+    const double dt = l.in.delta ? D : l.in.rank; /* numbers a token that delta comes from */
     const double tokens = 2.0 * (double)l.length; /* in bytes of fp16 */
-    const double bytes[PIECES] = {tokens * BRANCHES * (C + 2 * D + (double)l.columns),
-                                  tokens * BRANCHES * (4 * D + 3 * N + 2 * R),
-                                  tokens * (BRANCHES * D + 2 * C)};
-    const double set_bytes = tokens * (2 * C + BRANCHES * (2 * D + (double)l.columns));
+    const double bytes[PIECES] = {
+        tokens * BRANCHES * (C + 2 * D + (double)l.columns + (l.in.delta ? D : 0)),
+        tokens * BRANCHES * (4 * D + 3 * N + 2 * dt), tokens * (BRANCHES * D + 2 * C)};
+    const double set_bytes = tokens * (2 * C + BRANCHES * (3 * D + (double)l.columns));
     std::vector<tensors> sets;
     const size_t count = once ? 1 : (size_t)std::min(8.0, 1 + 2e8 / set_bytes);
     for (size_t k = 0; k < count; k++) sets.push_back(make_tensors(m, l, 1000003ull * (k + 1)));

@@ -26,6 +26,19 @@ inline bool has_matrix_units() {
            major >= 8;
 }
 
+/* Of the current device; what every device has where it cannot be asked. */
+struct device_limits {
+    uint32_t shared, processors; /* bytes of shared memory that a block can have at most */
+};
+inline device_limits limits_of_device() {
+    int device = 0, shared = 48 * 1024, processors = 1;
+    if (cudaGetDevice(&device) == cudaSuccess) {
+        (void)cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+        (void)cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
+    }
+    return {(uint32_t)shared, (uint32_t)processors};
+}
+
 /* Allows a kernel more than 48 KB of shared memory, as much of it as the multiprocessor has. */
 template <typename F> cudaError_t allow_shared(F *kernel, size_t bytes) {
     cudaError_t e = cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,

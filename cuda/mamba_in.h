@@ -6,11 +6,12 @@
  *   [p|z]    = in_proj v, D features each
  *   u_t      = SiLU(conv_bias + sum_{k=0..3} conv[:][k] p_{t-3+k}), p_t = 0 before the first token
  *   [B|C|dt] = x_proj u
+ *   delta    = dt_proj dt, D features, without its bias, where it is asked for
  *
  * t counts in the scan order: the convolution runs along it. Tensors are channels last, one row a
- * voxel; storage is fp16 or bf16, a, v, u and the weights of the products too; statistics and sums
- * are fp32. Rows of the last output are [B: N | C: N | dt: R | zeros up to a multiple of 8]: B and
- * C come first so that the scan can copy them in 16-byte pieces.
+ * voxel; storage is fp16 or bf16, a, v, u, dt and the weights of the products too; statistics and
+ * sums are fp32. Rows of the projections are [B: N | C: N | dt: R | zeros up to a multiple of 8]: B
+ * and C come first so that the scan can copy them in 16-byte pieces. With delta they end behind C.
  */
 #ifndef VX_CUDA_MAMBA_IN_H
 #define VX_CUDA_MAMBA_IN_H
@@ -26,8 +27,9 @@ typedef struct vx_mamba_in_shape {
     uint32_t features; /* C: a multiple of 32 up to 512 */
     uint32_t channels; /* D: a multiple of 32 above C, up to 1024 */
     uint32_t states;   /* N, 1 .. 256 */
-    uint32_t rank;     /* R, 1 .. 64 */
-    vx_dtype dtype;    /* of x, u, z and the projections: fp16 or bf16 */
+    uint32_t rank;     /* R, 1 .. 64; with delta up to 32 */
+    bool delta;        /* whether delta is made; N is then a multiple of 16 */
+    vx_dtype dtype;    /* of all tensors: fp16 or bf16 */
     float eps;         /* of both norms */
 } vx_mamba_in_shape;
 
@@ -35,29 +37,34 @@ typedef struct vx_mamba_in_shape {
  * shape is inside the limits above. */
 bool vx_cuda_mamba_in_takes(const vx_mamba_in_shape *shape);
 
-/* Columns of the last output: 2 N + R, rounded up to a multiple of 8. */
+/* Columns of the projections: 2 N + R, rounded up to a multiple of 8; with delta 2 N. */
 uint32_t vx_mamba_in_columns(const vx_mamba_in_shape *shape);
 
-/* One direction (or one sample) of a launch. Device pointers, of which tensors and
- * weights are 16-byte aligned; row steps in elements, multiples of 8. The outputs overlap nothing.
+/* One direction (or one sample) of a launch. Device pointers, 16-byte aligned; row steps in
+ * elements, multiples of 8. The outputs overlap nothing.
  */
 typedef struct vx_mamba_in_item {
     const void *x;     /* [voxel][C] */
     void *u, *z;       /* [voxel][D] */
     void *projections; /* [voxel][columns] */
-    size_t x_row, u_row, z_row, projections_row;
+    void *delta;       /* [voxel][D], if the shape has delta */
+    size_t x_row, u_row, z_row, projections_row, delta_row;
     const float *before_gamma, *before_beta; /* [C], of the norm that makes a; NULL: none */
     const float *gamma, *beta;               /* [C], of the norm that makes v */
-    const float *conv, *conv_bias;           /* [D][4], 16-byte aligned, and [D] */
-    const void *weights;                     /* as of vx_mamba_in_pack, 16-byte aligned */
+    const float *conv, *conv_bias;           /* as of vx_mamba_in_pack_conv, and [D] */
+    const void *weights;                     /* as of vx_mamba_in_pack */
     vx_scan_walk walk;
 } vx_mamba_in_item;
 
 /* Bytes of an item's packed weights, and the packing (host memory) from PyTorch's in_proj.weight
- * ([2 D][C]) and x_proj.weight ([R + 2 N][D], rows [dt | B | C]), which it rounds. */
+ * ([2 D][C]), x_proj.weight ([R + 2 N][D], rows [dt | B | C]) and, with delta, dt_proj.weight
+ * ([D][R]; else not read), which it rounds. */
 size_t vx_mamba_in_packed_bytes(const vx_mamba_in_shape *shape);
 void vx_mamba_in_pack(const vx_mamba_in_shape *shape, const float *in_proj, const float *x_proj,
-                      void *packed);
+                      const float *dt_proj, void *packed);
+
+/* From conv1d.weight ([D][1][4]) the same numbers in the order of a warp's reads. */
+void vx_mamba_in_pack_conv(const vx_mamba_in_shape *shape, const float *conv, float *packed);
 
 /* Queues the kernel for all items on the stream: asynchronous, no allocation, no scratch,
  * graph-capturable; the same bits every time. VX_ERR_USAGE for a shape that it does not take and

@@ -23,9 +23,11 @@ uint16_t bits(float v, vx_dtype type) {
     return r;
 }
 
+constexpr size_t DT_INPUTS = 32; /* of dt_proj: the rank, filled up to a block */
+
 /* Columns of x_proj, with those that fill its last block. */
 size_t padded_columns(const vx_mamba_in_shape *s) {
-    return ((size_t)vx_mamba_in_columns(s) + 31) / 32 * 32;
+    return (2 * (size_t)s->states + s->rank + 31) / 32 * 32;
 }
 
 /* Row of x_proj ([dt | B | C]) that gives column j ([B | C | dt | zeros]); R + 2 N: none. */
@@ -40,17 +42,27 @@ uint32_t source_row(const vx_mamba_in_shape *s, uint32_t j) {
 using namespace vx_cuda;
 
 extern "C" uint32_t vx_mamba_in_columns(const vx_mamba_in_shape *shape) {
-    return (2 * shape->states + shape->rank + 7) / 8 * 8;
+    return shape->delta ? 2 * shape->states : (2 * shape->states + shape->rank + 7) / 8 * 8;
 }
 
 extern "C" size_t vx_mamba_in_packed_bytes(const vx_mamba_in_shape *shape) {
     return ((size_t)2 * shape->channels * shape->features +
-            padded_columns(shape) * shape->channels) *
+            padded_columns(shape) * shape->channels +
+            (shape->delta ? DT_INPUTS * shape->channels : 0)) *
            sizeof(uint16_t);
 }
 
+/* Of each block of 32 channels, channel 8 q + i comes at 4 i + q: four lanes read 64 bytes. */
+extern "C" void vx_mamba_in_pack_conv(const vx_mamba_in_shape *shape, const float *conv,
+                                      float *packed) {
+    for (size_t d = 0; d < shape->channels; d++) {
+        const size_t i = d % 8, q = d / 8 % 4;
+        memcpy(packed + 4 * (d / 32 * 32 + 4 * i + q), conv + 4 * d, 4 * sizeof(float));
+    }
+}
+
 extern "C" void vx_mamba_in_pack(const vx_mamba_in_shape *shape, const float *in_proj,
-                                 const float *x_proj, void *packed) {
+                                 const float *x_proj, const float *dt_proj, void *packed) {
     const size_t features = shape->features, channels = shape->channels;
     const size_t columns = padded_columns(shape), rows = shape->rank + 2 * (size_t)shape->states;
     std::vector<uint16_t> first(2 * channels * features), second(columns * channels, 0);
@@ -61,5 +73,12 @@ extern "C" void vx_mamba_in_pack(const vx_mamba_in_shape *shape, const float *in
             second[j * channels + d] = bits(x_proj[row * channels + d], shape->dtype);
     }
     vx_cuda_pack_blocks(first.data(), 2 * channels, features, packed);
-    vx_cuda_pack_blocks(second.data(), columns, channels, (uint16_t *)packed + first.size());
+    uint16_t *to = (uint16_t *)packed + first.size();
+    vx_cuda_pack_blocks(second.data(), columns, channels, to);
+    if (!shape->delta) return;
+    std::vector<uint16_t> third(channels * DT_INPUTS, 0);
+    for (size_t d = 0; d < channels; d++)
+        for (size_t r = 0; r < shape->rank; r++)
+            third[d * DT_INPUTS + r] = bits(dt_proj[d * shape->rank + r], shape->dtype);
+    vx_cuda_pack_blocks(third.data(), channels, DT_INPUTS, to + second.size());
 }

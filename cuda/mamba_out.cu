@@ -160,10 +160,13 @@ __device__ inline void add_branch(const out_args &args, const out_place &at,
     apply_head<T, ALONE>(args, at, branch.head, h, sum);
 }
 
-/* Grid: tiles of tokens. */
-template <typename T, bool ALONE>
-__global__ void __launch_bounds__(32 * (ALONE ? LONE_WARPS : MOST_SHARERS), ALONE ? 3 : 1)
-    mamba_out(const __grid_constant__ out_args args) {
+/* Grid: tiles of tokens. MOST: sharers, at most. */
+template <typename T, uint32_t MOST>
+__global__ void __launch_bounds__(MOST > LONE_WARPS ? 32 * MOST : 32 * LONE_WARPS,
+                                  MOST > LONE_WARPS ? 1
+                                  : MOST > 1        ? 4
+                                             : 3) mamba_out(const __grid_constant__ out_args args) {
+    constexpr bool ALONE = MOST == 1;
     const vx_mamba_out &job = args.job;
     const uint32_t warp = threadIdx.x / 32;
     out_place at;
@@ -190,12 +193,13 @@ __global__ void __launch_bounds__(32 * (ALONE ? LONE_WARPS : MOST_SHARERS), ALON
 
 template <typename T> cudaError_t launch(out_args args, cudaStream_t stream) {
     args.sharers = args.features / 32;
+    const uint32_t tiles = ceil_div(args.tokens, TOKENS), threads = 32 * args.sharers;
     if (args.sharers == 1)
-        mamba_out<T, true>
-            <<<ceil_div(args.tokens, TOKENS * LONE_WARPS), 32 * LONE_WARPS, 0, stream>>>(args);
+        mamba_out<T, 1><<<ceil_div(tiles, LONE_WARPS), 32 * LONE_WARPS, 0, stream>>>(args);
+    else if (args.sharers <= LONE_WARPS)
+        mamba_out<T, LONE_WARPS><<<tiles, threads, out_shared<T>::bytes(args), stream>>>(args);
     else
-        mamba_out<T, false><<<ceil_div(args.tokens, TOKENS), 32 * args.sharers,
-                              out_shared<T>::bytes(args), stream>>>(args);
+        mamba_out<T, MOST_SHARERS><<<tiles, threads, out_shared<T>::bytes(args), stream>>>(args);
     return cudaGetLastError();
 }
 

@@ -95,8 +95,9 @@ __device__ inline void operands(const uint4 (&rows)[4], uint4 (&a)[4]) {
 }
 
 /* sum [row][8] of one block of outputs += 32 inputs, of which a lane has operands, times packed
- * weights: `weights` is this lane's first piece of these inputs and outputs. */
-template <typename T>
+ * weights: `weights` is this lane's first piece of these inputs and outputs, in shared or in global
+ * memory. */
+template <typename T, bool SHARED = false>
 __device__ inline void multiply_block(const uint4 (&in)[4], const uint4 *weights,
                                       float (&sum)[4][8]) {
     uint32_t a[4][4];
@@ -105,7 +106,7 @@ __device__ inline void multiply_block(const uint4 (&in)[4], const uint4 *weights
         a[i][0] = in[i].x, a[i][1] = in[i].y, a[i][2] = in[i].z, a[i][3] = in[i].w;
 #pragma unroll
     for (int j = 0; j < 4; j++) {
-        const uint4 w = __ldg(weights + 32 * j);
+        const uint4 w = SHARED ? weights[32 * j] : __ldg(weights + 32 * j);
 #pragma unroll
         for (int m = 0; m < 2; m++) {
             float *lo = &sum[2 * m][2 * j], *hi = &sum[2 * m + 1][2 * j];

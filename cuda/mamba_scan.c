@@ -42,7 +42,7 @@ static vx_status choose_rates(const vx_mamba *const *mixers, size_t count, vx_sc
 }
 
 vx_status vx_cuda_mamba_scan_prepare(const vx_cuda_step *step, const vx_mamba *const *mixers,
-                                     size_t count, size_t items, vx_mamba_scan *scan,
+                                     size_t count, bool delta, size_t items, vx_mamba_scan *scan,
                                      vx_error *err) {
     const size_t length = step->in.d * step->in.h * step->in.w;
     const vx_mamba *m = mixers[0];
@@ -57,8 +57,12 @@ vx_status vx_cuda_mamba_scan_prepare(const vx_cuda_step *step, const vx_mamba *c
                                   .dtype = step->dtype};
     vx_status status = choose_rates(mixers, count, &scan->shape, err);
     if (status != VX_OK) return status;
-    if (m->dt_rank > vx_cuda_scan_rank_max(&scan->shape)) scan->shape.rates = 0; /* takes more */
-    if (m->dt_rank <= vx_cuda_scan_rank_max(&scan->shape)) scan->shape.rank = (uint32_t)m->dt_rank;
+    if (!delta) {
+        const size_t most = vx_cuda_scan_rank_max(&scan->shape);
+        if (m->dt_rank > most) scan->shape.rates = 0; /* without a fit it takes more */
+        if (m->dt_rank <= vx_cuda_scan_rank_max(&scan->shape))
+            scan->shape.rank = (uint32_t)m->dt_rank;
+    }
     return vx_cuda_scan_scratch(&scan->shape, items, &scan->scratch_bytes, err);
 }
 

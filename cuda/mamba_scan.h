@@ -19,11 +19,11 @@ typedef struct vx_mamba_scan_weights {
 } vx_mamba_scan_weights;
 
 /* Chooses how the mixers' scans are made: with a fit where it pays, and from dt where they take it
- * (scan->shape.rank is then their rank, else 0). items: sequences of a launch, at most
- * VX_SCAN_MAX_ITEMS. VX_ERR_RESOURCE where they have more tokens, channels or states than the
- * scan takes. */
+ * (scan->shape.rank is then their rank, else 0) and `delta` does not say that they get delta.
+ * items: sequences of a launch, at most VX_SCAN_MAX_ITEMS. VX_ERR_RESOURCE where they have more
+ * tokens, channels or states than the scan takes. */
 vx_status vx_cuda_mamba_scan_prepare(const vx_cuda_step *step, const vx_mamba *const *mixers,
-                                     size_t count, size_t items, vx_mamba_scan *scan,
+                                     size_t count, bool delta, size_t items, vx_mamba_scan *scan,
                                      vx_error *err);
 
 /* Reserves a mixer's weights in step->weight_bytes; false on overflow. */

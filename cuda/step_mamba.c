@@ -230,7 +230,7 @@ vx_status vx_cuda_prepare_mamba(vx_cuda_step *step, vx_error *err) {
         return vx_fail(err, VX_ERR_RESOURCE, "a Mamba mixer of rank %zu with a kernel of %zu",
                        m->dt_rank, m->d_conv);
     const size_t items = step->in.n < VX_SCAN_MAX_ITEMS ? step->in.n : VX_SCAN_MAX_ITEMS;
-    vx_status status = vx_cuda_mamba_scan_prepare(step, &m, 1, items, &s->scan, err);
+    vx_status status = vx_cuda_mamba_scan_prepare(step, &m, 1, false, items, &s->scan, err);
     if (status != VX_OK) return status;
     /* Rows of 16 bytes in every type: what the matrix units load best. */
     s->dt_columns = (m->dt_rank + 7) / 8 * 8;

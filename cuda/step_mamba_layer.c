@@ -1,6 +1,7 @@
 /* A whole Mamba layer (VX_OP_MAMBA_LAYER) in three pieces: everything before the scans in one
  * kernel (mamba_in.h), the scans with their gates (scan.h), everything behind them in one kernel
- * (mamba_out.h). Of each branch memory sees u, z, B, C, dt and the gated y, which takes z's place.
+ * (mamba_out.h). Of each branch memory sees u, z, B, C, dt or delta, and the gated y, which takes
+ * z's place.
  *
  * Branches share their launches, so that small grids fill the device; where tensors are large they
  * follow one another, so that u and the projections exist once.
@@ -15,6 +16,9 @@
 /* From so many bytes of a branch's u on, branches follow one another. One such branch fills any
  * device: 128^3 tokens of 64 channels have 256 MiB. */
 #define BYTES_ALONE ((size_t)128 << 20)
+
+/* From this rank on the scan is quicker with a tensor of delta than with dt. */
+#define DELTA_RANK 4
 
 /* Bytes in the step's weights. */
 typedef struct branch_weights {
@@ -31,9 +35,10 @@ typedef struct layer_state {
     size_t together; /* branches of a launch */
     branch_weights at[VX_MAMBA_BRANCHES];
     size_t before_gamma, before_beta, after_gamma, after_beta;
-    /* In the scratch; u and the projections of one branch take over the other's where they follow
-     * one another. */
+    /* In the scratch; u, the projections and delta of one branch take over the other's where they
+     * follow one another. */
     size_t u_at[VX_MAMBA_BRANCHES], z_at[VX_MAMBA_BRANCHES], projections_at[VX_MAMBA_BRANCHES];
+    size_t delta_at[VX_MAMBA_BRANCHES];
     size_t scan_at;
 } layer_state;
 
@@ -44,6 +49,8 @@ static vx_mamba_in_shape in_shape(const vx_op *op, vx_shape in, vx_dtype dtype) 
                                .channels = (uint32_t)m->d_inner,
                                .states = (uint32_t)m->d_state,
                                .rank = (uint32_t)m->dt_rank,
+                               .delta = m->dt_rank >= DELTA_RANK && m->dt_rank <= 32 &&
+                                        m->d_state % 16 == 0,
                                .dtype = dtype,
                                .eps = op->eps};
 }
@@ -66,7 +73,7 @@ bool vx_cuda_takes_mamba_layer(const vx_op *op, vx_shape in, vx_dtype dtype) {
     const vx_mamba_out_shape second = out_shape(op, in, dtype);
     const vx_scan_shape scan = {.states = first.states, .dtype = dtype};
     return vx_cuda_mamba_in_takes(&first) && vx_cuda_mamba_out_takes(&second) &&
-           first.rank <= vx_cuda_scan_rank_max(&scan);
+           (first.delta || first.rank <= vx_cuda_scan_rank_max(&scan));
 }
 
 /* --- weights ---------------------------------------------------------------------------------- */
@@ -103,12 +110,17 @@ static void read_to(const vx_weight *w, unsigned char *host, size_t at) {
     if (w->data) vx_read_weight(w, (float *)(void *)(host + at));
 }
 
-static vx_status pack_in(const layer_state *s, const vx_mamba *m, void *to, vx_error *err) {
+static vx_status pack_in(const layer_state *s, const vx_mamba *m, void *to, float *conv_to,
+                         vx_error *err) {
     float *in_proj = vx_cuda_read_weight(&m->in_proj), *x_proj = vx_cuda_read_weight(&m->x_proj);
-    const bool read = in_proj && x_proj;
-    if (read) vx_mamba_in_pack(&s->in, in_proj, x_proj, to);
+    float *dt_proj = vx_cuda_read_weight(&m->dt_w), *conv = vx_cuda_read_weight(&m->conv_w);
+    const bool read = in_proj && x_proj && dt_proj && conv;
+    if (read) vx_mamba_in_pack(&s->in, in_proj, x_proj, dt_proj, to);
+    if (read) vx_mamba_in_pack_conv(&s->in, conv, conv_to);
     vx_free(in_proj);
     vx_free(x_proj);
+    vx_free(dt_proj);
+    vx_free(conv);
     return read ? VX_OK : vx_cuda_no_memory(err);
 }
 
@@ -131,12 +143,12 @@ static vx_status pack_branch(const vx_cuda_step *step, const vx_mamba_branch *b,
     const layer_state *s = step->state;
     read_to(&b->gamma1, host, at->gamma1);
     read_to(&b->beta1, host, at->beta1);
-    read_to(&b->mamba.conv_w, host, at->conv);
     read_to(&b->mamba.conv_b, host, at->conv_bias);
     read_to(&b->gamma2, host, at->gamma2);
     read_to(&b->beta2, host, at->beta2);
     read_to(&b->head_bias, host, at->head_bias);
-    vx_status status = pack_in(s, &b->mamba, host + at->in, err);
+    vx_status status =
+        pack_in(s, &b->mamba, host + at->in, (float *)(void *)(host + at->conv), err);
     if (status == VX_OK)
         status = vx_cuda_mamba_scan_pack(&s->scan, &b->mamba, &at->scan, host, err);
     if (status == VX_OK) status = pack_out(step, &b->mamba.out_proj, host + at->out_proj, err);
@@ -160,15 +172,18 @@ static vx_status pack(vx_cuda_step *step, unsigned char *host, vx_error *err) {
 
 static bool place_scratch(vx_cuda_step *step, layer_state *s) {
     const size_t tokens = vx_shape_tokens(step->in), D = s->in.channels;
+    const size_t deltas = s->in.delta ? D : 0;
     size_t *end = &step->scratch_bytes;
     for (size_t k = 0; k < step->op->layer.branches; k++) {
         const size_t from = k % s->together;
         if (!vx_cuda_reserve(end, tokens, D, step->dtype, &s->z_at[k])) return false;
         s->u_at[k] = s->u_at[from];
         s->projections_at[k] = s->projections_at[from];
+        s->delta_at[k] = s->delta_at[from];
         if (from == k &&
             (!vx_cuda_reserve(end, tokens, D, step->dtype, &s->u_at[k]) ||
-             !vx_cuda_reserve(end, tokens, s->columns, step->dtype, &s->projections_at[k])))
+             !vx_cuda_reserve(end, tokens, s->columns, step->dtype, &s->projections_at[k]) ||
+             !vx_cuda_reserve(end, tokens, deltas, step->dtype, &s->delta_at[k])))
             return false;
     }
     s->scan_at = *end;
@@ -196,10 +211,12 @@ static vx_mamba_in_item in_item(const vx_cuda_step *step, const vx_cuda_run *run
                               .u = tensor(step, run, s->u_at[k], n, D),
                               .z = tensor(step, run, s->z_at[k], n, D),
                               .projections = tensor(step, run, s->projections_at[k], n, columns),
+                              .delta = tensor(step, run, s->delta_at[k], n, D),
                               .x_row = C,
                               .u_row = D,
                               .z_row = D,
                               .projections_row = columns,
+                              .delta_row = D,
                               .before_gamma = before ? vx_cuda_floats(step, s->before_gamma) : NULL,
                               .before_beta = before ? vx_cuda_floats(step, s->before_beta) : NULL,
                               .gamma = vx_cuda_floats(step, at->gamma1),
@@ -222,7 +239,8 @@ static vx_scan_item scan_item(const vx_cuda_step *step, const vx_cuda_run *run, 
     item.b = projections;
     item.c = projections + N * size;
     item.dt = projections + 2 * N * size;
-    item.u_row = item.z_row = item.y_row = D;
+    item.delta = tensor(step, run, s->delta_at[k], n, D);
+    item.u_row = item.z_row = item.y_row = item.delta_row = D;
     item.b_row = item.c_row = item.dt_row = s->columns;
     return item;
 }
@@ -308,7 +326,8 @@ vx_status vx_cuda_prepare_mamba_layer(vx_cuda_step *step, vx_error *err) {
     s->out = out_shape(step->op, step->in, step->dtype);
     s->columns = vx_mamba_in_columns(&s->in);
     s->together = choose_together(step, s->in.channels, &items);
-    vx_status status = vx_cuda_mamba_scan_prepare(step, mixers, l->branches, items, &s->scan, err);
+    vx_status status =
+        vx_cuda_mamba_scan_prepare(step, mixers, l->branches, s->in.delta, items, &s->scan, err);
     if (status != VX_OK) return status;
     return place_weights(step, s) && place_scratch(step, s) ? VX_OK : vx_cuda_overflow(err);
 }

@@ -21,11 +21,13 @@ struct test_case {
     uint32_t c, d, n, r;
     int items;
     uint32_t pad; /* elements between rows */
+    bool delta = false;
 };
 
 struct problem { /* one item on the host */
     std::vector<char> x, packed;
-    std::vector<float> in_proj, x_proj, before_gamma, before_beta, gamma, beta, conv, conv_bias;
+    std::vector<float> in_proj, x_proj, dt_proj, before_gamma, before_beta, gamma, beta, conv,
+        conv_packed, conv_bias;
     std::vector<int32_t> table;
 };
 
@@ -38,7 +40,7 @@ void fill_weights(std::vector<float> &w, size_t count, double scale, vx_dtype t,
 }
 
 vx_mamba_in_shape shape_of(const test_case &c, vx_dtype t) {
-    return {(uint32_t)tokens(c), c.c, c.d, c.n, c.r, t, 1e-5f};
+    return {(uint32_t)tokens(c), c.c, c.d, c.n, c.r, c.delta, t, 1e-5f};
 }
 
 void fill(const test_case &c, vx_dtype t, random_state &r, problem *p) {
@@ -51,6 +53,7 @@ void fill(const test_case &c, vx_dtype t, random_state &r, problem *p) {
     }
     fill_weights(p->in_proj, 2 * (size_t)c.d * c.c, 1 / sqrt((double)c.c), t, r);
     fill_weights(p->x_proj, rows * c.d, 1 / sqrt((double)c.d), t, r);
+    if (c.delta) fill_weights(p->dt_proj, (size_t)c.d * c.r, 1 / sqrt((double)c.r), t, r);
     fill_weights(p->conv, 4 * (size_t)c.d, 0.5, VX_F32, r);
     fill_weights(p->conv_bias, c.d, 0.2, VX_F32, r);
     fill_weights(p->before_gamma, c.c, 1, VX_F32, r);
@@ -60,7 +63,10 @@ void fill(const test_case &c, vx_dtype t, random_state &r, problem *p) {
     if (c.axis[0] < 0) p->table = random_table(tokens(c), r);
     const vx_mamba_in_shape shape = shape_of(c, t);
     p->packed.resize(vx_mamba_in_packed_bytes(&shape));
-    vx_mamba_in_pack(&shape, p->in_proj.data(), p->x_proj.data(), p->packed.data());
+    vx_mamba_in_pack(&shape, p->in_proj.data(), p->x_proj.data(), p->dt_proj.data(),
+                     p->packed.data());
+    p->conv_packed.resize(p->conv.size());
+    vx_mamba_in_pack_conv(&shape, p->conv.data(), p->conv_packed.data());
 }
 
 void layer_norm(std::vector<double> &v, const std::vector<float> &gamma,
@@ -73,12 +79,16 @@ void layer_norm(std::vector<double> &v, const std::vector<float> &gamma,
         v[i] = (v[i] - mean) / sqrt(variance + (double)1e-5f) * gamma[i] + beta[i];
 }
 
-/* u, z [voxel][D] and projections [voxel][2 N + R], in float64. */
+/* u, z [voxel][D], projections [voxel][2 N + R] (with delta [voxel][2 N]) and delta [voxel][D], in
+ * float64. */
 void reference(const test_case &c, vx_dtype t, bool before, const problem &p,
-               std::vector<double> *u, std::vector<double> *z, std::vector<double> *projections) {
+               std::vector<double> *u, std::vector<double> *z, std::vector<double> *projections,
+               std::vector<double> *delta) {
     const std::vector<uint32_t> order = visited(c, p.table);
-    const uint32_t columns = 2 * c.n + c.r;
+    const uint32_t columns = c.delta ? 2 * c.n : 2 * c.n + c.r;
     u->assign(order.size() * c.d, 0), z->assign(order.size() * c.d, 0);
+    delta->assign(c.delta ? order.size() * c.d : 0, 0);
+    std::vector<double> dt(c.r);
     projections->assign(order.size() * columns, 0);
     std::vector<double> window(4 * (size_t)c.d, 0.0), v(c.c); /* the latest token last */
     for (uint32_t voxel : order) {
@@ -86,6 +96,7 @@ void reference(const test_case &c, vx_dtype t, bool before, const problem &p,
             v[i] = load(p.x.data(), t, (size_t)voxel * (c.c + c.pad) + i);
         if (before) layer_norm(v, p.before_gamma, p.before_beta);
         layer_norm(v, p.gamma, p.beta);
+        std::fill(dt.begin(), dt.end(), 0.0);
         for (uint32_t d = 0; d < c.d; d++) {
             double *w = &window[4 * (size_t)d], sum = 0, conv = p.conv_bias[d];
             double &gate = (*z)[(size_t)voxel * c.d + d];
@@ -102,7 +113,11 @@ void reference(const test_case &c, vx_dtype t, bool before, const problem &p,
                 (*projections)[(size_t)voxel * columns + j] +=
                     value * p.x_proj[(size_t)row * c.d + d];
             }
+            for (uint32_t i = 0; i < c.r; i++) dt[i] += value * p.x_proj[(size_t)i * c.d + d];
         }
+        for (size_t d = 0; d < c.d && c.delta; d++)
+            for (uint32_t i = 0; i < c.r; i++)
+                (*delta)[voxel * (size_t)c.d + d] += dt[i] * p.dt_proj[d * c.r + i];
     }
 }
 
@@ -132,7 +147,8 @@ double run_case(const test_case &c, vx_dtype t, bool before, uint64_t seed) {
     const vx_mamba_in_shape shape = shape_of(c, t);
     const size_t columns = vx_mamba_in_columns(&shape);
     const size_t u_row = c.d + c.pad, out_row = columns + c.pad;
-    constexpr int BUFFERS = 12, OUTPUTS = 3;
+    constexpr int BUFFERS = 13;
+    const int outputs = c.delta ? 4 : 3;
     std::vector<problem> problems(c.items);
     std::vector<guarded> memory(c.items * BUFFERS);
     std::vector<vx_mamba_in_item> items(c.items);
@@ -146,11 +162,13 @@ double run_case(const test_case &c, vx_dtype t, bool before, uint64_t seed) {
         it.u = g[2].make(length * u_row * es);
         it.projections = g[3].make(length * out_row * es);
         it.z = g[9].make(length * u_row * es);
-        it.x_row = c.c + c.pad, it.u_row = it.z_row = u_row, it.projections_row = out_row;
+        if (c.delta) it.delta = g[12].make(length * u_row * es);
+        it.x_row = c.c + c.pad, it.u_row = it.z_row = it.delta_row = u_row;
+        it.projections_row = out_row;
         if (before) it.before_gamma = (float *)upload(g[10], p.before_gamma);
         if (before) it.before_beta = (float *)upload(g[11], p.before_beta);
         it.gamma = (float *)upload(g[4], p.gamma), it.beta = (float *)upload(g[5], p.beta);
-        it.conv = (float *)upload(g[6], p.conv);
+        it.conv = (float *)upload(g[6], p.conv_packed);
         it.conv_bias = (float *)upload(g[7], p.conv_bias);
         it.walk = walk_of(c);
         if (c.axis[0] < 0) it.walk.table = (int32_t *)upload(g[8], p.table);
@@ -165,18 +183,19 @@ double run_case(const test_case &c, vx_dtype t, bool before, uint64_t seed) {
         }
         CHECK_CUDA(cudaDeviceSynchronize());
         for (int k = 0; k < c.items; k++) {
-            void *const at[OUTPUTS] = {items[k].u, items[k].z, items[k].projections};
-            const size_t rows[OUTPUTS] = {u_row, u_row, out_row};
-            const size_t used[OUTPUTS] = {c.d, c.d, 2 * c.n + c.r};
-            const size_t written[OUTPUTS] = {c.d, c.d, columns};
-            std::vector<double> expected[OUTPUTS];
+            void *const at[] = {items[k].u, items[k].z, items[k].projections, items[k].delta};
+            const size_t rows[] = {u_row, u_row, out_row, u_row};
+            const size_t used[] = {c.d, c.d, 2 * c.n + (c.delta ? 0 : c.r), c.d};
+            const size_t written[] = {c.d, c.d, columns, c.d};
+            std::vector<double> expected[4];
             if (run == 0)
-                reference(c, t, before, problems[k], &expected[0], &expected[1], &expected[2]);
-            for (int o = 0; o < OUTPUTS; o++) {
+                reference(c, t, before, problems[k], &expected[0], &expected[1], &expected[2],
+                          &expected[3]);
+            for (int o = 0; o < outputs; o++) {
                 std::vector<char> got(length * rows[o] * es);
                 CHECK_CUDA(cudaMemcpy(got.data(), at[o], got.size(), cudaMemcpyDeviceToHost));
                 if (run == 1) {
-                    if (got != first[OUTPUTS * k + o]) return -2;
+                    if (got != first[(size_t)(outputs * k + o)]) return -2;
                     continue;
                 }
                 const double e = compare(expected[o], got, t, length, used[o], written[o], rows[o]);
@@ -236,6 +255,15 @@ int main(int argc, char **argv) {
         {{2, 3, 11}, {1, 0, 2}, false, 32, 64, 3, 1, 1, 0},
         {{1, 2, 40}, {0, 1, 2}, false, 512, 1024, 16, 32, 1, 0},
         {{3, 3, 7}, {0, 1, 2}, false, 160, 320, 40, 10, 1, 8},
+        {{5, 7, 9}, {1, 2, 0}, true, 64, 128, 64, 4, 2, 0, true},
+        {{1, 1, 1000}, {-1, 0, 0}, false, 32, 64, 16, 7, 2, 8, true},
+        {{4, 6, 5}, {1, 0, 2}, true, 128, 256, 128, 8, 1, 0, true},
+        {{3, 5, 9}, {2, 1, 0}, false, 256, 512, 48, 16, 1, 8, true},
+        {{4, 4, 4}, {0, 1, 2}, true, 320, 640, 256, 20, 2, 0, true},
+        {{1, 2, 40}, {0, 1, 2}, false, 512, 1024, 16, 32, 1, 0, true},
+        {{1, 3, 40}, {0, 1, 2}, false, 64, 1024, 16, 4, 1, 0, true}, /* weights beyond a block */
+        {{32, 33, 30}, {0, 2, 1}, false, 32, 64, 16, 2, 2, 0},       /* several tiles a warp */
+        {{25, 30, 32}, {2, 0, 1}, true, 64, 128, 16, 4, 2, 0, true},
     };
     const char *names[] = {"fp16", "bf16", "fp16 two norms", "bf16 two norms"};
     /* The rounding of a, v, u and the outputs: half of 2^-10 and of 2^-7 each at most, much less of

@@ -350,8 +350,9 @@ static void mamba_layers(void **state) {
         {{3, 3, 5, 4, 96}, 192, 48, 6, 1, true, false, true, true},
         {{1, 4, 3, 5, 160}, 320, 160, 10, 2, true, true, false, true},
         {{1, 2, 3, 3, 320}, 640, 256, 20, 2, false, false, true, true},
-        {{1, 5, 4, 3, 24}, 48, 24, 2, 2, true, true, true, false},  /* 24 features */
-        {{1, 5, 4, 3, 64}, 128, 16, 4, 2, true, true, true, false}, /* rank 4 for 16 states */
+        {{1, 5, 4, 3, 24}, 48, 24, 2, 2, true, true, true, false}, /* 24 features */
+        {{2, 5, 4, 3, 64}, 128, 16, 4, 2, true, true, true, true},
+        {{1, 5, 4, 3, 64}, 128, 8, 4, 2, true, true, true, false}, /* rank 4 for 8 states */
     };
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
