@@ -5,6 +5,7 @@
 #include "base/memory.h"
 #include "cuda/check_libraries.h"
 #include "cuda/plan.h"
+#include "cuda/plan_cache.h"
 #include "cuda/sweep.h"
 
 vx_status vx_cuda_enter(const vx_device *device, vx_error *err) {
@@ -84,8 +85,9 @@ static vx_status open_device(int ordinal, vx_pool *pool, vx_device **out, vx_err
 
 static void describe(const vx_device *device, char *text, size_t bytes) {
     const size_t version = cudnnGetVersion(); /* 10000 major + 100 minor + patch */
-    snprintf(text, bytes, "%s, compute capability %d.%d, cuDNN %zu.%zu.%zu", device->name,
-             device->major, device->minor, version / 10000, version / 100 % 100, version % 100);
+    snprintf(text, bytes, "%s, compute capability %d.%d, cuDNN %zu.%zu.%zu%s", device->name,
+             device->major, device->minor, version / 10000, version / 100 % 100, version % 100,
+             vx_plan_cache_writable() ? "" : ", no cache folder: fp32 convolutions not timed");
 }
 
 const vx_backend vx_cuda_backend = {.name = "cuda",

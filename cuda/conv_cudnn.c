@@ -227,7 +227,7 @@ static bool make_plan(const vx_device *device, cudnnBackendDescriptor_t config,
  * engines by, not to quote a time. */
 typedef struct bench {
     unsigned char *memory;
-    void *x, *w, *y, *workspace, *moments;
+    void *x, *w, *y, *workspace;
     cudaEvent_t start, stop;
 } bench;
 
@@ -252,7 +252,7 @@ static vx_status open_bench(const vx_device *device, const vx_cuda_conv_shape *c
     b->x = b->memory + at[0];
     b->w = b->memory + at[1];
     b->y = b->memory + at[2];
-    b->workspace = b->moments = b->memory + at[3]; /* no kernel needs both */
+    b->workspace = b->memory + at[3];
     return VX_OK;
 }
 
@@ -269,8 +269,8 @@ static bool time_plan(const vx_device *device, const vx_cuda_conv *conv, const b
     for (int run = -1; run < REPEATS; run++) {
         float ms = 0;
         if (cudaEventRecord(b->start, device->stream) != cudaSuccess ||
-            vx_cuda_conv_launch(device, conv, b->x, b->w, b->y, b->workspace, b->moments,
-                                &ignored) != VX_OK ||
+            vx_cuda_conv_launch(device, conv, b->x, (vx_cuda_pending){0}, b->w, b->y, b->workspace,
+                                NULL, &ignored) != VX_OK ||
             cudaEventRecord(b->stop, device->stream) != cudaSuccess ||
             cudaEventSynchronize(b->stop) != cudaSuccess ||
             cudaEventElapsedTime(&ms, b->start, b->stop) != cudaSuccess)
@@ -280,19 +280,26 @@ static bool time_plan(const vx_device *device, const vx_cuda_conv *conv, const b
     return true;
 }
 
-/* The quickest of the first allowed engines of a list; conv->plan stays NULL if there is none. */
-static void choose(const vx_device *device, const engine_list *list, vx_dtype dtype, const bench *b,
-                   vx_cuda_conv *conv) {
+/* The quickest of the first allowed engines of a list, without a bench the very first; conv->plan
+ * stays NULL if there is none. */
+static void choose(const vx_device *device, const engine_list *list,
+                   const vx_cuda_conv_shape *shape, const bench *b, vx_cuda_conv *conv) {
     int timed = 0;
+    float best = 0;
     for (int64_t i = 0; i < list->count && timed < TIMED; i++) {
         vx_cuda_conv other = {0};
         float ms = 0;
-        if (!is_allowed(list->configs[i], dtype) || !make_plan(device, list->configs[i], &other))
+        if (!is_allowed(list->configs[i], shape->dtype) ||
+            !make_plan(device, list->configs[i], &other))
             continue;
-        if (other.workspace_bytes <= workspace_max && time_plan(device, &other, b, &ms)) {
+        if (!b && other.workspace_bytes <= workspace_max) {
+            *conv = other;
+            return;
+        }
+        if (b && other.workspace_bytes <= workspace_max && time_plan(device, &other, b, &ms)) {
             timed++;
-            if (!conv->plan || ms < conv->timed[0]) {
-                other.timed[0] = ms;
+            if (!conv->plan || ms < best) {
+                best = ms;
                 const vx_cuda_conv slower = *conv;
                 *conv = other;
                 other = slower;
@@ -302,23 +309,23 @@ static void choose(const vx_device *device, const engine_list *list, vx_dtype dt
     }
 }
 
-/* Whether our own kernel has these taps: 3x3x3, or 3x3x1 (flat), on the same grid. */
-static bool has_tiles(const vx_cuda_conv_shape *s, bool *flat) {
-    *flat = s->kernel[2] == 1;
-    for (int i = 0; i < 3; i++) {
-        const size_t taps = i == 2 && *flat ? 1 : 3;
-        if (s->kernel[i] != taps || s->stride[i] != 1 || s->pad[i] != taps / 2) return false;
-    }
-    return true;
+/* The taps that our own kernel has: of 3x3x3 or 3x3x1, on the same grid; 0 for others. */
+static size_t tiled_taps(const vx_cuda_conv_shape *s) {
+    const size_t *k = s->kernel;
+    for (int i = 0; i < 3; i++)
+        if (s->stride[i] != 1 || s->pad[i] != k[i] / 2) return 0;
+    return k[0] == 3 && k[1] == 3 && (k[2] == 1 || k[2] == 3) ? 9 * k[2] : 0;
 }
 
-/* Our own kernel for the shape, with this variant; false where it has none. */
-static bool make_tiled(const vx_cuda_conv_shape *shape, unsigned variant, vx_cuda_conv *conv) {
+bool vx_cuda_conv_variant(const vx_cuda_conv_shape *shape, unsigned variant, vx_cuda_conv *conv) {
     size_t bytes;
     vx_cuda_tiled *tiled = &conv->tiled;
-    *tiled = (vx_cuda_tiled){
-        .in = shape->in, .c_out = shape->out.c, .dtype = shape->dtype, .variant = variant};
-    if (shape->normed && has_tiles(shape, &tiled->flat) && vx_cuda_tiled_fits(tiled)) {
+    *tiled = (vx_cuda_tiled){.in = shape->in,
+                             .c_out = shape->out.c,
+                             .dtype = shape->dtype,
+                             .taps = tiled_taps(shape),
+                             .variant = variant};
+    if (shape->normed && tiled->taps && vx_cuda_tiled_fits(tiled)) {
         conv->parts = vx_cuda_tiled_parts(tiled);
         if (vx_cuda_instance_norm_scratch(shape->out, conv->parts, &bytes) &&
             bytes <= workspace_max)
@@ -328,44 +335,20 @@ static bool make_tiled(const vx_cuda_conv_shape *shape, unsigned variant, vx_cud
     return false;
 }
 
-/* Takes one of our own variants where it is quicker than cuDNN's engine. That it spares the norm's
- * pass for the statistics is not counted. */
-static void choose_tiled(const vx_device *device, const vx_cuda_conv_shape *shape, const bench *b,
-                         vx_cuda_conv *conv) {
-    vx_cuda_conv best = {0};
-    float timed[1 + VX_CUDA_TILED_VARIANTS] = {conv->timed[0]}, least = conv->timed[0];
-    for (unsigned v = 1; v <= VX_CUDA_TILED_VARIANTS; v++) {
-        vx_cuda_conv other = {0};
-        if (!make_tiled(shape, v, &other) || !time_plan(device, &other, b, &timed[v]) ||
-            timed[v] >= least)
-            continue;
-        least = timed[v];
-        best = other;
-    }
-    if (best.tiled.variant) {
-        vx_cuda_conv_destroy(conv);
-        *conv = best;
-    }
-    memcpy(conv->timed, timed, sizeof timed);
-}
-
+/* b: to time with, or NULL: the first one. */
 static vx_status choose_engine(const vx_device *device, const vx_cuda_conv_shape *shape,
-                               vx_cuda_conv *conv, vx_error *err) {
+                               const bench *b, vx_cuda_conv *conv, vx_error *err) {
     static const cudnnBackendHeurMode_t modes[] = {CUDNN_HEUR_MODE_A, CUDNN_HEUR_MODE_FALLBACK};
     conv_graph graph = {0};
-    bench b = {0};
     vx_status status = make_graph(device, shape, &graph, err);
-    if (status == VX_OK) status = open_bench(device, shape, &b, err);
     for (size_t i = 0; i < 2 && status == VX_OK && !conv->plan; i++) {
         engine_list list = {.count = 0};
         status = list_engines(&graph, modes[i], &list, err);
-        if (status == VX_OK) choose(device, &list, shape->dtype, &b, conv);
+        if (status == VX_OK) choose(device, &list, shape, b, conv);
         drop_engines(&list);
     }
-    if (status == VX_OK && conv->plan) choose_tiled(device, shape, &b, conv);
-    close_bench(&b);
     drop_graph(&graph);
-    if (status == VX_OK && !conv->plan && !conv->tiled.variant)
+    if (status == VX_OK && !conv->plan)
         status = vx_fail(err, VX_ERR_RESOURCE,
                          "cuDNN has no repeatable engine for a %zux%zux%zu convolution of %zu to "
                          "%zu channels on this device",
@@ -374,27 +357,39 @@ static vx_status choose_engine(const vx_device *device, const vx_cuda_conv_shape
     return status;
 }
 
+static vx_status choose_by_time(const vx_device *device, const vx_cuda_conv_shape *shape,
+                                vx_cuda_conv *conv, vx_error *err) {
+    bench b = {0};
+    vx_status status = open_bench(device, shape, &b, err);
+    if (status == VX_OK) status = choose_engine(device, shape, &b, conv, err);
+    close_bench(&b);
+    return status;
+}
+
+/* Our own kernel where it was the quicker one on an H100 and an H200: to 32 channels, and with
+ * enough tiles for all multiprocessors. */
+static vx_status choose_by_shape(const vx_device *device, const vx_cuda_conv_shape *shape,
+                                 vx_cuda_conv *conv, vx_error *err) {
+    enum { TILES = 512 };
+    if (shape->out.c == 32 && vx_cuda_conv_variant(shape, 1, conv)) {
+        if (conv->parts * shape->in.n >= TILES) return VX_OK;
+        vx_cuda_conv_destroy(conv);
+    }
+    return choose_engine(device, shape, NULL, conv, err);
+}
+
 /* --- kept plans ------------------------------------------------------------------------------- */
 
 static void make_key(const vx_device *device, const vx_cuda_conv_shape *c, char *key,
                      size_t bytes) {
     snprintf(
         key, bytes,
-        "2 conv%s %s sm_%d%d x%d cudnn %zu type %d in %zu %zu %zu %zu %zu out %zu kernel %zu %zu "
+        "3 conv %s sm_%d%d x%d cudnn %zu type %d in %zu %zu %zu %zu %zu out %zu kernel %zu %zu "
         "%zu stride %zu %zu %zu pad %zu %zu %zu",
-        c->normed ? " norm" : "", device->name, device->major, device->minor,
-        device->multiprocessors, cudnnGetVersion(), (int)c->dtype, c->in.n, c->in.d, c->in.h,
-        c->in.w, c->in.c, c->out.c, c->kernel[0], c->kernel[1], c->kernel[2], c->stride[0],
-        c->stride[1], c->stride[2], c->pad[0], c->pad[1], c->pad[2]);
-}
-
-/* What is kept of one of our own variants, instead of cuDNN's JSON. */
-static const char tiled_text[] = "tiled ";
-
-static bool restore_tiled(const vx_cuda_conv_shape *shape, const char *text, vx_cuda_conv *conv) {
-    const char *number = text + sizeof tiled_text - 1;
-    return number[0] >= '1' && number[0] <= '0' + VX_CUDA_TILED_VARIANTS && !number[1] &&
-           make_tiled(shape, (unsigned)(number[0] - '0'), conv);
+        device->name, device->major, device->minor, device->multiprocessors, cudnnGetVersion(),
+        (int)c->dtype, c->in.n, c->in.d, c->in.h, c->in.w, c->in.c, c->out.c, c->kernel[0],
+        c->kernel[1], c->kernel[2], c->stride[0], c->stride[1], c->stride[2], c->pad[0], c->pad[1],
+        c->pad[2]);
 }
 
 static bool restore_plan(const vx_device *device, const char *text, size_t bytes,
@@ -416,36 +411,31 @@ static bool restore_plan(const vx_device *device, const char *text, size_t bytes
     return false;
 }
 
-static bool restore(const vx_device *device, const vx_cuda_conv_shape *shape, const char *key,
-                    vx_cuda_conv *conv) {
+static bool restore(const vx_device *device, const char *key, vx_cuda_conv *conv) {
     size_t bytes;
     char *text = vx_plan_cache_read(key, &bytes);
     if (!text) return false;
-    const bool ok = strncmp(text, tiled_text, sizeof tiled_text - 1) == 0
-                        ? restore_tiled(shape, text, conv)
-                        : restore_plan(device, text, bytes, conv);
+    const bool ok = restore_plan(device, text, bytes, conv);
     vx_free(text);
+    if (!ok) vx_plan_cache_forget(key);
     return ok;
 }
 
-static void keep(const char *key, const vx_cuda_conv *conv) {
+/* Whether it, or what another process chose meanwhile, is there now. */
+static bool keep(const char *key, const vx_cuda_conv *conv) {
     int64_t bytes = 0, got = 0;
-    if (conv->tiled.variant) {
-        char text[32];
-        const int n = snprintf(text, sizeof text, "%s%u", tiled_text, conv->tiled.variant);
-        vx_plan_cache_write(key, text, (size_t)n);
-        return;
-    }
     if (cudnnBackendGetAttribute(conv->plan, CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION,
                                  CUDNN_TYPE_CHAR, 0, &bytes, NULL) != CUDNN_STATUS_SUCCESS ||
         bytes <= 0)
-        return;
+        return false;
     char *text = vx_alloc((size_t)bytes);
-    if (text &&
+    const bool kept =
+        text &&
         cudnnBackendGetAttribute(conv->plan, CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION,
-                                 CUDNN_TYPE_CHAR, bytes, &got, text) == CUDNN_STATUS_SUCCESS)
+                                 CUDNN_TYPE_CHAR, bytes, &got, text) == CUDNN_STATUS_SUCCESS &&
         vx_plan_cache_write(key, text, (size_t)got);
     vx_free(text);
+    return kept;
 }
 
 /* --- what conv_cudnn.h promises --------------------------------------------------------------- */
@@ -453,11 +443,17 @@ static void keep(const char *key, const vx_cuda_conv *conv) {
 vx_status vx_cuda_conv_create(const vx_device *device, const vx_cuda_conv_shape *shape,
                               vx_cuda_conv *conv, vx_error *err) {
     char key[512];
+    if (shape->dtype != VX_F32) return choose_by_shape(device, shape, conv, err);
     make_key(device, shape, key, sizeof key);
-    if (restore(device, shape, key, conv)) return VX_OK;
-    vx_status status = choose_engine(device, shape, conv, err);
-    if (status == VX_OK) keep(key, conv);
-    return status;
+    if (restore(device, key, conv)) return VX_OK;
+    if (vx_plan_cache_writable()) {
+        vx_status status = choose_by_time(device, shape, conv, err);
+        if (status != VX_OK) return status;
+        const bool kept = keep(key, conv);
+        vx_cuda_conv_destroy(conv);
+        if (kept && restore(device, key, conv)) return VX_OK; /* as every later run does */
+    }
+    return choose_by_shape(device, shape, conv, err);
 }
 
 void vx_cuda_conv_destroy(vx_cuda_conv *conv) {
@@ -478,10 +474,10 @@ void vx_cuda_conv_pack(const vx_cuda_conv *conv, const vx_cuda_conv_shape *shape
 }
 
 vx_status vx_cuda_conv_launch(const vx_device *device, const vx_cuda_conv *conv, const void *x,
-                              const void *w, void *y, void *workspace, vx_cuda_moments *moments,
-                              vx_error *err) {
+                              vx_cuda_pending pending, const void *w, void *y, void *workspace,
+                              vx_cuda_moments *moments, vx_error *err) {
     if (conv->tiled.variant)
-        return vx_cuda_tiled_launch(&conv->tiled, x, w, y, moments, device->stream, err);
+        return vx_cuda_tiled_launch(&conv->tiled, x, pending, w, y, moments, device->stream, err);
     const int64_t uids[3] = {UID_X, UID_W, UID_Y};
     const void *pointers[3] = {x, w, y};
     cudnnBackendDescriptor_t pack = NULL;

@@ -3,6 +3,7 @@
 #include "cuda/check.h"
 #include "cuda/device.cuh"
 #include "cuda/launch.cuh"
+#include "cuda/pending.cuh"
 #include "cuda/wide.cuh"
 
 using namespace vx_cuda;
@@ -17,13 +18,12 @@ struct grid {
 /* How one variant cuts the work. A warp's rows of 16 voxels along x are MT products of 16 rows; a
  * product's columns are 8 * NT output channels. CK input channels are in shared memory at a time.
  */
-template <int CK_, bool FLAT_, int NT_, int MT_, int WARPS_, int BLOCKS_> struct shape_of {
+template <int CK_, int TAPS_, int NT_, int MT_, int WARPS_, int BLOCKS_> struct shape_of {
     static constexpr int CK = CK_, NT = NT_, MT = MT_, WARPS = WARPS_, BLOCKS = BLOCKS_;
-    static constexpr bool FLAT = FLAT_; /* one tap along x */
-    static constexpr unsigned TAPS = FLAT ? 9 : 27;
+    static constexpr unsigned TAPS = TAPS_;                            /* 27, or 9: one along x */
+    static constexpr unsigned PLANES = 3, DOWN = 3, ACROSS = TAPS / 9; /* taps along z, y, x */
     static constexpr unsigned THREADS = 32 * WARPS, TILE_Z = WARPS * MT / TILE_Y;
     static constexpr unsigned CHANNELS = 8 * NT, STEPS = TAPS * CK / 16;
-    static constexpr unsigned GROUPS = CK == 16 ? 1 : 9;
     /* Bytes of a voxel in shared memory: 16 more than its numbers, so that the 8 rows of a matrix
      * are in different banks. */
     static constexpr unsigned PITCH = 2 * CK + 16, OUT_PITCH = 16 * NT + 16;
@@ -35,83 +35,141 @@ template <int CK_, bool FLAT_, int NT_, int MT_, int WARPS_, int BLOCKS_> struct
     static_assert(WARPS * MT % TILE_Y == 0 && TILE_Y % MT == 0, "whole planes, whole warps");
 };
 
-/* A tile with its border, CK channels from `channel` on, into shared memory; zeros outside. */
+/* Pieces of 16 bytes of a tile with its border, CK channels. A thread's pieces are of the same
+ * channels. The first EARLY of them are a group of copies of their own. */
+template <typename S> struct pieces_of {
+    static constexpr unsigned OF_VOXEL = S::CK / 8, ALL = S::VOXELS * OF_VOXEL;
+    static constexpr unsigned OF_THREAD = (ALL + S::THREADS - 1) / S::THREADS;
+    static constexpr unsigned EARLY = OF_THREAD / 2;
+    static_assert(S::THREADS % OF_VOXEL == 0 && OF_THREAD <= 64, "a bit a piece");
+};
+
+/* A tile with its border, CK channels from `channel` on, on its way into shared memory; zeros
+ * outside. Bit k of the result: the thread's piece k is inside. */
 template <typename S, typename T>
-static __device__ void load_tile(char *shared, const T *x, size_t c_in, unsigned channel,
-                                 const grid &g, size_t first, int z0, int y0, int x0) {
-    constexpr unsigned PIECES = S::CK / 8;
-    for (unsigned i = threadIdx.x; i < S::VOXELS * PIECES; i += S::THREADS) {
-        const unsigned piece = i % PIECES, v = i / PIECES;
+static __device__ uint64_t load_tile(char *shared, const T *x, size_t c_in, unsigned channel,
+                                     const grid &g, size_t first, int z0, int y0, int x0) {
+    using P = pieces_of<S>;
+    uint64_t inside = 0;
+    for (unsigned k = 0; k < P::OF_THREAD; k++) {
+        const unsigned i = k * S::THREADS + threadIdx.x;
+        if (k == P::EARLY) copy_commit();
+        if (i >= P::ALL) break;
+        const unsigned piece = i % P::OF_VOXEL, v = i / P::OF_VOXEL;
         const int px = x0 + (int)(v % BORDER_X) - 1, rest = (int)(v / BORDER_X);
         const int py = y0 + rest % (int)BORDER_Y - 1, pz = z0 + rest / (int)BORDER_Y - 1;
         char *to = shared + v * S::PITCH + piece * 16;
         if ((unsigned)px < g.w && (unsigned)py < g.h && (unsigned)pz < g.d) {
             const size_t voxel = first + ((size_t)pz * g.h + (size_t)py) * g.w + (size_t)px;
             copy_async<16>(to, x + voxel * c_in + channel + piece * 8);
+            inside |= (uint64_t)1 << k;
         } else {
             *(uint4 *)to = make_uint4(0, 0, 0, 0);
         }
     }
     copy_commit();
+    return inside;
 }
 
-/* What one step (a tap and 16 input channels) multiplies. */
-template <typename S> struct fragments {
-    uint32_t a[S::MT][4];
-    uint4 b[S::NT / 2]; /* for two columns of 8 each */
-};
-
-/* Step of a group: the taps of one plane and row, or all of them. */
-template <typename S>
-static __device__ __forceinline__ void load_step(fragments<S> &f, unsigned step, const char *rows,
-                                                 const uint4 *weights) {
-    constexpr unsigned KK = S::CK / 16;
-    const unsigned tap = step / KK, kk = step % KK;
-    const unsigned row = S::FLAT ? tap : tap / 3, voxel = row / 3 * BORDER_Y + row % 3;
-    const unsigned first = voxel * BORDER_X + (S::FLAT ? 1 : tap % 3);
+/* What is pending, applied to pieces FIRST to END - 1 that this thread has loaded. */
+template <typename S, typename T, unsigned FIRST, unsigned END>
+static __device__ __forceinline__ void apply_pieces(char *shared, const vx_cuda_affine (&a)[8],
+                                                    float slope, uint64_t inside) {
+    using P = pieces_of<S>;
+    char *own = shared + threadIdx.x / P::OF_VOXEL * S::PITCH + threadIdx.x % P::OF_VOXEL * 16;
+#pragma unroll 2
+    for (unsigned k = FIRST; k < END; k++) {
+        uint4 *at = (uint4 *)(own + k * (S::THREADS / P::OF_VOXEL) * S::PITCH);
+        if (k + 1 == P::OF_THREAD && k * S::THREADS + threadIdx.x >= P::ALL) break;
+        const uint4 v = *at;
+        uint32_t r[4] = {v.x, v.y, v.z, v.w};
 #pragma unroll
-    for (int p = 0; p < S::NT / 2; p++) f.b[p] = __ldg(weights + (step * (S::NT / 2) + p) * 32);
-#pragma unroll
-    for (int m = 0; m < S::MT; m++)
-        load_matrices(f.a[m], rows + (first + m * BORDER_X) * S::PITCH + kk * 32);
-}
-
-template <typename S, typename T>
-static __device__ __forceinline__ void multiply_step(float (&sums)[S::MT][S::NT][4],
-                                                     const fragments<S> &f) {
-#pragma unroll
-    for (int p = 0; p < S::NT / 2; p++)
-#pragma unroll
-        for (int m = 0; m < S::MT; m++) {
-            multiply_add<T>(sums[m][2 * p], f.a[m], f.b[p].x, f.b[p].y);
-            multiply_add<T>(sums[m][2 * p + 1], f.a[m], f.b[p].z, f.b[p].w);
+        for (int j = 0; j < 4; j++) {
+            const float2 u = pair<T>::wide(r[j]);
+            r[j] = pair<T>::pack(apply_pending<T>(u.x, a[2 * j], slope),
+                                 apply_pending<T>(u.y, a[2 * j + 1], slope));
         }
+        if (inside >> k & 1) *at = make_uint4(r[0], r[1], r[2], r[3]);
+    }
 }
 
-/* All steps of a chunk, each loaded while the one before is multiplied. The loop over groups stays
- * a loop: unrolled, the compiler loads all weights first and runs out of registers. */
+/* Waits for the copies of load_tile, and applies what is pending to them: to the early ones while
+ * the others are on their way. affine: of the n and the tile's first channel. */
+template <typename S, typename T>
+static __device__ void apply_tile(char *shared, const vx_cuda_affine *__restrict__ affine,
+                                  float slope, uint64_t inside) {
+    using P = pieces_of<S>;
+    vx_cuda_affine a[8];
+#pragma unroll
+    for (int j = 0; j < 8; j++) a[j] = affine[threadIdx.x % P::OF_VOXEL * 8 + j];
+    copy_wait();
+    apply_pieces<S, T, 0, P::EARLY>(shared, a, slope, inside);
+    copy_wait_all();
+    apply_pieces<S, T, P::EARLY, P::OF_THREAD>(shared, a, slope, inside);
+}
+
+/* Products of one step, a tap and 16 input channels: voxels of rows a[down] to a[down + MT - 1],
+ * weights b. */
+template <typename S, typename T>
+static __device__ __forceinline__ void multiply_row(float (&sums)[S::NT][4], const uint32_t (&a)[4],
+                                                    const uint4 (&b)[S::NT / 2]) {
+#pragma unroll
+    for (int p = 0; p < S::NT / 2; p++) {
+        multiply_add<T>(sums[2 * p], a, b[p].x, b[p].y);
+        multiply_add<T>(sums[2 * p + 1], a, b[p].z, b[p].w);
+    }
+}
+
+template <typename S>
+static __device__ __forceinline__ void load_weights(uint4 (&b)[S::NT / 2], const uint4 *from) {
+#pragma unroll
+    for (int p = 0; p < S::NT / 2; p++) b[p] = __ldg(from + p * 32);
+}
+
+/* All steps of a chunk. The taps along y of one plane, column and 16 channels are a group: they
+ * read the same rows, each one row further down, so that a row is loaded once for the three of
+ * them. The next group's first rows are loaded as soon as their registers are free, weights a step
+ * ahead. */
 template <typename S, typename T>
 static __device__ __forceinline__ void multiply_chunk(float (&sums)[S::MT][S::NT][4],
                                                       const char *rows, const uint4 *weights) {
-    constexpr unsigned OF_GROUP = S::STEPS / S::GROUPS;
-    static_assert(S::GROUPS == 1 || OF_GROUP % 2 == 0, "a group begins with f[0]");
-    fragments<S> f[2];
-    load_step<S>(f[0], 0, rows, weights);
-#pragma unroll 1
-    for (unsigned group = 0; group < S::GROUPS; group++) {
-        const unsigned down = group % 3 == 2 ? BORDER_Y - 2 : 1; /* to the next group's rows */
-        const char *next_rows = rows + down * BORDER_X * S::PITCH;
-        const uint4 *next_weights = weights + OF_GROUP * (S::NT / 2) * 32;
+    constexpr unsigned KK = S::CK / 16, ROW = BORDER_X * S::PITCH;
+    constexpr unsigned OUTER = S::PLANES * S::ACROSS, OF_OUTER = KK * S::DOWN;
+    /* The loop stays a loop where it can: unrolled, the compiler loads all weights first and runs
+     * out of registers. */
+    constexpr int UNROLL = OF_OUTER % 2 ? (int)OUTER : 1;
+    uint32_t a[S::MT + S::DOWN - 1][4];
+    uint4 b[2][S::NT / 2];
+    const char *at = rows + (S::TAPS == 9 ? S::PITCH : 0);
 #pragma unroll
-        for (unsigned step = 0; step < OF_GROUP; step++) {
-            if (step + 1 < OF_GROUP)
-                load_step<S>(f[(step + 1) % 2], step + 1, rows, weights);
-            else if (group + 1 < S::GROUPS)
-                load_step<S>(f[0], 0, next_rows, next_weights);
-            multiply_step<S, T>(sums, f[step % 2]);
+    for (int m = 0; m < S::MT; m++) load_matrices(a[m], at + m * ROW);
+    load_weights<S>(b[0], weights);
+#pragma unroll UNROLL
+    for (unsigned outer = 0; outer < OUTER; outer++) {
+        const bool last = outer + 1 == OUTER;
+        const char *next_at =
+            at + ((outer + 1) % S::ACROSS ? S::PITCH : BORDER_Y * ROW - (S::ACROSS - 1) * S::PITCH);
+#pragma unroll
+        for (unsigned kk = 0; kk < KK; kk++) {
+            const char *group = at + kk * 32, *next = kk + 1 < KK ? group + 32 : next_at;
+#pragma unroll
+            for (unsigned dy = 0; dy < S::DOWN; dy++) {
+                const unsigned step = kk * S::DOWN + dy;
+                const unsigned now = (UNROLL == 1 ? step : outer * OF_OUTER + step) % 2;
+                weights += S::NT / 2 * 32;
+                if (step + 1 < OF_OUTER || !last) load_weights<S>(b[1 - now], weights);
+                if (dy + 1 < S::DOWN) load_matrices(a[S::MT + dy], group + (S::MT + dy) * ROW);
+#pragma unroll
+                for (int m = 0; m < S::MT; m++) {
+                    multiply_row<S, T>(sums[m], a[m + dy], b[now]);
+                    const int free =
+                        m + (int)dy; /* the row that no later step of the group reads */
+                    if ((m == 0 || dy + 1 == S::DOWN) && free < S::MT && (kk + 1 < KK || !last))
+                        load_matrices(a[free], next + free * ROW);
+                }
+            }
         }
-        rows = next_rows;
-        weights = next_weights;
+        at = next_at;
     }
 }
 
@@ -140,10 +198,11 @@ static __device__ void add_up(float (*of_warp)[S::CHANNELS], float *total, F val
 }
 
 /* Grid: (tiles, blocks of output channels, n). weights: this variant's order. */
-template <typename S, typename T>
+template <typename S, typename T, bool PENDING>
 static __global__ void __launch_bounds__(S::THREADS, S::BLOCKS)
-    tiled_kernel(const T *__restrict__ x, unsigned c_in, const uint4 *__restrict__ weights,
-                 T *__restrict__ y, unsigned c_out, grid g, vx_cuda_moments *__restrict__ moments) {
+    tiled_kernel(const T *__restrict__ x, vx_cuda_pending pending, unsigned c_in,
+                 const uint4 *__restrict__ weights, T *__restrict__ y, unsigned c_out, grid g,
+                 vx_cuda_moments *__restrict__ moments) {
     char *shared = shared_memory();
     const unsigned warp = threadIdx.x / 32, lane = threadIdx.x % 32, q = lane % 4;
     unsigned tile = blockIdx.x;
@@ -162,8 +221,13 @@ static __global__ void __launch_bounds__(S::THREADS, S::BLOCKS)
     float sums[S::MT][S::NT][4] = {};
     for (unsigned chunk = 0; chunk < chunks; chunk++) {
         if (chunk) __syncthreads();
-        load_tile<S, T>(shared, x, c_in, chunk * S::CK, g, first, (int)z0, (int)y0, (int)x0);
-        copy_wait_all();
+        const uint64_t inside =
+            load_tile<S, T>(shared, x, c_in, chunk * S::CK, g, first, (int)z0, (int)y0, (int)x0);
+        if constexpr (PENDING)
+            apply_tile<S, T>(shared, pending.affine + blockIdx.z * c_in + chunk * S::CK,
+                             pending.slope, inside);
+        else
+            copy_wait_all();
         __syncthreads();
         multiply_chunk<S, T>(sums, rows, step_weights);
         step_weights += S::STEPS * (S::NT / 2) * 32;
@@ -216,25 +280,25 @@ static __global__ void __launch_bounds__(S::THREADS, S::BLOCKS)
 /* --- variants --------------------------------------------------------------------------------- */
 
 /* Calls f(shape_of) for a variant; false where there is none. */
-template <int CK, bool FLAT, typename F> static bool for_variant(unsigned variant, F &&f) {
+template <int CK, int TAPS, typename F> static bool for_variant(unsigned variant, F &&f) {
     switch (variant) {
     case 1: /* 512 voxels x 32 channels, 8 warps */
-        return f(shape_of<CK, FLAT, 4, 4, 8, 2>());
+        return f(shape_of<CK, TAPS, 4, 4, 8, 2>());
     case 2: /* the same by 4 warps of twice the rows */
-        return f(shape_of<CK, FLAT, 4, 8, 4, 2>());
+        return f(shape_of<CK, TAPS, 4, 8, 4, 2>());
     case 3: /* 256 voxels x 64 channels, 4 warps */
-        return f(shape_of<CK, FLAT, 8, 4, 4, 2>());
+        return f(shape_of<CK, TAPS, 8, 4, 4, 2>());
     case 4: /* 256 voxels x 32 channels, 4 warps */
-        return f(shape_of<CK, FLAT, 4, 4, 4, 3>());
+        return f(shape_of<CK, TAPS, 4, 4, 4, 3>());
     }
     return false;
 }
 
 template <typename F> static bool for_shape(const vx_cuda_tiled *conv, F &&f) {
     if (conv->in.c % 16) return false;
-    if (conv->flat) return for_variant<16, true>(conv->variant, f);
-    return conv->in.c % 32 ? for_variant<16, false>(conv->variant, f)
-                           : for_variant<32, false>(conv->variant, f);
+    if (conv->taps == 9) return for_variant<16, 9>(conv->variant, f);
+    return conv->in.c % 32 ? for_variant<16, 27>(conv->variant, f)
+                           : for_variant<32, 27>(conv->variant, f);
 }
 
 static grid grid_of(vx_shape s, unsigned tile_z) {
@@ -268,8 +332,9 @@ size_t vx_cuda_tiled_parts(const vx_cuda_tiled *conv) {
     return parts;
 }
 
-/* [block of channels][chunk][tap][16 channels][two columns of 8][lane][8]: the eight are rows
- * 2q, 2q + 1, 2q + 8, 2q + 9 of column g, then of column g + 8 (device.cuh: q, g). */
+/* [block of channels][chunk][plane][tap along x][16 channels][tap along y][two columns of
+ * 8][lane][8]: the eight are rows 2q, 2q + 1, 2q + 8, 2q + 9 of column g, then of column g + 8
+ * (device.cuh: q, g). */
 void vx_cuda_tiled_pack(const vx_cuda_tiled *conv, const float *w, float *to) {
     const size_t c_in = conv->in.c;
     for_shape(conv, [&](auto shape) {
@@ -280,7 +345,11 @@ void vx_cuda_tiled_pack(const vx_cuda_tiled *conv, const float *w, float *to) {
                     for (size_t p = 0; p < S::NT / 2; p++)
                         for (size_t lane = 0; lane < 32; lane++)
                             for (size_t e = 0; e < 8; e++) {
-                                const size_t tap = step / (S::CK / 16), kk = step % (S::CK / 16);
+                                const size_t dy = step % S::DOWN, group = step / S::DOWN;
+                                const size_t kk = group % (S::CK / 16),
+                                             outer = group / (S::CK / 16);
+                                const size_t plane = outer / S::ACROSS, dx = outer % S::ACROSS;
+                                const size_t tap = (plane * S::DOWN + dy) * S::ACROSS + dx;
                                 const size_t k = kk * 16 + e / 2 % 2 * 8 + lane % 4 * 2 + e % 2;
                                 const size_t i = chunk * S::CK + k;
                                 const size_t o =
@@ -291,10 +360,17 @@ void vx_cuda_tiled_pack(const vx_cuda_tiled *conv, const float *w, float *to) {
     });
 }
 
-template <typename S, typename T>
-static cudaError_t launch(const vx_cuda_tiled *conv, const void *x, const void *w, void *y,
-                          vx_cuda_moments *moments, cudaStream_t stream) {
-    const auto kernel = tiled_kernel<S, T>;
+/* Chunks of 32 channels alone: what is read with a norm pending has been made by our own kernel. */
+template <typename S> static constexpr bool applies = S::CK == 32;
+
+bool vx_cuda_tiled_applies(const vx_cuda_tiled *conv) {
+    return for_shape(conv, [](auto shape) { return applies<decltype(shape)>; });
+}
+
+template <typename S, typename T, bool PENDING>
+static cudaError_t launch(const vx_cuda_tiled *conv, const void *x, vx_cuda_pending pending,
+                          const void *w, void *y, vx_cuda_moments *moments, cudaStream_t stream) {
+    const auto kernel = tiled_kernel<S, T, PENDING>;
     const grid g = grid_of(conv->in, S::TILE_Z);
     /* No more shared memory than the blocks need: the weights are read through the L1 cache, which
      * is the rest. */
@@ -307,19 +383,27 @@ static cudaError_t launch(const vx_cuda_tiled *conv, const void *x, const void *
     if (code != cudaSuccess) return code;
     const dim3 blocks(g.tiles_z * g.tiles_y * g.tiles_x, (unsigned)(conv->c_out / S::CHANNELS),
                       (unsigned)conv->in.n);
-    kernel<<<blocks, S::THREADS, S::BYTES, stream>>>((const T *)x, (unsigned)conv->in.c,
+    kernel<<<blocks, S::THREADS, S::BYTES, stream>>>((const T *)x, pending, (unsigned)conv->in.c,
                                                      (const uint4 *)w, (T *)y,
                                                      (unsigned)conv->c_out, g, moments);
     return cudaGetLastError();
 }
 
-vx_status vx_cuda_tiled_launch(const vx_cuda_tiled *conv, const void *x, const void *w, void *y,
-                               vx_cuda_moments *moments, cudaStream_t stream, vx_error *err) {
+vx_status vx_cuda_tiled_launch(const vx_cuda_tiled *conv, const void *x, vx_cuda_pending pending,
+                               const void *w, void *y, vx_cuda_moments *moments,
+                               cudaStream_t stream, vx_error *err) {
     cudaError_t code = cudaErrorInvalidValue;
     for_shape(conv, [&](auto shape) {
         using S = decltype(shape);
-        code = conv->dtype == VX_F16 ? launch<S, __half>(conv, x, w, y, moments, stream)
-                                     : launch<S, __nv_bfloat16>(conv, x, w, y, moments, stream);
+        const bool half = conv->dtype == VX_F16;
+        if constexpr (applies<S>)
+            if (pending.affine) {
+                const auto run = half ? launch<S, __half, true> : launch<S, __nv_bfloat16, true>;
+                code = run(conv, x, pending, w, y, moments, stream);
+                return true;
+            }
+        const auto run = half ? launch<S, __half, false> : launch<S, __nv_bfloat16, false>;
+        if (!pending.affine) code = run(conv, x, pending, w, y, moments, stream);
         return true;
     });
     return vx_cuda_check(code, "a convolution", err);

@@ -3,6 +3,7 @@
  * lane owns V neighbouring channels, the rows share out the voxels of the block's part. */
 #include "base/size.h"
 #include "cuda/check.h"
+#include "cuda/pending.cuh"
 #include "cuda/value.cuh"
 
 using namespace vx_cuda;
@@ -23,6 +24,7 @@ size_t vx_cuda_instance_norm_parts(vx_shape s) {
 }
 
 bool vx_cuda_instance_norm_scratch(vx_shape s, size_t parts, size_t *bytes) {
+    static_assert(sizeof(vx_cuda_affine) == sizeof(vx_cuda_moments), "of one more part");
     const size_t dims[] = {s.n, parts + 1, s.c, sizeof(vx_cuda_moments)};
     return vx_product(dims, 4, bytes);
 }
@@ -110,11 +112,14 @@ static __global__ void part_kernel(const T *__restrict__ x, size_t c, cut k,
     }
 }
 
-/* whole[n][c] = (mean, gamma / sqrt(variance + eps)). A block takes JOINED channels, SLOTS threads
- * share out a channel's parts; sums are double, about the first part's mean, in a fixed order. */
+/* affine[n][c] = (mean, gamma / sqrt(variance + eps), beta), mean as a part of the last where it is
+ * folded. A block takes JOINED channels, SLOTS
+ * threads share out a channel's parts; sums are double, about the first part's mean, in a fixed
+ * order. */
 static __global__ void whole_kernel(const vx_cuda_moments *__restrict__ parts, size_t c,
                                     unsigned count, double voxels, const float *__restrict__ gamma,
-                                    float eps, vx_cuda_moments *__restrict__ whole) {
+                                    const float *__restrict__ beta, float eps, bool folded,
+                                    vx_cuda_affine *__restrict__ affine) {
     __shared__ double2 shared[SLOTS][JOINED];
     const unsigned k = threadIdx.x % JOINED, slot = threadIdx.x / JOINED;
     const size_t channel = (size_t)blockIdx.x * JOINED + k;
@@ -140,29 +145,32 @@ static __global__ void whole_kernel(const vx_cuda_moments *__restrict__ parts, s
     s = shared[0][k];
     const double mean = s.x / voxels, variance = fmax(s.y / voxels - mean * mean, 0.0);
     const double inv = 1.0 / sqrt(variance + (double)eps);
-    whole[blockIdx.y * c + channel] = {(float)(origin + mean),
-                                       (float)(inv * (double)gamma[channel]), 0};
+    const double scale = inv * (double)gamma[channel], shift = (double)beta[channel];
+    affine[blockIdx.y * c + channel] =
+        folded ? vx_cuda_affine{0, (float)scale, (float)(shift - (origin + mean) * scale)}
+               : vx_cuda_affine{(float)(origin + mean), (float)scale, (float)shift};
 }
 
-/* Grid: (parts, groups, n). x, residual (read if RESIDUAL) and y may be the same memory. What is on
- * its way is held as it is stored: registers are what limits how much that is. */
-template <typename T, int V, bool RESIDUAL>
-static __global__ void apply_kernel(const T *x, const T *residual, T *y, size_t c, cut k,
-                                    const vx_cuda_moments *__restrict__ whole,
-                                    const float *__restrict__ beta, vx_activation act,
-                                    float slope) {
+enum residual_kind { NO_RESIDUAL, RESIDUAL, PENDING_RESIDUAL };
+
+/* Grid: (parts, groups, n). x, residual (as KIND says) and y may be the same memory. What is on
+ * its way is held as it is stored: registers are what limits how much that is. SLOPED: slope alone
+ * says what the activation is, as in a vx_cuda_pending. */
+template <typename T, int V, residual_kind KIND, bool SLOPED>
+static __global__ void apply_kernel(const T *x, const T *residual, vx_cuda_pending pending, T *y,
+                                    size_t c, cut k, const vx_cuda_affine *__restrict__ affine,
+                                    vx_activation act, float slope) {
     using piece = numbers<T, V>;
     const unsigned lane = threadIdx.x % k.lanes, row = threadIdx.x / k.lanes;
     const size_t channel = ((size_t)blockIdx.y * k.lanes + lane) * V;
     const size_t first = blockIdx.x * k.part_voxels;
     const size_t count = min(k.part_voxels, k.voxels - first);
     if (channel >= c) return;
-    float mean[V], scale[V], shift[V];
+    vx_cuda_affine own[V], other[V];
 #pragma unroll
     for (int j = 0; j < V; j++) {
-        mean[j] = whole[blockIdx.z * c + channel + j].mean;
-        scale[j] = whole[blockIdx.z * c + channel + j].squares;
-        shift[j] = beta[channel + j];
+        own[j] = affine[blockIdx.z * c + channel + j];
+        if (KIND == PENDING_RESIDUAL) other[j] = pending.affine[blockIdx.z * c + channel + j];
     }
     const size_t base = (blockIdx.z * k.voxels + first) * c + channel;
     for (size_t i = row; i < count; i += (size_t)k.rows * AHEAD) {
@@ -172,21 +180,37 @@ static __global__ void apply_kernel(const T *x, const T *residual, T *y, size_t 
             const size_t at = i + (size_t)a * k.rows;
             if (at >= count) continue;
             v[a] = *(const piece *)(x + base + at * c);
-            if (RESIDUAL) r[a] = *(const piece *)(residual + base + at * c);
+            if (KIND != NO_RESIDUAL) r[a] = *(const piece *)(residual + base + at * c);
         }
 #pragma unroll
         for (int a = 0; a < AHEAD; a++) {
             const size_t at = i + (size_t)a * k.rows;
             if (at >= count) continue;
+            float u[V], more[V];
 #pragma unroll
             for (int j = 0; j < V; j++) {
-                const float more = RESIDUAL ? to_float(r[a].x[j]) : 0.0f;
-                const float u = fmaf(to_float(v[a].x[j]) - mean[j], scale[j], shift[j]) + more;
-                v[a].x[j] = from_float<T>(activate(u, act, slope));
+                u[j] = apply_affine<T>(to_float(v[a].x[j]), own[j]);
+                if (KIND == NO_RESIDUAL) continue;
+                more[j] = to_float(r[a].x[j]);
+                if (KIND == PENDING_RESIDUAL)
+                    more[j] = apply_pending<T>(more[j], other[j], pending.slope);
             }
-            store_piece<T, V>(y + base + at * c, v[a]);
+            if (KIND == PENDING_RESIDUAL) round_numbers<T, V>(more);
+#pragma unroll
+            for (int j = 0; j < V; j++) {
+                if (KIND != NO_RESIDUAL) u[j] += more[j];
+                u[j] = SLOPED ? fmaxf(u[j], u[j] * slope) : activate(u[j], act, slope);
+            }
+            store_numbers<T, V>(y + base + at * c, u);
         }
     }
+}
+
+template <typename T, int V, bool SLOPED>
+static auto apply_kernel_for(const void *residual, vx_cuda_pending pending) {
+    return !residual        ? apply_kernel<T, V, NO_RESIDUAL, SLOPED>
+           : pending.affine ? apply_kernel<T, V, PENDING_RESIDUAL, SLOPED>
+                            : apply_kernel<T, V, RESIDUAL, SLOPED>;
 }
 
 /* The sums over a block, to all its threads; in a fixed order. */
@@ -267,23 +291,51 @@ template <typename F> static void for_norm(const vx_cuda_norm *norm, F &&f) {
 
 static bool fits(vx_shape s) { return s.n <= 65535 && s.c <= 65535 && s.d * s.h * s.w <= 1u << 31; }
 
-vx_status vx_cuda_instance_norm_apply(const vx_cuda_norm *norm, size_t parts, const void *x,
-                                      const void *residual, void *y, void *scratch,
-                                      cudaStream_t stream, vx_error *err) {
+bool vx_cuda_instance_norm_small(vx_shape s) { return s.d * s.h * s.w <= SMALL; }
+
+vx_status vx_cuda_instance_norm_moments(const vx_cuda_norm *norm, const void *x,
+                                        vx_cuda_moments *moments, cudaStream_t stream,
+                                        vx_error *err) {
     const vx_shape s = norm->shape;
-    const double voxels = (double)(s.d * s.h * s.w);
+    const size_t voxels = s.d * s.h * s.w, parts = vx_cuda_instance_norm_parts(s);
     if (!fits(s)) return vx_cuda_too_large("instance norm", err);
-    vx_cuda_moments *of_parts = (vx_cuda_moments *)scratch, *whole = of_parts + s.n * parts * s.c;
+    for_norm(norm, [&](auto t, auto v) {
+        using T = decltype(t);
+        constexpr int V = decltype(v)::value;
+        const cut k = with_parts(cut_of(s, V), (voxels + parts - 1) / parts);
+        part_kernel<T, V><<<dim3(k.parts, k.groups, (unsigned)s.n), THREADS, 0, stream>>>(
+            (const T *)x, s.c, k, moments);
+    });
+    return vx_cuda_launched("instance norm", err);
+}
+
+vx_status vx_cuda_instance_norm_join(const vx_cuda_norm *norm, size_t parts,
+                                     const vx_cuda_moments *moments, vx_cuda_affine *affine,
+                                     cudaStream_t stream, vx_error *err) {
+    const vx_shape s = norm->shape;
+    if (!fits(s)) return vx_cuda_too_large("instance norm", err);
     whole_kernel<<<dim3((unsigned)((s.c + JOINED - 1) / JOINED), (unsigned)s.n), JOINED * SLOTS, 0,
-                   stream>>>(of_parts, s.c, (unsigned)parts, voxels, norm->gamma, norm->eps, whole);
+                   stream>>>(moments, s.c, (unsigned)parts, (double)(s.d * s.h * s.w), norm->gamma,
+                             norm->beta, norm->eps, norm->dtype != VX_F32, affine);
+    return vx_cuda_launched("instance norm", err);
+}
+
+vx_status vx_cuda_instance_norm_apply(const vx_cuda_norm *norm, const vx_cuda_affine *affine,
+                                      const void *x, const void *residual, vx_cuda_pending pending,
+                                      void *y, cudaStream_t stream, vx_error *err) {
+    const vx_shape s = norm->shape;
+    if (!fits(s)) return vx_cuda_too_large("instance norm", err);
     for_norm(norm, [&](auto t, auto v) {
         using T = decltype(t);
         constexpr int V = decltype(v)::value;
         const cut bare = cut_of(s, V), k = with_parts(bare, (size_t)bare.rows * 2 * AHEAD);
-        const auto kernel = residual ? apply_kernel<T, V, true> : apply_kernel<T, V, false>;
+        const float slope = vx_cuda_slope_of(norm->act, norm->slope);
+        const bool sloped = V > 1 && slope >= 0;
+        const auto kernel = sloped ? apply_kernel_for<T, V, (V > 1)>(residual, pending)
+                                   : apply_kernel_for<T, V, false>(residual, pending);
         kernel<<<dim3(k.parts, k.groups, (unsigned)s.n), THREADS, 0, stream>>>(
-            (const T *)x, (const T *)residual, (T *)y, s.c, k, whole, norm->beta, norm->act,
-            norm->slope);
+            (const T *)x, (const T *)residual, pending, (T *)y, s.c, k, affine, norm->act,
+            sloped ? slope : norm->slope);
     });
     return vx_cuda_launched("instance norm", err);
 }
@@ -307,17 +359,14 @@ vx_status vx_cuda_instance_norm(const vx_cuda_norm *norm, const void *x, const v
                                 void *y, void *scratch, cudaStream_t stream, vx_error *err) {
     const vx_shape s = norm->shape;
     if (!fits(s)) return vx_cuda_too_large("instance norm", err);
-    const size_t voxels = s.d * s.h * s.w, parts = vx_cuda_instance_norm_parts(s);
-    if (voxels <= SMALL) return small_norm(norm, x, residual, y, stream, err);
-    for_norm(norm, [&](auto t, auto v) {
-        using T = decltype(t);
-        constexpr int V = decltype(v)::value;
-        const cut k = with_parts(cut_of(s, V), (voxels + parts - 1) / parts);
-        part_kernel<T, V><<<dim3(k.parts, k.groups, (unsigned)s.n), THREADS, 0, stream>>>(
-            (const T *)x, s.c, k, (vx_cuda_moments *)scratch);
-    });
-    vx_status status = vx_cuda_launched("instance norm", err);
-    return status == VX_OK
-               ? vx_cuda_instance_norm_apply(norm, parts, x, residual, y, scratch, stream, err)
-               : status;
+    if (vx_cuda_instance_norm_small(s)) return small_norm(norm, x, residual, y, stream, err);
+    const size_t parts = vx_cuda_instance_norm_parts(s);
+    vx_cuda_moments *moments = (vx_cuda_moments *)scratch;
+    vx_cuda_affine *affine = (vx_cuda_affine *)(moments + s.n * parts * s.c);
+    vx_status status = vx_cuda_instance_norm_moments(norm, x, moments, stream, err);
+    if (status == VX_OK)
+        status = vx_cuda_instance_norm_join(norm, parts, moments, affine, stream, err);
+    return status == VX_OK ? vx_cuda_instance_norm_apply(norm, affine, x, residual,
+                                                         vx_cuda_pending{}, y, stream, err)
+                           : status;
 }

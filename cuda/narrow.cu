@@ -1,4 +1,5 @@
 #include "cuda/check.h"
+#include "cuda/pending.cuh"
 #include "cuda/value.cuh"
 
 using namespace vx_cuda;
@@ -6,13 +7,16 @@ using namespace vx_cuda;
 static constexpr unsigned THREADS = 256;
 
 /* A token a thread: its numbers once from memory, the weights from shared memory, [c][OUT], the
- * same for all lanes. V divides c. */
+ * same for all lanes; behind them what is pending of x. V divides c. */
 template <typename T, typename O, int V, int OUT>
-static __global__ void narrow_kernel(const T *__restrict__ x, size_t c, const float *__restrict__ w,
-                                     const float *__restrict__ bias, unsigned c_out,
-                                     O *__restrict__ y, size_t tokens) {
+static __global__ void narrow_kernel(const T *__restrict__ x, vx_cuda_pending pending, size_t c,
+                                     const float *__restrict__ w, const float *__restrict__ bias,
+                                     unsigned c_out, O *__restrict__ y, size_t tokens) {
     extern __shared__ float4 shared[];
     float(*weights)[OUT] = (float(*)[OUT])shared;
+    vx_cuda_affine *affine = (vx_cuda_affine *)(weights + c);
+    for (size_t i = threadIdx.x; pending.affine && i < c; i += THREADS)
+        affine[i] = pending.affine[i];
     for (size_t i = threadIdx.x; i < c * OUT; i += THREADS) {
         const size_t o = i % OUT;
         weights[i / OUT][o] = o < c_out ? w[o * c + i / OUT] : 0.0f;
@@ -27,6 +31,12 @@ static __global__ void narrow_kernel(const T *__restrict__ x, size_t c, const fl
         for (size_t k = 0; k < c; k += V) {
             float v[V];
             load_numbers<T, V>(x + t * c + k, v);
+            if (pending.affine) {
+#pragma unroll
+                for (int j = 0; j < V; j++)
+                    v[j] = to_float(
+                        from_float<T>(apply_pending<T>(v[j], affine[k + j], pending.slope)));
+            }
 #pragma unroll
             for (int j = 0; j < V; j++)
 #pragma unroll
@@ -52,25 +62,27 @@ static __global__ void narrow_kernel(const T *__restrict__ x, size_t c, const fl
 bool vx_cuda_narrow_fits(size_t c, size_t c_out) { return c_out <= VX_CUDA_NARROW && c <= 512; }
 
 template <typename T, typename O, int V>
-static void launch(const void *x, size_t c, const float *w, const float *bias, size_t c_out,
-                   void *y, size_t tokens, cudaStream_t stream) {
+static void launch(const void *x, vx_cuda_pending pending, size_t c, const float *w,
+                   const float *bias, size_t c_out, void *y, size_t tokens, cudaStream_t stream) {
     const auto kernel = c_out <= 2   ? narrow_kernel<T, O, V, 2>
                         : c_out <= 4 ? narrow_kernel<T, O, V, 4>
                                      : narrow_kernel<T, O, V, VX_CUDA_NARROW>;
     const size_t columns = c_out <= 2 ? 2 : c_out <= 4 ? 4 : VX_CUDA_NARROW;
-    kernel<<<blocks_for(tokens, THREADS), THREADS, c * columns * sizeof(float), stream>>>(
-        (const T *)x, c, w, bias, (unsigned)c_out, (O *)y, tokens);
+    const size_t bytes =
+        c * columns * sizeof(float) + (pending.affine ? c * sizeof(vx_cuda_affine) : 0);
+    kernel<<<blocks_for(tokens, THREADS), THREADS, bytes, stream>>>(
+        (const T *)x, pending, c, w, bias, (unsigned)c_out, (O *)y, tokens);
 }
 
-vx_status vx_cuda_narrow(const void *x, size_t c, const float *w, const float *bias, size_t c_out,
-                         void *y, size_t tokens, vx_dtype dtype, bool out_float,
-                         cudaStream_t stream, vx_error *err) {
+vx_status vx_cuda_narrow(const void *x, vx_cuda_pending pending, size_t c, const float *w,
+                         const float *bias, size_t c_out, void *y, size_t tokens, vx_dtype dtype,
+                         bool out_float, cudaStream_t stream, vx_error *err) {
     for_type(dtype, [&](auto t) {
         using T = decltype(t);
         constexpr int V = WIDE<T>;
         const auto run = c % V ? (out_float ? launch<T, float, 1> : launch<T, T, 1>)
                                : (out_float ? launch<T, float, V> : launch<T, T, V>);
-        run(x, c, w, bias, c_out, y, tokens, stream);
+        run(x, pending, c, w, bias, c_out, y, tokens, stream);
     });
     return vx_cuda_launched("linear layer", err);
 }

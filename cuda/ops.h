@@ -28,13 +28,33 @@ vx_status vx_cuda_cast(const void *x, vx_dtype from, void *y, vx_dtype to, size_
 vx_status vx_cuda_widen(const void *x, size_t c, size_t taps, size_t w, void *y, size_t wide,
                         size_t tokens, vx_dtype dtype, cudaStream_t stream, vx_error *err);
 
+/* A value may be stored before its instance norm and activation, which its readers then apply as
+ * they read: number v stands for act((v - mean) * scale + shift), act(u) = slope * u below 0, in
+ * fp32, rounded to the storage type: the same bits as if it had been stored so. slope 1: no
+ * activation. Of half types mean is 0 and part of shift: v has been rounded far more coarsely than
+ * that costs. */
+typedef struct vx_cuda_affine {
+    float mean, scale, shift;
+} vx_cuda_affine;
+typedef struct vx_cuda_pending {
+    const vx_cuda_affine *affine; /* [n][c]; NULL: nothing is to be applied */
+    float slope;                  /* 0 to 1 */
+} vx_cuda_pending;
+
+/* The slope below 0 of an activation that readers can apply; negative where they cannot. */
+static inline float vx_cuda_slope_of(vx_activation act, float slope) {
+    if (act == VX_ACT_NONE) return 1;
+    if (act == VX_ACT_RELU) return 0;
+    return act == VX_ACT_LEAKY_RELU && slope <= 1 ? slope : -1;
+}
+
 /* narrow.cu: a linear layer to few channels, y[t] = w x[t] + bias, w [c_out][c], bias [c_out] or
- * NULL; sums in fp32, y of the type dtype or float. */
+ * NULL; sums in fp32, y of the type dtype or float. pending: of x, whose n is 1 then. */
 enum { VX_CUDA_NARROW = 8 }; /* channels at most */
 bool vx_cuda_narrow_fits(size_t c, size_t c_out);
-vx_status vx_cuda_narrow(const void *x, size_t c, const float *w, const float *bias, size_t c_out,
-                         void *y, size_t tokens, vx_dtype dtype, bool out_float,
-                         cudaStream_t stream, vx_error *err);
+vx_status vx_cuda_narrow(const void *x, vx_cuda_pending pending, size_t c, const float *w,
+                         const float *bias, size_t c_out, void *y, size_t tokens, vx_dtype dtype,
+                         bool out_float, cudaStream_t stream, vx_error *err);
 
 /* activation.cu: y may be x. */
 vx_status vx_cuda_activation(const void *x, void *y, size_t n, vx_dtype dtype, vx_activation act,
@@ -109,10 +129,21 @@ size_t vx_cuda_instance_norm_parts(vx_shape shape);
 bool vx_cuda_instance_norm_scratch(vx_shape shape, size_t parts, size_t *bytes);
 vx_status vx_cuda_instance_norm(const vx_cuda_norm *norm, const void *x, const void *residual,
                                 void *y, void *scratch, cudaStream_t stream, vx_error *err);
-/* The same where scratch begins with the moments of x's parts, vx_cuda_moments [n][parts][c]. */
-vx_status vx_cuda_instance_norm_apply(const vx_cuda_norm *norm, size_t parts, const void *x,
-                                      const void *residual, void *y, void *scratch,
-                                      cudaStream_t stream, vx_error *err);
+/* Its three launches, each alone. `small` shapes take one launch instead: none of these then, and
+ * no residual that is pending. */
+bool vx_cuda_instance_norm_small(vx_shape shape);
+/* moments: vx_cuda_moments [n][parts][c], parts as vx_cuda_instance_norm_parts says. */
+vx_status vx_cuda_instance_norm_moments(const vx_cuda_norm *norm, const void *x,
+                                        vx_cuda_moments *moments, cudaStream_t stream,
+                                        vx_error *err);
+/* affine [n][c], of moments [n][parts][c] of any parts. */
+vx_status vx_cuda_instance_norm_join(const vx_cuda_norm *norm, size_t parts,
+                                     const vx_cuda_moments *moments, vx_cuda_affine *affine,
+                                     cudaStream_t stream, vx_error *err);
+/* pending: of the residual. */
+vx_status vx_cuda_instance_norm_apply(const vx_cuda_norm *norm, const vx_cuda_affine *affine,
+                                      const void *x, const void *residual, vx_cuda_pending pending,
+                                      void *y, cudaStream_t stream, vx_error *err);
 
 /* bias.cu: y[t] = x[t] + bias, bias [c]. y may be x. */
 vx_status vx_cuda_bias(const void *x, const float *bias, void *y, size_t tokens, size_t c,

@@ -56,6 +56,27 @@ static vx_status prepare_steps(vx_plan *plan, vx_error *err) {
     return VX_OK;
 }
 
+/* Whether every reader of a value can apply its norm. */
+static bool is_applied(const vx_plan *plan, size_t value) {
+    const vx_graph *g = plan->graph;
+    for (size_t i = value + 1; i < g->op_count; i++)
+        for (int k = 0; k < 2; k++)
+            if (g->ops[i].in[k] == (int)value && !plan->steps[i].can_apply[k]) return false;
+    return true;
+}
+
+/* Leaves norms to those who read the values, where all can apply them: a pass over memory less. */
+static void leave_norms(vx_plan *plan) {
+    const vx_graph *g = plan->graph;
+    for (size_t v = 0; v < g->op_count; v++) {
+        vx_cuda_step *writer = &plan->steps[v];
+        writer->leaves_norm = writer->can_leave_norm && !g->values[v].output && is_applied(plan, v);
+        for (size_t i = v + 1; writer->leaves_norm && i < g->op_count; i++)
+            for (int k = 0; k < 2; k++)
+                if (g->ops[i].in[k] == (int)v) plan->steps[i].left_by[k] = writer;
+    }
+}
+
 static bool set_bytes(vx_plan *plan, size_t buffer, size_t exact) {
     plan->exact[buffer] = exact;
     return vx_align_size(exact, VX_CUDA_ALIGN, &plan->buffers[buffer].bytes);
@@ -67,7 +88,7 @@ static bool place_value(vx_plan *plan, size_t i) {
     const size_t ops = plan->graph->op_count, end = ops;
     vx_buffer *own = &plan->buffers[i], *scratch = own + ops, *copy = scratch + ops;
     const bool output = plan->graph->values[i].output;
-    size_t bytes, elements = vx_shape_elements(plan->graph->values[i].shape);
+    size_t bytes, affine_at, elements = vx_shape_elements(plan->graph->values[i].shape);
     own->in_place = plan->steps[i].in_place;
     own->over = plan->graph->ops[i].in[0];
     scratch->first = scratch->last = i;
@@ -75,6 +96,8 @@ static bool place_value(vx_plan *plan, size_t i) {
     copy->last = output ? end : i;
     if (output && is_float(plan, i)) own->last = end;
     if (!vx_mul_size(elements, vx_dtype_size(is_float(plan, i) ? VX_F32 : plan->dtype), &bytes) ||
+        (plan->steps[i].leaves_norm &&
+         !vx_cuda_place_affine(&plan->steps[i], &affine_at, &bytes)) ||
         !set_bytes(plan, i, bytes) || !set_bytes(plan, ops + i, plan->steps[i].scratch_bytes))
         return false;
     return !is_copied(plan, i) ||
@@ -317,6 +340,7 @@ static vx_status fill_plan(vx_plan *plan, const vx_graph *graph, const vx_compil
     if (!plan->steps || !plan->buffers || !plan->exact || !plan->value)
         return vx_cuda_no_memory(err);
     if ((status = prepare_steps(plan, err)) != VX_OK) return status;
+    leave_norms(plan);
     if ((status = lay_out(plan, err)) != VX_OK) return status;
     if ((status = allocate(plan, err)) != VX_OK) return status;
     find_places(plan);

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/memory.h"
 #include "base/out_file.h"
@@ -16,23 +17,34 @@ enum { TEXT_MAX = 1 << 20, PATH_BYTES = 4096, NAME_BYTES = 64 };
 
 static bool make_folder(const char *path) { return mkdir(path, 0700) == 0 || errno == EEXIST; }
 
+/* The folder, with its end at the returned length; 0 if there is none. */
+static size_t folder_of(bool make, char folder[PATH_BYTES - NAME_BYTES]) {
+    const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+    const size_t room = PATH_BYTES - NAME_BYTES;
+    /* The specification asks for absolute paths only. */
+    const bool own = cache && cache[0] == '/';
+    if (!own && (!home || home[0] != '/')) return 0;
+    const int n = snprintf(folder, room, "%s%s", own ? cache : home, own ? "" : "/.cache");
+    if (n < 0 || (size_t)n + sizeof "/voxmamba" > room) return 0;
+    if (make && !make_folder(folder)) return 0;
+    memcpy(folder + n, "/voxmamba", sizeof "/voxmamba");
+    return make && !make_folder(folder) ? 0 : (size_t)n + sizeof "/voxmamba" - 1;
+}
+
 /* The file of a key: its FNV-1a hash. Two keys of one hash share a file, which holds one of them.
  */
 static bool file_of(const char *key, bool make, char path[PATH_BYTES]) {
-    const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
-    uint64_t hash = 14695981039346656037u;
     char folder[PATH_BYTES - NAME_BYTES];
+    uint64_t hash = 14695981039346656037u;
     for (const char *p = key; *p; p++) hash = (hash ^ (unsigned char)*p) * 1099511628211u;
-    /* The specification asks for absolute paths only. */
-    const bool own = cache && cache[0] == '/';
-    if (!own && (!home || home[0] != '/')) return false;
-    const int n = snprintf(folder, sizeof folder, "%s%s", own ? cache : home, own ? "" : "/.cache");
-    if (n < 0 || (size_t)n + sizeof "/voxmamba" > sizeof folder) return false;
-    if (make && !make_folder(folder)) return false;
-    memcpy(folder + n, "/voxmamba", sizeof "/voxmamba");
-    if (make && !make_folder(folder)) return false;
+    if (!folder_of(make, folder)) return false;
     snprintf(path, PATH_BYTES, "%s/cudnn-%016llx.plan", folder, (unsigned long long)hash);
     return true;
+}
+
+bool vx_plan_cache_writable(void) {
+    char folder[PATH_BYTES - NAME_BYTES];
+    return folder_of(true, folder) && access(folder, W_OK | X_OK) == 0;
 }
 
 char *vx_plan_cache_read(const char *key, size_t *bytes) {
@@ -57,15 +69,31 @@ char *vx_plan_cache_read(const char *key, size_t *bytes) {
     return text;
 }
 
-void vx_plan_cache_write(const char *key, const char *text, size_t bytes) {
+static bool holds(const char *key) {
+    size_t bytes;
+    char *text = vx_plan_cache_read(key, &bytes);
+    const bool found = text != NULL;
+    vx_free(text);
+    return found;
+}
+
+bool vx_plan_cache_write(const char *key, const char *text, size_t bytes) {
     char path[PATH_BYTES];
     vx_out_file *file;
-    if (bytes + strlen(key) + 1 >= TEXT_MAX || !file_of(key, true, path)) return;
-    if (vx_out_open(path, &file, NULL) != VX_OK) return;
+    if (bytes + strlen(key) + 1 >= TEXT_MAX || !file_of(key, true, path)) return false;
+    /* Of another key, or damaged; in this order, so that it is not what another process has just
+     * written. */
+    if (access(path, F_OK) == 0 && !holds(key)) (void)unlink(path);
+    if (vx_out_open(path, &file, NULL) != VX_OK) return false;
     if (vx_out_write(file, key, strlen(key), NULL) == VX_OK &&
         vx_out_write(file, "\n", 1, NULL) == VX_OK &&
         vx_out_write(file, text, bytes, NULL) == VX_OK)
-        vx_out_commit(file, true, NULL);
-    else
-        vx_out_discard(file);
+        return vx_out_commit(file, false, NULL) == VX_OK || holds(key);
+    vx_out_discard(file);
+    return false;
+}
+
+void vx_plan_cache_forget(const char *key) {
+    char path[PATH_BYTES];
+    if (file_of(key, false, path)) (void)unlink(path);
 }

@@ -17,6 +17,7 @@
 
 #include "backend/backend.h"
 #include "backend/weights.h"
+#include "cuda/ops.h"
 
 /* Alignment of everything on the device: what cudaMalloc gives, and what vx_cuda_scan asks for. */
 #define VX_CUDA_ALIGN ((size_t)256)
@@ -59,6 +60,13 @@ struct vx_cuda_step {
      * if the step cannot do that. Never set where the storage type is float. */
     bool out_float;
 
+    /* Norms that are left to the readers (vx_cuda_pending). Filled by prepare: whether this step
+     * can leave out's to them, and apply the one of in[k]. Then by the plan: whether it has to
+     * leave it, and who left in[k]'s (NULL: nobody). */
+    bool can_leave_norm, can_apply[2];
+    bool leaves_norm;
+    const vx_cuda_step *left_by[2];
+
     unsigned char *weights; /* weight_bytes in device memory; valid when launched */
     /* host: weight_bytes, zeroed, whose copy will lie at weights. NULL: no weights. Steps are
      * packed side by side, and beside a launch. */
@@ -81,6 +89,14 @@ vx_status vx_cuda_prepare_mamba_layer(vx_cuda_step *step, vx_error *err);
 /* Whether the last one has a way for this layer (VX_OP_MAMBA_LAYER) on values of shape `in` and
  * type dtype, on the current device. */
 bool vx_cuda_takes_mamba_layer(const vx_op *op, vx_shape in, vx_dtype dtype);
+
+/* What a step that leaves its norm puts behind out's numbers: vx_cuda_affine [n][c]. False on
+ * overflow. *at: where from the value's begin; *bytes: of both. */
+bool vx_cuda_place_affine(const vx_cuda_step *writer, size_t *at, size_t *bytes);
+/* Where that is in a run, of a step that has been placed. */
+vx_cuda_affine *vx_cuda_affine_of(const vx_cuda_step *writer, const vx_cuda_run *run);
+/* What this step has to apply to in[k]. */
+vx_cuda_pending vx_cuda_pending_of(const vx_cuda_step *reader, int k, const vx_cuda_run *run);
 
 /* --- packing (pack.c) ------------------------------------------------------------------------- */
 

@@ -77,25 +77,31 @@ static vx_status pack(vx_cuda_step *step, unsigned char *host, vx_error *err) {
     return VX_OK;
 }
 
-static const float *floats(const vx_cuda_step *step, size_t at) {
-    return (const float *)(const void *)(step->weights + at);
-}
-
 static vx_status norm(const vx_cuda_step *step, const vx_cuda_run *run, vx_error *err) {
     const conv_state *s = step->state;
     const vx_op *op = step->op;
-    void *y = run->value[op->out], *moments = run->scratch + s->rest_at;
+    void *y = run->value[op->out];
+    vx_cuda_moments *moments = (void *)(run->scratch + s->rest_at);
     const vx_cuda_norm norm = {.shape = step->out,
                                .dtype = step->dtype,
-                               .gamma = floats(step, s->gamma_at),
-                               .beta = floats(step, s->beta_at),
+                               .gamma = vx_cuda_floats(step, s->gamma_at),
+                               .beta = vx_cuda_floats(step, s->beta_at),
                                .eps = op->eps,
                                .act = op->act,
                                .slope = op->slope};
     const void *residual = op->kind == VX_OP_NORM_ACT_ADD ? run->value[op->in[1]] : NULL;
-    return s->conv.parts ? vx_cuda_instance_norm_apply(&norm, s->parts, y, residual, y, moments,
-                                                       run->stream, err)
-                         : vx_cuda_instance_norm(&norm, y, residual, y, moments, run->stream, err);
+    if (!s->conv.parts && vx_cuda_instance_norm_small(step->out))
+        return vx_cuda_instance_norm(&norm, y, residual, y, moments, run->stream, err);
+    vx_cuda_affine *affine = step->leaves_norm
+                                 ? vx_cuda_affine_of(step, run)
+                                 : (void *)(moments + step->out.n * s->parts * step->out.c);
+    vx_status status = VX_OK;
+    if (!s->conv.parts) status = vx_cuda_instance_norm_moments(&norm, y, moments, run->stream, err);
+    if (status == VX_OK)
+        status = vx_cuda_instance_norm_join(&norm, s->parts, moments, affine, run->stream, err);
+    if (status != VX_OK || step->leaves_norm) return status;
+    return vx_cuda_instance_norm_apply(&norm, affine, y, residual, vx_cuda_pending_of(step, 1, run),
+                                       y, run->stream, err);
 }
 
 static vx_status launch(const vx_cuda_step *step, const vx_cuda_run *run, vx_error *err) {
@@ -103,6 +109,7 @@ static vx_status launch(const vx_cuda_step *step, const vx_cuda_run *run, vx_err
     const vx_op *op = step->op;
     const void *x = run->value[op->in[0]];
     void *y = run->value[op->out], *rest = run->scratch + s->rest_at;
+    const vx_cuda_pending pending = vx_cuda_pending_of(step, 0, run);
     vx_status status = VX_OK;
     if (s->shape.in.c != step->in.c) {
         void *wide = run->scratch + s->wide_at;
@@ -111,12 +118,12 @@ static vx_status launch(const vx_cuda_step *step, const vx_cuda_run *run, vx_err
         x = wide;
     }
     if (status == VX_OK)
-        status = vx_cuda_conv_launch(step->device, &s->conv, x, step->weights + s->weight_at, y,
-                                     rest, rest, err);
+        status = vx_cuda_conv_launch(step->device, &s->conv, x, pending,
+                                     step->weights + s->weight_at, y, rest, rest, err);
     if (status != VX_OK) return status;
     if (s->bias)
-        return vx_cuda_bias(y, floats(step, s->bias_at), y, vx_shape_tokens(step->out), step->out.c,
-                            step->dtype, run->stream, err);
+        return vx_cuda_bias(y, vx_cuda_floats(step, s->bias_at), y, vx_shape_tokens(step->out),
+                            step->out.c, step->dtype, run->stream, err);
     return s->normed ? norm(step, run, err) : VX_OK;
 }
 
@@ -170,5 +177,11 @@ vx_status vx_cuda_prepare_conv(vx_cuda_step *step, vx_error *err) {
     widen_input(s, step->dtype);
     vx_status status = vx_cuda_conv_create(step->device, &s->shape, &s->conv, err);
     if (status != VX_OK) return status;
+    const bool alone = !s->conv.parts && vx_cuda_instance_norm_small(step->out);
+    step->can_leave_norm =
+        op->kind == VX_OP_CONV_NORM_ACT && !alone && vx_cuda_slope_of(op->act, op->slope) >= 0;
+    step->can_apply[0] = s->conv.tiled.variant && s->shape.in.c == step->in.c &&
+                         vx_cuda_tiled_applies(&s->conv.tiled);
+    step->can_apply[1] = op->kind == VX_OP_NORM_ACT_ADD && !alone;
     return place_weights(step, s) && place_scratch(step, s) ? VX_OK : vx_cuda_overflow(err);
 }

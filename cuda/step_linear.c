@@ -38,7 +38,7 @@ static vx_status launch(const vx_cuda_step *step, const vx_cuda_run *run, vx_err
     const vx_op *op = step->op;
     const void *bias = op->bias.data ? step->weights + s->bias_at : NULL;
     if (s->narrow)
-        return vx_cuda_narrow(run->value[op->in[0]], step->in.c,
+        return vx_cuda_narrow(run->value[op->in[0]], vx_cuda_pending_of(step, 0, run), step->in.c,
                               (const float *)(const void *)(step->weights + s->weight_at), bias,
                               step->out.c, run->value[op->out], vx_shape_tokens(step->in),
                               step->dtype, step->out_float, run->stream, err);
@@ -61,6 +61,7 @@ vx_status vx_cuda_prepare_linear(vx_cuda_step *step, vx_error *err) {
     step->destroy = destroy;
     s->out_type = step->out_float ? VX_F32 : step->dtype;
     s->narrow = vx_cuda_narrow_fits(step->in.c, step->out.c);
+    step->can_apply[0] = s->narrow && step->in.n == 1;
     if (!vx_cuda_reserve(&step->weight_bytes, op->weight.elements, 1,
                          s->narrow ? VX_F32 : step->dtype, &s->weight_at) ||
         !vx_cuda_reserve(&step->weight_bytes, op->bias.data ? step->out.c : 0, 1,

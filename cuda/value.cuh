@@ -45,12 +45,38 @@ __device__ __forceinline__ void store_piece(T *to, const numbers<T, V> &n) {
     }
 }
 
+/* Two numbers at a time where the machine has an instruction for it. */
+__device__ __forceinline__ void from_floats(const float *from, float *to) {
+    to[0] = from[0];
+    to[1] = from[1];
+}
+__device__ __forceinline__ void from_floats(const float *from, __half *to) {
+    const __half2 h = __floats2half2_rn(from[0], from[1]);
+    to[0] = __low2half(h);
+    to[1] = __high2half(h);
+}
+__device__ __forceinline__ void from_floats(const float *from, __nv_bfloat16 *to) {
+    const __nv_bfloat162 h = __floats2bfloat162_rn(from[0], from[1]);
+    to[0] = __low2bfloat16(h);
+    to[1] = __high2bfloat16(h);
+}
 template <typename T, int V>
-__device__ __forceinline__ void store_numbers(T *to, const float (&from)[V]) {
+__device__ __forceinline__ numbers<T, V> narrow_numbers(const float (&from)[V]) {
     numbers<T, V> n;
 #pragma unroll
-    for (int i = 0; i < V; i++) n.x[i] = from_float<T>(from[i]);
-    store_piece<T, V>(to, n);
+    for (int i = 0; i + 1 < V; i += 2) from_floats(from + i, n.x + i);
+    if (V % 2) n.x[V - 1] = from_float<T>(from[V - 1]);
+    return n;
+}
+template <typename T, int V> __device__ __forceinline__ void round_numbers(float (&v)[V]) {
+    const numbers<T, V> n = narrow_numbers<T, V>(v);
+#pragma unroll
+    for (int i = 0; i < V; i++) v[i] = to_float(n.x[i]);
+}
+
+template <typename T, int V>
+__device__ __forceinline__ void store_numbers(T *to, const float (&from)[V]) {
+    store_piece<T, V>(to, narrow_numbers<T, V>(from));
 }
 
 /* expf, not __expf: fp32 has to be exact to its rounding. */

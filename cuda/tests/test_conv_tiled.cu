@@ -1,6 +1,7 @@
 /* Our own convolutions (cuda/conv_tiled.h) against a float64 reference on the host: odd grids, both
  * storage types, every variant that fits; y and the moments of the tiles. Outputs are poisoned with
- * NaN, guard bytes around every buffer must survive, a second run must give the same bits. Needs no
+ * NaN, guard bytes around every buffer must survive, a second run must give the same bits, and so
+ * must an input whose norm is applied as it is read. Needs no
  * test library:
  *
  *   test_conv_tiled            all cases; exit 0: all passed, 1: a failure, 77: no CUDA device
@@ -14,8 +15,7 @@ namespace {
 struct test_case {
     vx_shape in;
     size_t c_out;
-    bool flat = false;
-    size_t taps() const { return flat ? 9 : 27; }
+    size_t taps = 27;
 };
 
 struct problem { /* on the host, rounded to the storage type */
@@ -31,14 +31,14 @@ void convolve(const test_case &c, const std::vector<double> &x, const std::vecto
               size_t n, size_t z, size_t y, size_t px, double *out) {
     const vx_shape s = c.in;
     for (size_t o = 0; o < c.c_out; o++) out[o] = 0;
-    for (size_t t = 0; t < c.taps(); t++) {
-        const size_t row = c.flat ? t : t / 3;
-        const size_t a = z + row / 3 - 1, b = y + row % 3 - 1, d = c.flat ? px : px + t % 3 - 1;
+    for (size_t t = 0; t < c.taps; t++) {
+        const size_t tap = c.taps == 9 ? 3 * t + 1 : t; /* of 27 */
+        const size_t a = z + tap / 9 - 1, b = y + tap / 3 % 3 - 1, d = px + tap % 3 - 1;
         if (a >= s.d || b >= s.h || d >= s.w) continue; /* -1 wraps around */
         const double *from = &x[(((n * s.d + a) * s.h + b) * s.w + d) * s.c];
         for (size_t o = 0; o < c.c_out; o++)
             for (size_t i = 0; i < s.c; i++)
-                out[o] += from[i] * (double)w[(o * s.c + i) * c.taps() + t];
+                out[o] += from[i] * (double)w[(o * s.c + i) * c.taps + t];
     }
 }
 
@@ -50,8 +50,8 @@ problem make(const test_case &c, vx_dtype t, random_state &r) {
     p.x.resize(voxels(s) * s.c * size_of(t));
     for (size_t i = 0; i < voxels(s) * s.c; i++)
         x.push_back(store(p.x.data(), t, i, 0.5 + r.normal()));
-    for (size_t i = 0; i < c.c_out * s.c * c.taps(); i++)
-        p.w.push_back((float)store(rounded, t, 0, r.normal() / sqrt((double)(c.taps() * s.c))));
+    for (size_t i = 0; i < c.c_out * s.c * c.taps; i++)
+        p.w.push_back((float)store(rounded, t, 0, r.normal() / sqrt((double)(c.taps * s.c))));
     p.y.resize(voxels(s) * c.c_out);
     size_t at = 0;
     for (size_t n = 0; n < s.n; n++)
@@ -127,7 +127,7 @@ bool run(const test_case &c, const problem &p, const vx_cuda_tiled &conv, const 
         void *dy = gy.make(y_bytes);
         vx_cuda_moments *dm = (vx_cuda_moments *)gm.make(m_count * sizeof *dm);
         vx_error err;
-        if (vx_cuda_tiled_launch(&conv, dx, dw, dy, dm, 0, &err) != VX_OK) {
+        if (vx_cuda_tiled_launch(&conv, dx, {}, dw, dy, dm, 0, &err) != VX_OK) {
             printf("%s: %s\n", what, err.text);
             return false;
         }
@@ -145,12 +145,51 @@ bool run(const test_case &c, const problem &p, const vx_cuda_tiled &conv, const 
     return ok;
 }
 
+/* Whether x with a norm pending gives the bits of an x to which it was applied before. */
+bool run_pending(const test_case &c, const problem &p, const vx_cuda_tiled &conv, const char *what,
+                 random_state &r) {
+    const vx_dtype t = conv.dtype;
+    const vx_shape s = c.in;
+    const float slope = 0.01f;
+    std::vector<vx_cuda_affine> affine(s.n * s.c);
+    for (vx_cuda_affine &a : affine) a = {0, 1 + 0.3f * (float)r.normal(), (float)r.normal()};
+    std::vector<char> applied(p.x.size()), w(p.w.size() * size_of(t)), y[2];
+    for (size_t i = 0; i < voxels(s) * s.c; i++) {
+        const vx_cuda_affine &a = affine[i / (voxels(s) / s.n * s.c) * s.c + i % s.c];
+        const float u = fmaf((float)load(p.x.data(), t, i), a.scale, a.shift);
+        store(applied.data(), t, i, u > 0 ? u : u * slope);
+    }
+    std::vector<float> turned(p.w.size());
+    vx_cuda_tiled_pack(&conv, p.w.data(), turned.data());
+    for (size_t i = 0; i < turned.size(); i++) store(w.data(), t, i, turned[i]);
+    std::vector<char> bytes((const char *)affine.data(), (const char *)(affine.data() + s.n * s.c));
+    guarded gx[2], gw, ga;
+    const void *dx[2] = {upload(gx[0], p.x), upload(gx[1], applied)}, *dw = upload(gw, w);
+    const vx_cuda_pending pending = {(const vx_cuda_affine *)upload(ga, bytes), slope};
+    for (int k = 0; k < 2; k++) {
+        guarded gy;
+        const size_t y_bytes = voxels(s) * c.c_out * size_of(t);
+        void *dy = gy.make(y_bytes);
+        vx_error err;
+        if (vx_cuda_tiled_launch(&conv, dx[k], k ? vx_cuda_pending{} : pending, dw, dy, NULL, 0,
+                                 &err) != VX_OK) {
+            printf("%s, pending: %s\n", what, err.text);
+            return false;
+        }
+        CHECK_CUDA(cudaDeviceSynchronize());
+        y[k] = download(dy, y_bytes);
+    }
+    if (y[0] == y[1]) return true;
+    printf("%s: other bits with the norm pending  FAILED\n", what);
+    return false;
+}
+
 const test_case cases[] = {
-    {{1, 1, 2, 3, 16}, 32},         {{1, 4, 8, 16, 32}, 32},   {{1, 5, 9, 17, 32}, 64},
-    {{2, 7, 11, 19, 16}, 32},       {{1, 9, 7, 33, 48}, 64},   {{1, 3, 20, 15, 64}, 32},
-    {{1, 8, 16, 32, 64}, 64},       {{3, 2, 3, 5, 128}, 128},  {{1, 13, 6, 40, 96}, 96},
-    {{1, 300, 9, 3, 32}, 32},       {{1, 300, 2, 17, 64}, 64}, {{1, 5, 9, 17, 16}, 32, true},
-    {{2, 6, 11, 37, 48}, 64, true},
+    {{1, 1, 2, 3, 16}, 32},      {{1, 4, 8, 16, 32}, 32},   {{1, 5, 9, 17, 32}, 64},
+    {{2, 7, 11, 19, 16}, 32},    {{1, 9, 7, 33, 48}, 64},   {{1, 3, 20, 15, 64}, 32},
+    {{1, 8, 16, 32, 64}, 64},    {{3, 2, 3, 5, 128}, 128},  {{1, 13, 6, 40, 96}, 96},
+    {{1, 300, 9, 3, 32}, 32},    {{1, 300, 2, 17, 64}, 64}, {{1, 5, 9, 17, 16}, 32, 9},
+    {{2, 6, 11, 37, 48}, 64, 9},
 };
 
 } // namespace
@@ -167,13 +206,16 @@ int main(int argc, char **argv) {
             random_state r = {i * 2 + (size_t)k};
             const problem p = make(c, t, r);
             for (unsigned v = 1; v <= VX_CUDA_TILED_VARIANTS; v++) {
-                const vx_cuda_tiled conv = {c.in, c.c_out, t, c.flat, v};
+                const vx_cuda_tiled conv = {c.in, c.c_out, t, c.taps, v};
                 char what[120];
                 if (!vx_cuda_tiled_fits(&conv)) continue;
-                snprintf(what, sizeof what, "tiled %zux%zux%zux%zux%zu->%zu%s %s variant %u",
-                         c.in.n, c.in.d, c.in.h, c.in.w, c.in.c, c.c_out, c.flat ? " flat" : "",
-                         k ? "bf16" : "fp16", v);
+                snprintf(what, sizeof what,
+                         "tiled %zux%zux%zux%zux%zu->%zu, %zu taps, %s variant %u", c.in.n, c.in.d,
+                         c.in.h, c.in.w, c.in.c, c.c_out, c.taps, k ? "bf16" : "fp16", v);
                 failed += !run(c, p, conv, what);
+                ran++;
+                if (!vx_cuda_tiled_applies(&conv)) continue;
+                failed += !run_pending(c, p, conv, what, r);
                 ran++;
             }
         }

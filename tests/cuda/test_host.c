@@ -6,7 +6,9 @@
 
 #include <cmocka.h>
 
+#include <dirent.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -58,7 +60,22 @@ static void rounds_to_nearest_even(void **state) {
     assert_int_equal(narrowed(3.4e38f, VX_BF16), 0x7f80);
 }
 
-/* A kept plan comes back under its key alone; no folder is no error. */
+/* Empties every file of a folder. */
+static void spoil_files(const char *folder) {
+    char path[512];
+    DIR *dir = opendir(folder);
+    assert_non_null(dir);
+    for (struct dirent *e = readdir(dir); e; e = readdir(dir)) {
+        if (e->d_name[0] == '.') continue;
+        snprintf(path, sizeof path, "%s/%s", folder, e->d_name);
+        FILE *file = fopen(path, "wb");
+        assert_non_null(file);
+        fclose(file);
+    }
+    closedir(dir);
+}
+
+/* A kept plan comes back under its key alone, and the first one stays; no folder is no error. */
 static void plans_are_kept(void **state) {
     char folder[] = "/tmp/voxmamba-cache-test-XXXXXX";
     static const char text[] = "{\"plan\":\n 1}";
@@ -67,7 +84,8 @@ static void plans_are_kept(void **state) {
     assert_non_null(mkdtemp(folder));
     assert_int_equal(setenv("XDG_CACHE_HOME", folder, 1), 0);
     assert_null(vx_plan_cache_read("a key", &bytes));
-    vx_plan_cache_write("a key", text, sizeof text - 1);
+    assert_true(vx_plan_cache_writable());
+    assert_true(vx_plan_cache_write("a key", text, sizeof text - 1));
     char *back = vx_plan_cache_read("a key", &bytes);
     assert_non_null(back);
     assert_int_equal(bytes, sizeof text - 1);
@@ -75,12 +93,27 @@ static void plans_are_kept(void **state) {
     vx_free(back);
     assert_null(vx_plan_cache_read("a ke", &bytes));
     assert_null(vx_plan_cache_read("another key", &bytes));
-    vx_plan_cache_write("a key", "new", 3);
+    assert_true(vx_plan_cache_write("a key", "new", 3)); /* as a second process would */
+    back = vx_plan_cache_read("a key", &bytes);
+    assert_string_equal(back, text);
+    vx_free(back);
+    vx_plan_cache_forget("a key");
+    assert_null(vx_plan_cache_read("a key", &bytes));
+    assert_true(vx_plan_cache_write("a key", "new", 3));
     back = vx_plan_cache_read("a key", &bytes);
     assert_string_equal(back, "new");
     vx_free(back);
+    char path[96];
+    snprintf(path, sizeof path, "%s/voxmamba", folder);
+    spoil_files(path);
+    assert_null(vx_plan_cache_read("a key", &bytes));
+    assert_true(vx_plan_cache_write("a key", text, sizeof text - 1));
+    back = vx_plan_cache_read("a key", &bytes);
+    assert_string_equal(back, text);
+    vx_free(back);
     assert_int_equal(setenv("XDG_CACHE_HOME", "/proc/nowhere", 1), 0);
-    vx_plan_cache_write("a key", text, sizeof text - 1);
+    assert_false(vx_plan_cache_writable());
+    assert_false(vx_plan_cache_write("a key", text, sizeof text - 1));
     assert_null(vx_plan_cache_read("a key", &bytes));
 }
 

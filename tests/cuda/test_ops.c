@@ -380,6 +380,78 @@ static void mamba_layers(void **state) {
     }
 }
 
+/* --- norms left to the readers ---------------------------------------------------------------- */
+
+static int conv_norm(vx_graph *g, ops_weights *w, int x, size_t c_in, size_t c_out, bool wide) {
+    const size_t *kernel = wide ? three : one, taps = wide ? 27 : 1;
+    static const size_t none[3] = {0, 0, 0};
+    x = vx_graph_conv(g, x,
+                      ops_weight(w, c_out * c_in * taps, 1.7f / sqrtf((float)(c_in * taps)), 0),
+                      (vx_weight){0}, c_out, kernel, one, wide ? one : none);
+    return vx_graph_instance_norm(g, x, ops_weight(w, c_out, 0.5f, 1), ops_weight(w, c_out, 1, 0),
+                                  1e-5f);
+}
+
+/* Two residual blocks, one with a convolution beside it, and a head. Values that a norm could be
+ * left in are outputs, or none is. */
+static vx_graph *residual_blocks(ops_weights *w, vx_activation act, bool outputs) {
+    int x;
+    vx_graph *g = begin((vx_shape){1, 11, 13, 17, 32}, &x);
+    int stem = conv_norm(g, w, x, 32, 32, true);
+    stem = vx_graph_activation(g, stem, act, 0.01f);
+    int a = vx_graph_activation(g, conv_norm(g, w, stem, 32, 32, true), act, 0.01f);
+    int y = vx_graph_add(g, conv_norm(g, w, a, 32, 32, true), stem, 1.0f);
+    y = vx_graph_activation(g, y, act, 0.01f);
+    int b = vx_graph_activation(g, conv_norm(g, w, y, 32, 64, true), act, 0.01f);
+    int side = conv_norm(g, w, y, 32, 64, false);
+    if (outputs) {
+        vx_graph_output(g, stem);
+        vx_graph_output(g, a);
+        vx_graph_output(g, b);
+        vx_graph_output(g, side);
+    }
+    y = vx_graph_activation(g, vx_graph_add(g, conv_norm(g, w, b, 64, 64, true), side, 1.0f), act,
+                            0.01f);
+    y = vx_graph_activation(g, conv_norm(g, w, y, 64, 32, true), act, 0.01f);
+    vx_graph_output(
+        g, vx_graph_linear(g, y, ops_weight(w, 3 * 32, 0.3f, 0), ops_weight(w, 3, 1, 0), 3));
+    return g;
+}
+
+/* The same bits whether a norm is applied at once or by the readers. */
+static void norms_left_to_readers(void **state) {
+    static const vx_activation acts[] = {VX_ACT_LEAKY_RELU, VX_ACT_RELU, VX_ACT_SILU};
+    (void)state;
+    for (size_t i = 0; i < sizeof acts / sizeof *acts; i++)
+        for (size_t t = 0; t < sizeof types / sizeof *types; t++) {
+            float *results[2][OPS_OUTPUTS];
+            size_t count[2], n = 0;
+            for (int outputs = 0; outputs < 2; outputs++) {
+                ops_weights w = {.seed = 7, .coarse = true};
+                vx_error err;
+                vx_graph *g = residual_blocks(&w, acts[i], outputs);
+                if (vx_graph_finish(g, &err) != VX_OK) fail_msg("%s", err.text);
+                float *x = ops_input(g, 12345);
+                const cuda_how how = {.precision = types[t].precision};
+                count[outputs] = cuda_run_all(g, x, how, results[outputs]);
+                n = vx_shape_elements(g->values[g->value_count - 1].shape);
+                vx_free(x);
+                vx_graph_free(g);
+                ops_weights_free(&w);
+            }
+            assert_int_equal(count[0], 1);
+            assert_int_equal(count[1], 5);
+            for (size_t k = 0; k < n; k++) /* numbers, not bytes: a ReLU's zero may have a sign */
+                if (results[0][0][k] != results[1][4][k])
+                    fail_msg("%s: other numbers with norms left to readers", types[t].name);
+            vx_free(results[0][0]);
+            for (size_t k = 0; k < 5; k++) vx_free(results[1][k]);
+        }
+    ops_weights w = {.seed = 7, .coarse = true};
+    check_graph(residual_blocks(&w, VX_ACT_LEAKY_RELU, false), "residual blocks", 2e-5, 14);
+    ops_weights_free(&w);
+}
+
 /* --- a whole net ------------------------------------------------------------------------------ */
 
 static void whole_net(void **state) {
@@ -412,6 +484,7 @@ int main(void) {
         cmocka_unit_test(convolutions),
         cmocka_unit_test(mamba),
         cmocka_unit_test(mamba_layers),
+        cmocka_unit_test(norms_left_to_readers),
         cmocka_unit_test(whole_net),
     };
     if (!cuda_there()) return 77;
