@@ -309,11 +309,12 @@ static void choose(const vx_device *device, const engine_list *list,
     }
 }
 
-/* The taps that our own kernel has: of 3x3x3 or 3x3x1, on the same grid; 0 for others. */
+/* The taps that our own kernel has: of 3x3x3, 3x3x1 or 1x1x1, on the same grid; 0 for others. */
 static size_t tiled_taps(const vx_cuda_conv_shape *s) {
     const size_t *k = s->kernel;
     for (int i = 0; i < 3; i++)
         if (s->stride[i] != 1 || s->pad[i] != k[i] / 2) return 0;
+    if (k[0] == 1 && k[1] == 1 && k[2] == 1) return 1;
     return k[0] == 3 && k[1] == 3 && (k[2] == 1 || k[2] == 3) ? 9 * k[2] : 0;
 }
 

@@ -9,7 +9,6 @@
 using namespace vx_cuda;
 
 static constexpr unsigned TILE_X = 16, TILE_Y = 8;
-static constexpr unsigned BORDER_X = TILE_X + 2, BORDER_Y = TILE_Y + 2;
 
 struct grid {
     unsigned d, h, w, tiles_z, tiles_y, tiles_x;
@@ -20,14 +19,17 @@ struct grid {
  */
 template <int CK_, int TAPS_, int NT_, int MT_, int WARPS_, int BLOCKS_> struct shape_of {
     static constexpr int CK = CK_, NT = NT_, MT = MT_, WARPS = WARPS_, BLOCKS = BLOCKS_;
-    static constexpr unsigned TAPS = TAPS_;                            /* 27, or 9: one along x */
-    static constexpr unsigned PLANES = 3, DOWN = 3, ACROSS = TAPS / 9; /* taps along z, y, x */
+    static constexpr unsigned TAPS = TAPS_; /* 27, 9: one along x, or 1 */
+    /* Taps along z, y, x, and voxels of the border on each side. */
+    static constexpr unsigned PLANES = TAPS == 1 ? 1 : 3, DOWN = PLANES;
+    static constexpr unsigned ACROSS = TAPS / (PLANES * DOWN), BORDER = PLANES / 2;
     static constexpr unsigned THREADS = 32 * WARPS, TILE_Z = WARPS * MT / TILE_Y;
     static constexpr unsigned CHANNELS = 8 * NT, STEPS = TAPS * CK / 16;
     /* Bytes of a voxel in shared memory: 16 more than its numbers, so that the 8 rows of a matrix
      * are in different banks. */
     static constexpr unsigned PITCH = 2 * CK + 16, OUT_PITCH = 16 * NT + 16;
-    static constexpr unsigned BORDER_Z = TILE_Z + 2;
+    static constexpr unsigned BORDER_Z = TILE_Z + 2 * BORDER, BORDER_Y = TILE_Y + 2 * BORDER;
+    static constexpr unsigned BORDER_X = TILE_X + 2 * BORDER;
     static constexpr unsigned VOXELS = BORDER_Z * BORDER_Y * BORDER_X;
     static constexpr unsigned OUT_BYTES = WARPS * MT * 16 * OUT_PITCH;
     static constexpr unsigned BYTES =
@@ -56,8 +58,11 @@ static __device__ uint64_t load_tile(char *shared, const T *x, size_t c_in, unsi
         if (k == P::EARLY) copy_commit();
         if (i >= P::ALL) break;
         const unsigned piece = i % P::OF_VOXEL, v = i / P::OF_VOXEL;
-        const int px = x0 + (int)(v % BORDER_X) - 1, rest = (int)(v / BORDER_X);
-        const int py = y0 + rest % (int)BORDER_Y - 1, pz = z0 + rest / (int)BORDER_Y - 1;
+        constexpr int OUTSIDE = S::BORDER;
+        const unsigned rest = v / S::BORDER_X;
+        const int px = x0 + (int)(v % S::BORDER_X) - OUTSIDE;
+        const int py = y0 + (int)(rest % S::BORDER_Y) - OUTSIDE;
+        const int pz = z0 + (int)(rest / S::BORDER_Y) - OUTSIDE;
         char *to = shared + v * S::PITCH + piece * 16;
         if ((unsigned)px < g.w && (unsigned)py < g.h && (unsigned)pz < g.d) {
             const size_t voxel = first + ((size_t)pz * g.h + (size_t)py) * g.w + (size_t)px;
@@ -133,7 +138,7 @@ static __device__ __forceinline__ void load_weights(uint4 (&b)[S::NT / 2], const
 template <typename S, typename T>
 static __device__ __forceinline__ void multiply_chunk(float (&sums)[S::MT][S::NT][4],
                                                       const char *rows, const uint4 *weights) {
-    constexpr unsigned KK = S::CK / 16, ROW = BORDER_X * S::PITCH;
+    constexpr unsigned KK = S::CK / 16, ROW = S::BORDER_X * S::PITCH;
     constexpr unsigned OUTER = S::PLANES * S::ACROSS, OF_OUTER = KK * S::DOWN;
     /* The loop stays a loop where it can: unrolled, the compiler loads all weights first and runs
      * out of registers. */
@@ -148,7 +153,8 @@ static __device__ __forceinline__ void multiply_chunk(float (&sums)[S::MT][S::NT
     for (unsigned outer = 0; outer < OUTER; outer++) {
         const bool last = outer + 1 == OUTER;
         const char *next_at =
-            at + ((outer + 1) % S::ACROSS ? S::PITCH : BORDER_Y * ROW - (S::ACROSS - 1) * S::PITCH);
+            at +
+            ((outer + 1) % S::ACROSS ? S::PITCH : S::BORDER_Y * ROW - (S::ACROSS - 1) * S::PITCH);
 #pragma unroll
         for (unsigned kk = 0; kk < KK; kk++) {
             const char *group = at + kk * 32, *next = kk + 1 < KK ? group + 32 : next_at;
@@ -213,7 +219,7 @@ static __global__ void __launch_bounds__(S::THREADS, S::BLOCKS)
     const unsigned wz = warp * S::MT / TILE_Y,
                    wy = warp * S::MT % TILE_Y; /* the warp's first row */
     const char *rows =
-        shared + ((wz * BORDER_Y + wy) * BORDER_X + lane % 16) * S::PITCH + lane / 16 * 16;
+        shared + ((wz * S::BORDER_Y + wy) * S::BORDER_X + lane % 16) * S::PITCH + lane / 16 * 16;
     const unsigned chunks = c_in / S::CK;
     const uint4 *step_weights =
         weights + (size_t)blockIdx.y * chunks * S::STEPS * (S::NT / 2) * 32 + lane;
@@ -296,6 +302,7 @@ template <int CK, int TAPS, typename F> static bool for_variant(unsigned variant
 
 template <typename F> static bool for_shape(const vx_cuda_tiled *conv, F &&f) {
     if (conv->in.c % 16) return false;
+    if (conv->taps == 1) return conv->in.c % 32 == 0 && for_variant<32, 1>(conv->variant, f);
     if (conv->taps == 9) return for_variant<16, 9>(conv->variant, f);
     return conv->in.c % 32 ? for_variant<16, 27>(conv->variant, f)
                            : for_variant<32, 27>(conv->variant, f);

@@ -1,4 +1,4 @@
-/* 3x3x3 and 3x3x1 convolutions of few channels on the matrix units: stride 1, zero padding
+/* 3x3x3, 3x3x1 and 1x1x1 convolutions of few channels on the matrix units: stride 1, zero padding
  * to the same grid, no bias; fp16 and bf16 storage, fp32 sums; compute capability 8.0 and above.
  * For grids of many voxels, where cuDNN leaves most of the matrix units' time: a block holds its
  * tile of voxels with a border in shared memory once for all taps, and takes the moments for an
@@ -24,11 +24,12 @@ typedef struct vx_cuda_tiled {
     vx_shape in; /* the output's grid is the same */
     size_t c_out;
     vx_dtype dtype;
-    size_t taps; /* 27, or 9: one along x */
+    size_t taps; /* 27, 9: one along x, or 1 */
     unsigned variant;
 } vx_cuda_tiled;
 
-/* Whether this variant does this shape. in.c: a multiple of 16, c_out: of 32 or 64. */
+/* Whether this variant does this shape. in.c: a multiple of 16 (one tap: of 32), c_out: of 32
+ * or 64. */
 bool vx_cuda_tiled_fits(const vx_cuda_tiled *conv);
 /* Tiles of one n: the parts that moments are taken of. */
 size_t vx_cuda_tiled_parts(const vx_cuda_tiled *conv);
