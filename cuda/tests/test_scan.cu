@@ -181,7 +181,7 @@ double run_case(const test_case &c, vx_dtype t, bool fitted, uint32_t rank, uint
 }
 
 /* --few, for the sanitizers: one type a shape, none of more states times tokens than this; every
- * kernel is among them. */
+ * form of the kernels (states, lanes a channel, exact or fitted, with dt) is there in some type. */
 constexpr size_t FEW_WORK = 2300000;
 size_t work_of(const test_case &c) {
     return (size_t)c.dims[0] * c.dims[1] * c.dims[2] * c.d * c.n * (size_t)c.items;
