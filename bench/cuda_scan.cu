@@ -4,7 +4,7 @@
  *             [--once L D N DIRECTIONS TYPE]
  *
  * --exact, --fitted: the first pass without or with a fit wherever there is one; otherwise where it
- * pays. --quick: six shapes, the error of the first alone. --once: one shape, for a profiler.
+ * pays. --quick: twelve shapes, the error of the first alone. --once: one shape, for a profiler.
  * Data: u, B, C, z normal; delta in the range that Mamba starts from (per channel log-uniform in
  * [1e-3, 0.1], noise before the softplus); A = -(n + 1) with 10 % noise. Buffers rotate so that
  * together they exceed the L2 cache. Times are medians of device events over single launches.
@@ -282,24 +282,29 @@ int main(int argc, char **argv) {
     const setting all[] = {
         {{128, 128, 128}, 64, 16, 1, VX_F16, 0},
         {{128, 128, 128}, 64, 32, 1, VX_F16, 0},
-        {{64, 64, 64}, 128, 64, 1, VX_F16, 0},
+        /* Mamba stages, both directions: of SegMambaSkip ... */
+        {{128, 128, 128}, 64, 32, 2, VX_F16, 0},
+        {{64, 64, 64}, 128, 64, 2, VX_F16, 0},
         {{32, 32, 32}, 256, 128, 2, VX_F16, 0},
         {{16, 16, 16}, 512, 256, 2, VX_F16, 0},
-        {{32, 32, 32}, 256, 64, 1, VX_F16, 0},
+        {{8, 8, 8}, 640, 256, 2, VX_F16, 0},
+        {{4, 4, 4}, 640, 256, 2, VX_F16, 0},
+        /* ... and of MultiSegMamba, where they are others */
+        {{32, 32, 32}, 256, 64, 2, VX_F16, 0},
+        {{16, 16, 16}, 512, 64, 2, VX_F16, 0},
+        {{8, 8, 8}, 640, 64, 2, VX_F16, 0},
+        {{4, 4, 4}, 640, 64, 2, VX_F16, 0},
         /* quick ends here */
+        {{64, 64, 64}, 128, 64, 1, VX_F16, 0},
         {{64, 64, 64}, 128, 16, 1, VX_F16, 0},
+        {{32, 32, 32}, 256, 64, 1, VX_F16, 0},
         {{32, 32, 32}, 256, 16, 1, VX_F16, 0},
         {{16, 16, 16}, 512, 64, 1, VX_F16, 0},
         {{128, 128, 128}, 64, 16, 1, VX_F16, 1},
         {{128, 128, 128}, 64, 16, 1, VX_F32, 0},
         {{128, 128, 128}, 64, 16, 1, VX_BF16, 0},
-        /* SegMambaSkip, both directions: the rest of its stages */
-        {{128, 128, 128}, 64, 32, 2, VX_F16, 0},
-        {{64, 64, 64}, 128, 64, 2, VX_F16, 0},
-        {{8, 8, 8}, 640, 256, 2, VX_F16, 0},
-        {{4, 4, 4}, 640, 256, 2, VX_F16, 0},
     };
-    int count = quick ? 6 : (int)(sizeof(all) / sizeof(all[0]));
+    int count = quick ? 12 : (int)(sizeof(all) / sizeof(all[0]));
     for (int i = 0; i < count; i++)
         run(all[i], name, json, quick ? 11 : 21, !quick || i == 0, first);
     if (json) fclose(json);

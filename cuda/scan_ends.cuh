@@ -28,7 +28,8 @@
 
 namespace vx_cuda {
 
-constexpr uint32_t ENDS_TOKENS = 32; /* of a stage */
+constexpr uint32_t ENDS_TOKENS = 64; /* of a stage */
+constexpr uint32_t ENDS_WARPS = 4;   /* of a block, at most */
 constexpr float ENDS_SCALE = 32;     /* of delta and x: keeps x among fp16's normal numbers */
 
 /* Elements of a row in shared memory: 16 bytes more than its content, so that eight rows in
@@ -46,7 +47,7 @@ template <int NT> __host__ __device__ constexpr uint32_t ends_stage(uint32_t oct
 
 /* Row of token i: what load_transposed gives to lane 4g + q are then tokens 4q .. 4q + 3. */
 __device__ inline uint32_t ends_place(uint32_t i) {
-    return (i & 16) + ((i & 2) << 2) + ((i >> 2) & 3) * 2 + (i & 1);
+    return (i & ~15u) + ((i & 2) << 2) + ((i >> 2) & 3) * 2 + (i & 1);
 }
 
 template <typename T> struct ends_rows {
@@ -63,12 +64,19 @@ __device__ inline ends_rows<T> ends_shared(const scan_args &args, uint32_t stage
     return r;
 }
 
+/* voxels[i]: where token end - 1 - from - i lies, looked up once for all copies of its rows. */
+__device__ inline void ends_locate(const scan_args &args, const item_args &it, uint32_t begin,
+                                   uint32_t end, uint32_t from, uint32_t *voxels) {
+    for (uint32_t i = threadIdx.x; i < ENDS_TOKENS; i += blockDim.x)
+        if (from + i < end - begin) voxels[i] = voxel_of(it.walk, args.length, end - 1 - from - i);
+}
+
 /* Starts the copies of the tokens end - 1 - from, end - 2 - from ... down to begin, by the block.
  */
 template <typename T, int NT, bool RANK>
 __device__ inline void ends_fetch(const scan_args &args, const item_args &it, uint32_t channel,
                                   uint32_t width, uint32_t begin, uint32_t end, uint32_t from,
-                                  uint32_t stage) {
+                                  uint32_t stage, const uint32_t *voxels) {
     const ends_rows<T> r = ends_shared<T, NT, RANK>(args, stage);
     const uint32_t octets = args.octets, length = end - begin;
     if (from < length) {
@@ -76,7 +84,7 @@ __device__ inline void ends_fetch(const scan_args &args, const item_args &it, ui
             const uint32_t i = k >> args.octet_shift, piece = k & (octets - 1),
                            row = ends_place(i) * r.row;
             if (from + i < length) {
-                const size_t voxel = voxel_of(it.walk, args.length, end - 1 - from - i);
+                const size_t voxel = voxels[i];
                 const T *u = (const T *)it.u + voxel * it.u_row + channel;
                 const T *delta =
                     RANK ? nullptr : (const T *)it.delta + voxel * it.delta_row + channel;
@@ -95,7 +103,7 @@ __device__ inline void ends_fetch(const scan_args &args, const item_args &it, ui
         for (uint32_t i = threadIdx.x; RANK && i < ENDS_TOKENS; i += blockDim.x) {
             T *row = r.delta + i * ENDS_DT_ROW;
             if (from + i < length) {
-                const size_t voxel = voxel_of(it.walk, args.length, end - 1 - from - i);
+                const size_t voxel = voxels[i];
                 copy_row(row, (const T *)it.dt + voxel * it.dt_row, args.rank, args.dt_bytes, 0, 1);
             } else {
                 fill_row(row, 0, args.rank, 0.0f);
@@ -104,7 +112,7 @@ __device__ inline void ends_fetch(const scan_args &args, const item_args &it, ui
         for (uint32_t k = threadIdx.x; k < ENDS_TOKENS * NT; k += blockDim.x) {
             const uint32_t i = k / NT, piece = k % NT, row = ends_place(i) * r.b_row;
             if (from + i < length) {
-                const size_t voxel = voxel_of(it.walk, args.length, end - 1 - from - i);
+                const size_t voxel = voxels[i];
                 const T *b = (const T *)it.b + voxel * it.b_row;
                 if (args.whole)
                     copy_async<16>(r.b + row + 8 * piece, b + 8 * piece);
@@ -227,8 +235,8 @@ __device__ inline void ends_step(const T *u_delta, const T *dt, const uint32_t (
 /* Threads and blocks that fit a multiprocessor's registers, by the accumulators of a lane. */
 template <int NT, int PAIRS> struct ends_bounds {
     static constexpr int SUMS = 4 * NT * PAIRS;
-    static constexpr int THREADS = 256;
-    static constexpr int BLOCKS = SUMS <= 64 ? 2 : 1;
+    static constexpr int THREADS = 32 * (int)ENDS_WARPS;
+    static constexpr int BLOCKS = SUMS <= 64 ? 4 : 2;
 };
 
 template <typename T, int NT, int PAIRS, bool RANK>
@@ -260,13 +268,18 @@ __global__ void __launch_bounds__(ends_bounds<NT, PAIRS>::THREADS, ends_bounds<N
     uint32_t w[4] = {0, 0, 0, 0};
     if (RANK) ends_dt_weights<T>(args, it.dt_w, own, lane, w);
     if (RANK || !args.whole) ends_fill<T, NT, RANK>(args, width);
-    ends_fetch<T, NT, RANK>(args, it, channel, width, begin, end, 0, 0);
+    __shared__ uint32_t voxels[2][ENDS_TOKENS];
+    ends_locate(args, it, begin, end, 0, voxels[0]);
+    ends_locate(args, it, begin, end, ENDS_TOKENS, voxels[1]);
+    __syncthreads();
+    ends_fetch<T, NT, RANK>(args, it, channel, width, begin, end, 0, 0, voxels[0]);
     uint32_t stage = 0;
     for (uint32_t from = 0; from < end - begin; from += ENDS_TOKENS, stage ^= 1) {
         copy_wait_all();
         __syncthreads(); /* this stage is here, and all are done with the other */
-        ends_fetch<T, NT, RANK>(args, it, channel, width, begin, end, from + ENDS_TOKENS,
-                                stage ^ 1);
+        ends_fetch<T, NT, RANK>(args, it, channel, width, begin, end, from + ENDS_TOKENS, stage ^ 1,
+                                voxels[stage ^ 1]);
+        ends_locate(args, it, begin, end, from + 2 * ENDS_TOKENS, voxels[stage]);
         const ends_rows<T> r = ends_shared<T, NT, RANK>(args, stage);
         /* Matrices: u of token rows 0 .. 7 and 8 .. 15, then delta of the same. */
         const T *u_delta = (lane & 16 && !RANK ? r.delta : r.u) + (lane & 15) * r.row + 8 * octet;
