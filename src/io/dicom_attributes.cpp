@@ -28,6 +28,13 @@ template <typename T> bool parse_whole(const OFString &value, T &out) {
 
 } // namespace
 
+std::string ascii_line(const std::string &text, size_t limit) {
+    std::string out = one_line(text, limit);
+    for (char &c : out)
+        if (static_cast<unsigned char>(c) >= 0x80) c = '?';
+    return out;
+}
+
 std::string printed(const char *format, ...) {
     char text[256];
     va_list args;
@@ -42,7 +49,7 @@ bool Attributes::has(const DcmTagKey &tag) { return d_.tagExistsWithValue(tag, O
 std::string Attributes::text(const DcmTagKey &tag, size_t limit) {
     OFString value;
     if (d_.findAndGetOFStringArray(tag, value, OFFalse).bad()) return "";
-    return one_line(std::string(value.c_str(), value.length()), limit);
+    return ascii_line(std::string(value.c_str(), value.length()), limit);
 }
 
 DcmElement *Attributes::first_value(const DcmTagKey &tag, DcmEVR vr, const char *name) {

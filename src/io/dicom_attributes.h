@@ -18,7 +18,8 @@ class Attributes {
     explicit Attributes(DcmItem &item) : d_(item) {}
 
     bool has(const DcmTagKey &tag);
-    /* All values with '\' between them, printable, at most limit bytes; "" when missing. */
+    /* All values with '\' between them, printable ASCII ('?' for other bytes), at most limit bytes;
+     * "" when missing. */
     std::string text(const DcmTagKey &tag, size_t limit = 80);
     /* count decimal strings (VR DS); false when the attribute is missing or empty. */
     bool numbers(const DcmTagKey &tag, const char *name, unsigned long count, double *out);
@@ -34,7 +35,10 @@ class Attributes {
     DcmItem &d_;
 };
 
-/* "NAME VALUE" of printf's kind, at most 255 bytes. */
+/* one_line() with '?' for every byte beyond ASCII. */
+std::string ascii_line(const std::string &text, size_t limit);
+
+/* At most 255 bytes. */
 std::string printed(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 } // namespace vx_io

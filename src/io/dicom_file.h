@@ -20,7 +20,8 @@ enum class DicomKind : uint32_t {
     other       /* a DICOM object that is no volume: SEG, SR, RTSTRUCT, secondary capture... */
 };
 
-/* One frame. Position and directions are undefined unless has_geometry. */
+/* One frame. Position and directions are undefined unless has_geometry (which for kind other only
+ * says that the object has a position of its own). */
 struct DicomSlice {
     uint32_t file = 0;  /* index of its file in the series */
     uint32_t frame = 0; /* in that file, from 0 */

@@ -16,6 +16,7 @@
 #include <iostream>
 #include <memory>
 
+#include "io/dicom_attributes.h"
 #include "io/dicom_library.h"
 #include "io/dicom_parse.h"
 #include "io/dicom_wire.h"
@@ -52,18 +53,18 @@ class Noise {
         dup2(fd_, 1);
         dup2(fd_, 2);
     }
-    /* What was printed since the last call, the beginning of it. */
+    /* What was printed since the last call; "" without such a file. */
     std::string take() {
         std::cout.flush();
         std::cerr.flush();
         std::fflush(nullptr);
-        char text[2000];
-        const ssize_t n = fd_ < 0 ? 0 : pread(fd_, text, sizeof text, 0);
-        if (fd_ >= 0) {
-            if (ftruncate(fd_, 0) != 0) return "";
-            lseek(fd_, 0, SEEK_SET);
-        }
-        return one_line(std::string(text, n > 0 ? static_cast<size_t>(n) : 0), sizeof text);
+        const off_t size = lseek(fd_, 0, SEEK_CUR);
+        if (size <= 0) return "";
+        std::string text(static_cast<size_t>(size), ' ');
+        const ssize_t got = pread(fd_, text.data(), text.size(), 0);
+        if (got < 0 || ftruncate(fd_, 0) != 0 || lseek(fd_, 0, SEEK_SET) != 0)
+            fail(VX_ERR_INPUT, "what the decoder says cannot be read");
+        return one_line(text, text.size());
     }
 
   private:
@@ -111,13 +112,34 @@ struct Current {
     bool is_dicom = false;
 };
 
+/* Where DCMTK guesses and goes on, others guess otherwise: what is meant nobody knows. Its other
+ * warnings are about sloppy but readable files. */
+void check_warnings(const std::string &said) {
+    static const struct {
+        const char *words, *meaning;
+    } table[] = {{"found twice", "it holds an attribute twice"},
+                 {"Non-standard VR", "the type of an attribute is unknown"},
+                 {"end of stream", "it is cut short"},
+                 {"Invalid Element", "its header holds what does not belong there"}};
+    for (const auto &row : table)
+        if (said.find(row.words) != std::string::npos)
+            fail(VX_ERR_INPUT, "damaged DICOM file: %s", row.meaning);
+    static const char odd[] = "Length of element (";
+    for (size_t at = said.find(odd); at != std::string::npos; at = said.find(odd, at + 1)) {
+        unsigned group = 0, element = 0;
+        const int found =
+            std::sscanf(said.c_str() + at + sizeof odd - 1, "%4x,%4x) is odd", &group, &element);
+        const DcmTag tag(static_cast<Uint16>(group), static_cast<Uint16>(element));
+        if (found == 2 && tag.getEVR() == EVR_SQ)
+            fail(VX_ERR_INPUT, "damaged DICOM file: a sequence has an odd length");
+    }
+}
+
 std::unique_ptr<Current> open_file(const std::string &path, Noise &noise) {
     auto current = std::make_unique<Current>();
     noise.take();
     current->is_dicom = parse_dicom_file(path, current->format, current->file);
-    /* DCMTK keeps the first of two, others the last: which one is meant nobody knows. */
-    if (noise.take().find("found twice") != std::string::npos)
-        fail(VX_ERR_INPUT, "damaged DICOM file: it holds an attribute twice");
+    check_warnings(noise.take());
     return current;
 }
 
@@ -137,7 +159,7 @@ bool answer(const DicomRequest &request, const std::string &path, std::unique_pt
     const auto pixels = stored_pixels(current->file, *current->format.getDataset(), request.frame);
     const std::string said = noise.take();
     if (!said.empty())
-        fail(VX_ERR_INPUT, "the pixels are damaged: %s", one_line(said, 200).c_str());
+        fail(VX_ERR_INPUT, "the pixels are damaged: %s", ascii_line(said, 200).c_str());
     return reply(DicomAnswer::ok, pixels.data(), pixels.size());
 }
 

@@ -32,8 +32,7 @@ std::string described(DcmDataset &dataset) {
         converter.convertString(description, utf8).good())
         description = utf8;
     else /* unknown character set: keep what every set shares */
-        for (size_t i = 0; i < description.length(); i++)
-            if (static_cast<unsigned char>(description[i]) >= 0x80) description[i] = '?';
+        return ascii_line(description.c_str(), 79);
     return one_line(description.c_str(), 79);
 }
 
@@ -73,10 +72,22 @@ bool is_plain(const DicomFile &f, bool has_pixels) {
 }
 
 void read_bits(Attributes &a, DicomFile &f) {
+    static const struct {
+        DcmTagKey tag;
+        const char *name;
+    } needed[] = {{DCM_Rows, "Rows"},
+                  {DCM_Columns, "Columns"},
+                  {DCM_BitsAllocated, "BitsAllocated"},
+                  {DCM_BitsStored, "BitsStored"},
+                  {DCM_PixelRepresentation, "PixelRepresentation"},
+                  {DCM_SamplesPerPixel, "SamplesPerPixel"},
+                  {DCM_PhotometricInterpretation, "PhotometricInterpretation"}};
+    for (const auto &row : needed)
+        if (!a.has(row.tag)) set_problem(f, "bad-pixels", printed("no %s", row.name));
     f.rows = a.whole(DCM_Rows, "Rows", 0);
     f.columns = a.whole(DCM_Columns, "Columns", 0);
     f.bits_allocated = a.whole(DCM_BitsAllocated, "BitsAllocated", 0);
-    f.bits_stored = a.whole(DCM_BitsStored, "BitsStored", f.bits_allocated);
+    f.bits_stored = a.whole(DCM_BitsStored, "BitsStored", 0);
     f.high_bit = a.whole(DCM_HighBit, "HighBit", f.bits_stored - 1);
     const unsigned sign = a.whole(DCM_PixelRepresentation, "PixelRepresentation", 0);
     f.is_signed = sign == 1;
@@ -144,20 +155,33 @@ bool salvage(DcmDataset &dataset, DicomFile &out) {
     }
 }
 
+/* DCMTK guesses where it does not know the syntax that the file names. */
+void check_syntax(DcmFileFormat &format) {
+    DcmMetaInfo &header = *format.getMetaInfo();
+    if (header.card() == 0) return; /* a bare data set */
+    OFString named;
+    const char *used = DcmXfer(format.getDataset()->getOriginalXfer()).getXferID();
+    header.findAndGetOFString(DCM_TransferSyntaxUID, named);
+    if (named != used)
+        fail(VX_ERR_INPUT, "transfer syntax '%s' is not supported",
+             ascii_line(named.c_str(), 64).c_str());
+}
+
 void read_image(Attributes &a, DcmDataset &dataset, DicomFile &f) {
     const long frames = a.integer(DCM_NumberOfFrames, "NumberOfFrames", 1);
     const bool enhanced = is_enhanced(f);
     if (!enhanced && !is_plain(f, dataset.tagExists(DCM_PixelData))) {
         f.kind = DicomKind::other;
+        f.slices[0].has_geometry = a.has(DCM_ImagePositionPatient); /* a place in the patient */
         return set_problem(f, "not-a-volume", f.class_name + " is no CT, MR or PET volume");
     }
     if (frames < 1 || frames > static_cast<long>(dicom_frame_limit))
         fail(VX_ERR_INPUT, "NumberOfFrames is %ld", frames);
     const auto count = static_cast<uint32_t>(frames);
     f.kind = frames == 1 ? DicomKind::slice : DicomKind::multiframe;
-    read_colour(a, f);
     read_bits(a, f);
-    check_pixel_bytes(dataset, count, f);
+    read_colour(a, f);
+    if (f.problem.empty()) check_pixel_bytes(dataset, count, f);
     if (!enhanced && frames > 1)
         return set_problem(f, "multi-frame",
                            printed("%ld frames in a file of a class that holds one (%s)", frames,
@@ -177,7 +201,7 @@ bool parse_dicom_file(const std::string &path, DcmFileFormat &format, DicomFile 
     DcmDataset &dataset = *format.getDataset();
     if (loaded.bad()) {
         /* What was parsed before the damage often tells at least whose slice it is. */
-        const std::string text = "damaged DICOM file: " + one_line(loaded.text(), 120);
+        const std::string text = "damaged DICOM file: " + ascii_line(loaded.text(), 120);
         if (!salvage(dataset, out)) fail(VX_ERR_INPUT, "%s", text.c_str());
         set_problem(out, "damaged-files", base_name(path) + ": " + text);
         return true;
@@ -186,6 +210,7 @@ bool parse_dicom_file(const std::string &path, DcmFileFormat &format, DicomFile 
     format.getMetaInfo()->findAndGetOFString(DCM_MediaStorageSOPClassUID, media_class);
     if (media_class == UID_MediaStorageDirectoryStorage) return false; /* DICOMDIR: a list */
 
+    check_syntax(format);
     Attributes a(dataset);
     read_identity(a, dataset, out);
     if (out.sop_class.empty() && out.series_uid.empty() && !a.has(DCM_Rows)) return false;

@@ -333,11 +333,12 @@ void set_affine(const DicomSlice &slice, const double position[3], const double 
 }
 
 std::vector<DicomSeries> group_series(DicomFolder &&folder) {
-    /* Objects that are no volume stay apart even under a volume's UID. */
+    /* Objects that are no volume stay apart even under a volume's UID; but one that lies somewhere
+     * in the patient may be a slice of it whose class is damaged: it is a problem of the volume. */
     std::map<std::pair<std::string, bool>, std::vector<DicomFile>> groups;
     for (DicomFile &f : folder.files) {
-        const bool other = f.kind == DicomKind::other;
-        groups[{f.series_uid, other}].push_back(std::move(f));
+        const bool apart = f.kind == DicomKind::other && !f.slices[0].has_geometry;
+        groups[{f.series_uid, apart}].push_back(std::move(f));
     }
     std::vector<DicomSeries> out;
     for (auto &group : groups) {

@@ -24,7 +24,11 @@ struct DicomSeries {
     };
     std::vector<Problem> problems;
     /* Made of slices or frames (rather than of SEG, SR, ...). */
-    bool is_volume() const { return files.front().kind != DicomKind::other; }
+    bool is_volume() const {
+        for (const DicomFile &f : files)
+            if (f.kind != DicomKind::other) return true;
+        return false;
+    }
     const DicomFile &file_of(const DicomSlice &slice) const { return files[slice.file]; }
     const char *noun() const { return files.size() == slices.size() ? "file" : "frame"; }
 };

@@ -28,8 +28,8 @@ void check_rle(const std::vector<unsigned char> &data, const DicomFile &f) {
             at += code >= 0 ? run : 1;
             made += run;
         }
-        if (made < want || at > end)
-            fail(VX_ERR_INPUT, "the run-length data is cut short: %zu of %zu bytes", made, want);
+        if (made != want || at > end || end - at > 1) /* one byte makes the length even */
+            fail(VX_ERR_INPUT, "the run-length data makes %zu bytes, %zu are needed", made, want);
     }
 }
 
@@ -45,9 +45,9 @@ struct StreamShape {
 StreamShape shape_of(const std::vector<unsigned char> &d) {
     StreamShape shape;
     if (u16(d, 0) == 0xff4f) { /* JPEG 2000: SIZ comes first; sizes of 4 bytes, high halves 0 */
-        const bool plain = u16(d, 2) == 0xff51 && d.size() > 42 && u16(d, 8) == 0 &&
-                           u16(d, 12) == 0 && u16(d, 16) == 0 && u16(d, 18) == 0 &&
-                           u16(d, 20) == 0 && u16(d, 22) == 0;
+        const bool plain = u16(d, 2) == 0xff51 && d.size() > 44 && u16(d, 43) == 0x0101 &&
+                           u16(d, 8) == 0 && u16(d, 12) == 0 && u16(d, 16) == 0 &&
+                           u16(d, 18) == 0 && u16(d, 20) == 0 && u16(d, 22) == 0;
         if (plain) shape = {u16(d, 10), u16(d, 14), u16(d, 40), (d[42] & 0x7fu) + 1};
         return shape;
     }
