@@ -155,6 +155,20 @@ bool salvage(DcmDataset &dataset, DicomFile &out) {
     }
 }
 
+/* A sequence or item must fit into what it lies in. DCMTK goes by the delimiters it finds and does
+ * not mind. room: bytes of the parent, or of the file. */
+void check_lengths(DcmObject &parent, uint64_t room) {
+    for (DcmObject *e = parent.nextInContainer(nullptr); e; e = parent.nextInContainer(e)) {
+        if (e->ident() != EVR_SQ && e->ident() != EVR_item) continue;
+        const uint32_t length = e->getLengthField();
+        if (length != DCM_UndefinedLength && length > room)
+            fail(VX_ERR_INPUT,
+                 "damaged DICOM file: a sequence of %u bytes is longer than what it lies in",
+                 length);
+        check_lengths(*e, length == DCM_UndefinedLength ? room : length);
+    }
+}
+
 /* DCMTK guesses where it does not know the syntax that the file names. */
 void check_syntax(DcmFileFormat &format) {
     DcmMetaInfo &header = *format.getMetaInfo();
@@ -211,6 +225,7 @@ bool parse_dicom_file(const std::string &path, DcmFileFormat &format, DicomFile 
     if (media_class == UID_MediaStorageDirectoryStorage) return false; /* DICOMDIR: a list */
 
     check_syntax(format);
+    check_lengths(dataset, std::filesystem::file_size(path));
     Attributes a(dataset);
     read_identity(a, dataset, out);
     if (out.sop_class.empty() && out.series_uid.empty() && !a.has(DCM_Rows)) return false;
