@@ -52,6 +52,15 @@ std::string Attributes::text(const DcmTagKey &tag, size_t limit) {
     return ascii_line(std::string(value.c_str(), value.length()), limit);
 }
 
+std::string Attributes::uid(const DcmTagKey &tag, const char *name) {
+    OFString value;
+    if (d_.findAndGetOFString(tag, value).bad()) return "";
+    const std::string_view text = bare(value);
+    for (char c : text)
+        if (c <= ' ' || c > '~') fail(VX_ERR_INPUT, "%s is not a UID", name);
+    return std::string(text.substr(0, 80));
+}
+
 DcmElement *Attributes::first_value(const DcmTagKey &tag, DcmEVR vr, const char *name) {
     DcmElement *element = nullptr;
     if (!has(tag) || d_.findAndGetElement(tag, element, OFFalse).bad() || !element) return nullptr;

@@ -21,6 +21,9 @@ class Attributes {
     /* All values with '\' between them, printable ASCII ('?' for other bytes), at most limit bytes;
      * "" when missing. */
     std::string text(const DcmTagKey &tag, size_t limit = 80);
+    /* A UID without its padding; "" when missing. Not all archives keep to digits and dots, but
+     * there is no room for anything that cannot be printed. */
+    std::string uid(const DcmTagKey &tag, const char *name);
     /* count decimal strings (VR DS); false when the attribute is missing or empty. */
     bool numbers(const DcmTagKey &tag, const char *name, unsigned long count, double *out);
     /* One 16-bit number (VR US). */

@@ -37,13 +37,13 @@ std::string described(DcmDataset &dataset) {
 }
 
 void read_identity(Attributes &a, DcmDataset &dataset, DicomFile &f) {
-    f.sop_class = a.text(DCM_SOPClassUID);
+    f.sop_class = a.uid(DCM_SOPClassUID, "SOPClassUID");
     const char *name = dcmFindNameOfUID(f.sop_class.c_str());
     f.class_name = name ? name : f.sop_class.empty() ? "no SOP class" : f.sop_class;
-    f.sop_instance = a.text(DCM_SOPInstanceUID);
-    f.study_uid = a.text(DCM_StudyInstanceUID);
-    f.series_uid = a.text(DCM_SeriesInstanceUID);
-    f.frame_of_reference = a.text(DCM_FrameOfReferenceUID);
+    f.sop_instance = a.uid(DCM_SOPInstanceUID, "SOPInstanceUID");
+    f.study_uid = a.uid(DCM_StudyInstanceUID, "StudyInstanceUID");
+    f.series_uid = a.uid(DCM_SeriesInstanceUID, "SeriesInstanceUID");
+    f.frame_of_reference = a.uid(DCM_FrameOfReferenceUID, "FrameOfReferenceUID");
     f.modality = a.text(DCM_Modality, 16);
     f.series_number = static_cast<int32_t>(a.integer(DCM_SeriesNumber, "SeriesNumber", 0));
     f.description = described(dataset);
