@@ -174,6 +174,10 @@ void read_single_slice(DcmDataset &dataset, DicomFile &f) {
     DicomSlice slice;
     Attributes a(dataset);
     slice.type = a.text(DCM_ImageType);
+    if (slice.type.find("\\MOSAIC") != std::string::npos)
+        set_problem(f, "mosaic",
+                    "a mosaic: many slices side by side in one image (export it as "
+                    "single slices or as an enhanced image)");
     for (const auto &row : traits) add_trait(a, row.tag, row.name, slice);
     read_scale(a, slice, f);
     if (!a.has(DCM_RescaleSlope) && a.has(DCM_ModalityLUTSequence))

@@ -187,6 +187,9 @@ void read_image(Attributes &a, DcmDataset &dataset, DicomFile &f) {
     if (!enhanced && !is_plain(f, dataset.tagExists(DCM_PixelData))) {
         f.kind = DicomKind::other;
         f.slices[0].has_geometry = a.has(DCM_ImagePositionPatient); /* a place in the patient */
+        f.rows = a.whole(DCM_Rows, "Rows", 0);                      /* for those who list it */
+        f.columns = a.whole(DCM_Columns, "Columns", 0);
+        f.bits_allocated = a.whole(DCM_BitsAllocated, "BitsAllocated", 0);
         return set_problem(f, "not-a-volume", f.class_name + " is no CT, MR or PET volume");
     }
     if (frames < 1 || frames > static_cast<long>(dicom_frame_limit))

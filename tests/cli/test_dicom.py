@@ -82,6 +82,25 @@ def test_info_lists_series(tmp_path):
     run("info", tmp_path / "in", "--series", "77").error_line(2)
 
 
+def test_several_volumes_of_a_series_are_parts(model, tmp_path):
+    folder = tmp_path / "in"
+    uid = write_series(folder, 1)
+    for k in range(20):  # the same places again, with another echo
+        path = edit(folder, k, lambda d: setattr(d, "EchoTime", "2.5"))
+        d = pydicom.dcmread(path)
+        d.EchoTime, d.SOPInstanceUID = "10", generate_uid()
+        d.save_as(folder / f"second{k}")
+    listed = json.loads(run("info", folder, "--json").out)["series"]
+    assert [(s["uid"], s["number"], s["part"], s["contents"], s["files"], s["problems"]) for s in listed] == [
+        (uid, 3, 1, "EchoTime 2.5", 20, []), (uid, 3, 2, "EchoTime 10", 20, [])]
+    assert "series       3/2\ncontents     EchoTime 10\n" in run("info", folder).out
+    for choice, count in (("3", 2), (uid, 2), ("3/2", 1), (uid + "/1", 1)):
+        assert len(json.loads(run("info", folder, "--json", "--series", choice).out)["series"]) == count
+    out = tmp_path / "m.nii.gz"
+    assert "3/1 (MR, EchoTime 2.5, 20 files)" in run("segment", folder, "-m", model, "-o", out).error_line(2)
+    assert run("segment", folder, "-m", model, "-o", out, "--series", "3/2").code == 0
+
+
 def test_anonymous_info_names_no_file(tmp_path):
     uid = write_series(tmp_path / "Doe")
     for name in sorted(os.listdir(tmp_path / "Doe"))[:1]:

@@ -463,6 +463,8 @@ void bad_attributes(void **) {
         {DCM_ImageOrientationPatient, "2\\0\\0\\0\\1\\0", "not two perpendicular"},
         {DCM_ImagePositionPatient, "1\\2\\x", "ImagePositionPatient is not a number"},
         {DCM_PhotometricInterpretation, "RGB", "colour image"},
+        {DCM_ImageType, "ORIGINAL\\PRIMARY\\M\\ND\\MOSAIC", "1 of 4 files: a mosaic"},
+        {DCM_SeriesInstanceUID, "1.2.\x07", "SeriesInstanceUID is not a UID"},
         {DCM_NumberOfFrames, "3", "pixels where 6 x 5 of 16 bits in 3 frames need 180"},
         {DCM_NumberOfFrames, "0", "NumberOfFrames is 0"},
         {DCM_RescaleSlope, "1.5x", "RescaleSlope is not a number"},
