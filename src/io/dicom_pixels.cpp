@@ -26,11 +26,17 @@ DcmPixelData &pixel_data(DcmDataset &dataset) {
 }
 
 /* Item 0 of a pixel sequence is the offset table, the others are fragments. */
-DcmPixelItem &item_of(DcmPixelSequence &sequence, unsigned long i) {
-    DcmPixelItem *item = nullptr;
-    if (sequence.getItem(item, i).bad() || !item)
-        fail(VX_ERR_INPUT, "the compressed pixels are cut short");
-    return *item;
+std::vector<DcmPixelItem *> items_of(DcmDataset &dataset) {
+    std::vector<DcmPixelItem *> out;
+    DcmPixelSequence *sequence = nullptr;
+    if (pixel_data(dataset)
+            .getEncapsulatedRepresentation(dataset.getOriginalXfer(), nullptr, sequence)
+            .good() &&
+        sequence)
+        for (DcmObject *e = sequence->nextInContainer(nullptr); e; e = sequence->nextInContainer(e))
+            if (auto *item = dynamic_cast<DcmPixelItem *>(e)) out.push_back(item);
+    if (out.size() < 2) fail(VX_ERR_INPUT, "the compressed pixels have no fragment");
+    return out;
 }
 
 void append_bytes(DcmPixelItem &item, std::vector<unsigned char> &out) {
@@ -43,50 +49,42 @@ void append_bytes(DcmPixelItem &item, std::vector<unsigned char> &out) {
 
 /* Number of the item that each frame begins with, and one past the last. The offset table, where
  * there is one, must agree; without it frames and fragments pair up, or one frame has all. */
-std::vector<unsigned long> frame_starts(DcmPixelSequence &sequence, size_t frames) {
-    const unsigned long items = sequence.card();
-    if (items < 2) fail(VX_ERR_INPUT, "the compressed pixels have no fragment");
+std::vector<size_t> frame_starts(const std::vector<DcmPixelItem *> &items, size_t frames) {
     std::vector<unsigned char> table;
-    append_bytes(item_of(sequence, 0), table);
-    std::vector<unsigned long> starts;
-    if (table.empty() && items - 1 == frames)
-        for (unsigned long i = 1; i < items; i++) starts.push_back(i);
+    append_bytes(*items[0], table);
+    std::vector<size_t> starts;
+    if (table.empty() && items.size() - 1 == frames)
+        for (size_t i = 1; i < items.size(); i++) starts.push_back(i);
     if (table.empty() && frames == 1) starts.assign(1, 1);
     if (!table.empty()) {
         uint64_t offset = 0;
-        for (unsigned long i = 1; i < items; i++) {
+        for (size_t i = 1; i < items.size(); i++) {
             const size_t k = starts.size();
             uint64_t next = UINT64_MAX;
             if (4 * k + 4 <= table.size())
                 next = table[4 * k] | table[4 * k + 1] << 8 | table[4 * k + 2] << 16 |
                        static_cast<uint64_t>(table[4 * k + 3]) << 24;
             if (offset == next) starts.push_back(i);
-            offset += 8 + item_of(sequence, i).getLength();
+            offset += 8 + items[i]->getLength();
         }
         if (table.size() != 4 * frames || starts.empty() || starts[0] != 1) starts.clear();
     }
     if (starts.size() != frames)
         fail(VX_ERR_INPUT,
-             "%lu compressed fragments and an offset table of %zu bytes do not make "
+             "%zu compressed fragments and an offset table of %zu bytes do not make "
              "%zu frames",
-             items - 1, table.size(), frames);
-    starts.push_back(items);
+             items.size() - 1, table.size(), frames);
+    starts.push_back(items.size());
     return starts;
 }
 
 /* All fragments of a frame one after the other. */
 std::vector<unsigned char> compressed_frame(const DicomFile &f, DcmDataset &dataset,
                                             uint32_t frame) {
-    DcmPixelSequence *sequence = nullptr;
-    if (pixel_data(dataset)
-            .getEncapsulatedRepresentation(dataset.getOriginalXfer(), nullptr, sequence)
-            .bad() ||
-        !sequence)
-        fail(VX_ERR_INPUT, "the compressed pixels have no fragment");
-    const std::vector<unsigned long> starts = frame_starts(*sequence, f.slices.size());
+    const std::vector<DcmPixelItem *> items = items_of(dataset);
+    const std::vector<size_t> starts = frame_starts(items, f.slices.size());
     std::vector<unsigned char> out;
-    for (unsigned long i = starts[frame]; i < starts[frame + 1]; i++)
-        append_bytes(item_of(*sequence, i), out);
+    for (size_t i = starts[frame]; i < starts[frame + 1]; i++) append_bytes(*items[i], out);
     return out;
 }
 
