@@ -62,8 +62,8 @@ inline size_t frame_bytes(const DicomFile &f) {
     return known ? static_cast<size_t>(f.rows) * f.columns * (bits / 8) : 0;
 }
 
-/* The largest frame that is read: 16 times a digital mammogram of 4096 x 8192 pixels. */
-constexpr size_t largest_frame_bytes = size_t(1) << 30;
+/* The largest frame that is read: twice a digital mammogram of 8192 x 8192 pixels. */
+constexpr size_t largest_frame_bytes = size_t(1) << 28;
 
 } // namespace vx_io
 

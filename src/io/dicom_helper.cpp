@@ -26,7 +26,7 @@ namespace {
 using namespace vx_io;
 
 /* Address space: several times the largest frame, with what decoders need beside it. */
-constexpr rlim_t memory_limit = rlim_t(6) << 30;
+constexpr rlim_t memory_limit = rlim_t(3) << 30;
 
 void limit_self() {
     prctl(PR_SET_PDEATHSIG, SIGKILL); /* never outlive the thread that reads */

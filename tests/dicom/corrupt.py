@@ -3,6 +3,7 @@
 One file of a small series is damaged (bytes, or a cut). The program must end with 0 and the voxels and geometry that
 pydicom reads from the same files, or with 2 and one line; never with a signal, late, or with anything else."""
 import collections
+import itertools
 import os
 import random
 import shutil
@@ -64,6 +65,22 @@ def make_bases(base, work):
         save_slices(os.path.join(work, name), from_frames(real("pydicom_data", name + ".dcm")))
 
 
+def check_cut_streams(base, work):
+    """A compressed stream that lacks its end, with and without an end marker put there: decoders would fill it up."""
+    for name in ("MR_small_RLE", "MR_small_jpeg_ls_lossless", "JPEG-LL", "JPEG2000", "emri_small_jpeg_2k_lossless",
+                 "JPGLosslessP14SV1_1s_1f_8b"):
+        for share, end in itertools.product((0.2, 0.5, 0.99), (b"", b"\xff\xd9")):
+            folder = os.path.join(work, "cut")
+            slices = list(from_frames(os.path.join(base, "pydicom_data", name + ".dcm")))
+            stream = next(generate_frames(slices[1].PixelData, number_of_frames=1)).rstrip(b"\0")
+            slices[1].PixelData = encapsulate([stream[:int(len(stream) * share) // 2 * 2] + end])
+            slices[1]["PixelData"].VR = "OB"
+            save_slices(folder, slices)
+            read = oracle.Read(folder)
+            assert read.code == 2 and len(read.errors) == 1 and "slice 2 of 3: " in read.error, (name, share, read.errors)
+            shutil.rmtree(folder)
+
+
 def damage(data, chance):
     data = bytearray(data)
     if chance.random() < 0.2:
@@ -116,6 +133,7 @@ def main():
     counts, wrong = collections.Counter(), []
     keep = os.environ.get("VOXMAMBA_KEEP_CORRUPT")
     with tempfile.TemporaryDirectory() as work:
+        check_cut_streams(base, work)
         make_bases(base, work)
         names = sorted(os.listdir(work))
         for name in names:  # undamaged they are read, and as pydicom reads them
