@@ -24,7 +24,8 @@ static const cli_option options[] = {
      "add peak memory and FLOPs of segmenting it (a model: one patch)"},
     {0, "anonymous", CLI_FLAG, offsetof(info_args, anonymous), NULL,
      "leave out paths, series UIDs, descriptions and file names"},
-    {0, "series", CLI_TEXT, offsetof(info_args, series), "UID|NUMBER", "this DICOM series only"},
+    {0, "series", CLI_TEXT, offsetof(info_args, series), "UID|NUMBER[/PART]",
+     "this DICOM series only"},
     {'m', "model", CLI_TEXT, offsetof(info_args, model), "NAME|FILE", "the model of --plan"},
     CLI_DEVICE_OPTIONS(info_args, device),
 };
@@ -87,7 +88,11 @@ static void print_plan(const cJSON *plan) {
 
 static void print_series(const cJSON *series) {
     const cJSON *problem;
-    printf("%-13s%.0f\n", "series", number_of(series, "number"));
+    printf("%-13s%.0f", "series", number_of(series, "number"));
+    const cJSON *part = cJSON_GetObjectItem(series, "part");
+    if (part) printf("/%.0f", part->valuedouble);
+    putchar('\n');
+    print_text(series, "contents", "contents");
     print_text(series, "uid", "uid");
     print_text(series, "description", "description");
     print_text(series, "modality", "modality");

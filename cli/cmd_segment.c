@@ -48,10 +48,10 @@ static const cli_option options[] = {
     ROW(0, "jobs", CLI_COUNT, jobs, "N", "cases at a time on each device (default 1)"),
     ROW(0, "batch", CLI_FLAG, batch, NULL, "each subfolder of INPUT is a DICOM case"),
     ROW(0, "dry-run", CLI_FLAG, dry_run, NULL, "check and plan only, write nothing"),
-    ROW(0, "series", CLI_TEXT, series, "UID|NUMBER", "this series of a DICOM folder"),
+    ROW(0, "series", CLI_TEXT, series, "UID|NUMBER[/PART]", "this series of a DICOM folder"),
     ROW(0, "channel", CLI_LIST, channels, "NAME=FILE", "a channel of the case (repeat; no INPUT)"),
     ROW(0, "tolerate-geometry", CLI_FLAG, tolerate, NULL,
-        "resample uneven or sheared DICOM slices, with a warning"),
+        "resample uneven, gapped or tilted DICOM slices, with a warning"),
     ROW(0, "force", CLI_FLAG, force, NULL,
         "warn instead of refusing a volume unlike the model's training"),
 };

@@ -55,8 +55,8 @@ owner_of() {
     { dpkg-query -S "$real" 2>/dev/null || dpkg-query -S "${real#/usr}"; } | head -n 1 | sed 's/:.*//'
 }
 
-# Every library that the loader finds for the program and for the library, glibc's own excepted.
-{ ldd "$bundle/bin/voxmamba"; ldd "$bundle/lib/$library"; } | sed -n 's/.*=> \(\/[^ ]*\) .*/\1/p; s/.*=> not found/missing/p' |
+# Every library that the loader finds for the programs and for the library, glibc's own excepted.
+{ ldd "$bundle/bin/voxmamba"; ldd "$bundle/lib/$library"; ldd "$private/voxmamba-dicom"; } | sed -n 's/.*=> \(\/[^ ]*\) .*/\1/p; s/.*=> not found/missing/p' |
     sort -u >$build/libraries
 ! grep -qx missing $build/libraries || die "ldd misses a library"
 : >$build/owners
@@ -96,6 +96,7 @@ search_in() {
     for file in "$private"/*; do search_in '$ORIGIN' "$file"; done
 }
 chmod 644 "$private"/*
+chmod 755 "$private/voxmamba-dicom"
 
 # ---- Licences ------------------------------------------------------------------------------------
 {

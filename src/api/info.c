@@ -46,18 +46,12 @@ static vxm_status volume_json(const char *path, const vxm_info_options *options,
                               vxm_error *error) {
     vx_error err;
     vx_image_info info = {0};
-    vx_read_options read = {.series = options->series, .tolerate_geometry = true};
+    vx_read_options read = {.series = options->series};
     vx_status s = vx_io_info(path, &read, &info, &err);
     if (s != VX_OK) return vx_api_error(error, path, s, &err);
     if (!options->anonymous) vx_json_text(root, "path", path);
     add_image(root, &info);
     return add_plan(root, options->session, &info.geo, error);
-}
-
-static bool series_wanted(const vx_series *series, const char *wanted) {
-    char number[24];
-    snprintf(number, sizeof number, "%d", series->number);
-    return !wanted || strcmp(wanted, series->uid) == 0 || strcmp(wanted, number) == 0;
 }
 
 /* A damaged file is told by its name, which may be a patient's. */
@@ -83,6 +77,10 @@ static vxm_status series_json(const vx_series *series, const vxm_info_options *o
     cJSON_SetNumberValue(cJSON_GetObjectItem(object, "number"), series->number);
     if (!options->anonymous) vx_json_text(object, "description", series->description);
     vx_json_text(object, "modality", series->modality);
+    if (series->part) {
+        vx_json_size(object, "part", (size_t)series->part);
+        vx_json_text(object, "contents", series->contents);
+    }
     vx_json_size(object, "files", series->files);
     add_image(object, &series->info);
     cJSON *problems = cJSON_AddArrayToObject(object, "problems");
@@ -96,23 +94,16 @@ static vxm_status folder_json(const char *path, const vxm_info_options *options,
                               vxm_error *error) {
     vx_error err;
     vx_series *series = NULL;
-    size_t count = 0, shown = 0;
-    vx_read_options read = {0};
+    size_t count = 0;
+    vx_read_options read = {.series = options->series};
     vx_status s = vx_io_series(path, &read, &series, &count, &err);
     if (s != VX_OK) return vx_api_error(error, path, s, &err);
     if (!options->anonymous) vx_json_text(root, "path", path);
     cJSON *array = cJSON_AddArrayToObject(root, "series");
     vxm_status status = VXM_OK;
-    for (size_t i = 0; i < count && status == VXM_OK; i++) {
-        if (!series_wanted(&series[i], options->series)) continue;
+    for (size_t i = 0; i < count && status == VXM_OK; i++)
         status = series_json(&series[i], options, array, error);
-        shown++;
-    }
     vx_free(series);
-    if (status == VXM_OK && !shown)
-        status = vx_api_fail(error, path, VXM_ERR_INPUT,
-                             count ? "no such series (see voxmamba info FOLDER)"
-                                   : "no DICOM series in this folder");
     return status;
 }
 

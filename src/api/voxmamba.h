@@ -200,8 +200,8 @@ typedef struct vxm_segment_options {
     int preview;              /* 1: CASE.png too, three planes with the overlay */
     int overwrite;            /* 0 (default): an existing output is VXM_ERR_OUTPUT */
     int force;                /* 1: warn where the volume does not look like the model's training */
-    int tolerate_geometry;    /* 1: resample uneven or sheared DICOM stacks, with a warning */
-    const char *series;       /* DICOM series UID or number; NULL: the only one */
+    int tolerate_geometry;    /* 1: resample uneven or tilted DICOM stacks, with a warning */
+    const char *series;       /* DICOM series UID or number, or either with /PART; NULL: the only one */
     int log_paths;            /* 1: reports may name files; default 0 */
     vxm_callbacks callbacks;
 } vxm_segment_options;
@@ -335,7 +335,7 @@ VXM_API vxm_status vxm_batch_report_json(const vxm_batch *batch, char **json, vx
 
 typedef struct vxm_info_options {
     size_t struct_size;
-    const char *series;         /* DICOM series UID or number; NULL: all */
+    const char *series;         /* DICOM series UID or number, or either with /PART; NULL: all */
     int anonymous;              /* 1: leave out what may name a patient */
     const vxm_session *session; /* adds "plan": what this volume takes; NULL: no plan */
 } vxm_info_options;

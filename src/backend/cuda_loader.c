@@ -5,15 +5,14 @@
  * The module is never unmapped again (RTLD_NODELETE): the CUDA libraries that come with it do not
  * stand that.
  */
-#define _GNU_SOURCE
 #include <dlfcn.h>
 #include <limits.h>
-#include <link.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "backend/module.h"
+#include "base/self.h"
 
 struct vx_device {
     void *handle; /* of dlopen */
@@ -39,23 +38,6 @@ static const char *const places[] = {
     "../lib/voxmamba/libvoxmamba_cuda.so",                 /* of the program in its build folder */
 };
 
-/* The file that this code was loaded from: the shared library, or the program. */
-static bool own_path(char path[PATH_MAX]) {
-    Dl_info info;
-    struct link_map *map = NULL;
-    if (dladdr1((const void *)&vx_backend_cuda, &info, (void **)&map, RTLD_DL_LINKMAP) && map &&
-        map->l_name && map->l_name[0]) {
-        const size_t length = strlen(map->l_name);
-        if (length >= PATH_MAX) return false;
-        memcpy(path, map->l_name, length + 1);
-        return true;
-    }
-    const ssize_t length = readlink("/proc/self/exe", path, PATH_MAX - 1); /* has no l_name */
-    if (length <= 0) return false;
-    path[length] = '\0';
-    return true;
-}
-
 /* dlopen's reason: the name of a library that is missing, or something rarer. */
 static vx_status cannot_load(const char *reason, vx_error *err) {
     const char *missing = strstr(reason, ": cannot open shared object file");
@@ -68,12 +50,11 @@ static vx_status cannot_load(const char *reason, vx_error *err) {
 }
 
 static vx_status load_module(void **handle, vx_error *err) {
-    char own[PATH_MAX], path[PATH_MAX + 64];
-    if (!own_path(own)) return vx_fail(err, VX_ERR_RESOURCE, "the program's own folder is unknown");
-    char *slash = strrchr(own, '/');
-    const size_t folder = slash ? (size_t)(slash - own) + 1 : 0;
+    char folder[PATH_MAX], path[PATH_MAX + 64];
+    if (!vx_self_folder(folder))
+        return vx_fail(err, VX_ERR_RESOURCE, "the program's own folder is unknown");
     for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
-        snprintf(path, sizeof path, "%.*s%s", (int)folder, own, places[i]);
+        snprintf(path, sizeof path, "%s%s", folder, places[i]);
         if (access(path, F_OK) != 0) continue;
         *handle = dlopen(path, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
         if (*handle) return VX_OK;

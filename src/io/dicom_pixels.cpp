@@ -1,30 +1,20 @@
-/* Pixels of one DICOM slice. Uncompressed ones come from DCMTK, which gives exactly the bytes that
- * are there; compressed ones are decoded by GDCM (ITK's own decoder), after the shape of the stream
- * was checked: GDCM fills what a cut stream lacks with zeros and says nothing.
- *
- * stored_pixels() is the only place where a decoder runs: it can move to a child process. */
-#include <dcmtk/config/osconfig.h>
+/* Stored pixels of one frame, in the helper process. Uncompressed ones come from DCMTK, which gives
+ * exactly the bytes that are there; compressed ones are decoded by GDCM (ITK's own decoder), after
+ * the shape of the stream was checked: GDCM fills what a cut stream lacks with zeros. */
 #include <dcmtk/dcmdata/dcpixel.h>
 #include <dcmtk/dcmdata/dcpixseq.h>
 #include <dcmtk/dcmdata/dcpxitem.h>
-#include <dcmtk/dcmdata/dctk.h>
 #include <gdcmFragment.h>
 #include <gdcmImage.h>
 #include <gdcmSequenceOfFragments.h>
-#include <gdcmTrace.h>
 
-#include <cmath>
 #include <cstring>
 
-#include "io/dicom_series.h"
+#include "io/dicom_parse.h"
 
 namespace vx_io {
 
 namespace {
-
-size_t slice_bytes(const DicomFile &f) {
-    return static_cast<size_t>(f.rows) * f.columns * (f.bits_allocated / 8);
-}
 
 DcmPixelData &pixel_data(DcmDataset &dataset) {
     DcmElement *element = nullptr;
@@ -35,115 +25,82 @@ DcmPixelData &pixel_data(DcmDataset &dataset) {
     return *pixels;
 }
 
-/* All fragments one after the other (a single frame may be cut into several). */
-std::vector<unsigned char> joined_fragments(DcmDataset &dataset) {
+/* Item 0 of a pixel sequence is the offset table, the others are fragments. */
+std::vector<DcmPixelItem *> items_of(DcmDataset &dataset) {
+    std::vector<DcmPixelItem *> out;
     DcmPixelSequence *sequence = nullptr;
     if (pixel_data(dataset)
             .getEncapsulatedRepresentation(dataset.getOriginalXfer(), nullptr, sequence)
-            .bad() ||
-        !sequence || sequence->card() < 2)
-        fail(VX_ERR_INPUT, "the compressed pixels have no fragment");
-    std::vector<unsigned char> out;
-    for (unsigned long i = 1; i < sequence->card(); i++) { /* item 0 is the offset table */
-        DcmPixelItem *item = nullptr;
-        Uint8 *bytes = nullptr;
-        if (sequence->getItem(item, i).bad() || !item || item->getUint8Array(bytes).bad() ||
-            (!bytes && item->getLength() > 0))
-            fail(VX_ERR_INPUT, "the compressed pixels are cut short");
-        out.insert(out.end(), bytes, bytes + item->getLength());
-    }
+            .good() &&
+        sequence)
+        for (DcmObject *e = sequence->nextInContainer(nullptr); e; e = sequence->nextInContainer(e))
+            if (auto *item = dynamic_cast<DcmPixelItem *>(e)) out.push_back(item);
+    if (out.size() < 2) fail(VX_ERR_INPUT, "the compressed pixels have no fragment");
     return out;
 }
 
-/* PS3.5 annex G: a header of 16 offsets, then one run-length segment for each byte of a pixel. */
-void check_rle(const std::vector<unsigned char> &data, const DicomFile &f) {
-    const auto u32 = [&](size_t at) {
-        return static_cast<uint32_t>(data[at]) | static_cast<uint32_t>(data[at + 1]) << 8 |
-               static_cast<uint32_t>(data[at + 2]) << 16 |
-               static_cast<uint32_t>(data[at + 3]) << 24;
-    };
-    const size_t segments = f.bits_allocated / 8;
-    if (data.size() < 64 || u32(0) != segments)
-        fail(VX_ERR_INPUT, "the run-length header does not fit %u bits", f.bits_allocated);
-    for (size_t s = 0; s < segments; s++) {
-        size_t at = u32(4 + 4 * s), made = 0;
-        const size_t end = s + 1 < segments ? u32(8 + 4 * s) : data.size();
-        const size_t want = static_cast<size_t>(f.rows) * f.columns;
-        if (at < 64 || end > data.size() || at > end)
-            fail(VX_ERR_INPUT, "the run-length offsets lie outside the data");
-        while (at < end && made < want) {
-            const int code = static_cast<signed char>(data[at++]);
-            if (code == -128) continue;
-            const size_t run = static_cast<size_t>(code >= 0 ? code : -code) + 1;
-            at += code >= 0 ? run : 1;
-            made += run;
+void append_bytes(DcmPixelItem &item, std::vector<unsigned char> &out) {
+    const uint32_t length = item.getLength();
+    const size_t before = out.size();
+    out.resize(before + length);
+    if (length > 0 && item.getPartialValue(out.data() + before, 0, length).bad())
+        fail(VX_ERR_INPUT, "the compressed pixels are cut short");
+}
+
+/* Number of the item that each frame begins with, and one past the last. The offset table, where
+ * there is one, must agree; without it frames and fragments pair up, or one frame has all. */
+std::vector<size_t> frame_starts(const std::vector<DcmPixelItem *> &items, size_t frames) {
+    std::vector<unsigned char> table;
+    append_bytes(*items[0], table);
+    std::vector<size_t> starts;
+    if (table.empty() && items.size() - 1 == frames)
+        for (size_t i = 1; i < items.size(); i++) starts.push_back(i);
+    if (table.empty() && frames == 1) starts.assign(1, 1);
+    if (!table.empty()) {
+        uint64_t offset = 0;
+        for (size_t i = 1; i < items.size(); i++) {
+            const size_t k = starts.size();
+            uint64_t next = UINT64_MAX;
+            if (4 * k + 4 <= table.size())
+                next = table[4 * k] | table[4 * k + 1] << 8 | table[4 * k + 2] << 16 |
+                       static_cast<uint64_t>(table[4 * k + 3]) << 24;
+            if (offset == next) starts.push_back(i);
+            offset += 8 + items[i]->getLength();
         }
-        if (made < want || at > end)
-            fail(VX_ERR_INPUT, "the run-length data is cut short: %zu of %zu bytes", made, want);
+        if (table.size() != 4 * frames || starts.empty() || starts[0] != 1) starts.clear();
     }
-}
-
-unsigned u16(const std::vector<unsigned char> &d, size_t at) {
-    return at + 1 < d.size() ? static_cast<unsigned>(d[at] << 8 | d[at + 1]) : 0;
-}
-
-struct StreamShape {
-    unsigned columns = 0, rows = 0, components = 0, bits = 0;
-};
-
-/* What a JPEG, JPEG-LS (frame header SOF) or JPEG 2000 (SIZ) stream says of itself. */
-StreamShape shape_of(const std::vector<unsigned char> &d) {
-    StreamShape shape;
-    if (u16(d, 0) == 0xff4f) { /* JPEG 2000: SIZ comes first; sizes of 4 bytes, high halves 0 */
-        const bool plain = u16(d, 2) == 0xff51 && d.size() > 42 && u16(d, 8) == 0 &&
-                           u16(d, 12) == 0 && u16(d, 16) == 0 && u16(d, 18) == 0 &&
-                           u16(d, 20) == 0 && u16(d, 22) == 0;
-        if (plain) shape = {u16(d, 10), u16(d, 14), u16(d, 40), (d[42] & 0x7fu) + 1};
-        return shape;
-    }
-    size_t at = 2;
-    while (at + 9 < d.size() && d[at] == 0xff) {
-        const unsigned marker = d[at + 1];
-        const bool frame = marker == 0xf7 || (marker >= 0xc0 && marker <= 0xcf && marker != 0xc4 &&
-                                              marker != 0xc8 && marker != 0xcc);
-        if (frame) return {u16(d, at + 7), u16(d, at + 5), d[at + 9], d[at + 4]};
-        at += marker == 0xff ? 1 : 2 + u16(d, at + 2);
-    }
-    return shape;
-}
-
-/* The stream must be whole (all three formats end with FF D9) and of the size that the header
- * says: the decoders fill what is missing with zeros. */
-void check_jpeg(const std::vector<unsigned char> &data, const DicomFile &f) {
-    size_t n = data.size();
-    if (n > 2 && u16(data, n - 2) != 0xffd9) n--; /* padding to an even length, 00 or FF */
-    if (n < 4 || data[0] != 0xff || data[n - 2] != 0xff || data[n - 1] != 0xd9)
-        fail(VX_ERR_INPUT, "the compressed pixels are cut short (no end marker)");
-    const StreamShape shape = shape_of(data);
-    if (shape.columns != f.columns || shape.rows != f.rows || shape.components != 1 ||
-        shape.bits < f.bits_stored || shape.bits > f.bits_allocated)
+    if (starts.size() != frames)
         fail(VX_ERR_INPUT,
-             "the compressed pixels are %u x %u of %u bits, the header says %u x %u of %u",
-             shape.columns, shape.rows, shape.bits, f.columns, f.rows, f.bits_stored);
+             "%zu compressed fragments and an offset table of %zu bytes do not make "
+             "%zu frames",
+             items.size() - 1, table.size(), frames);
+    starts.push_back(items.size());
+    return starts;
+}
+
+/* All fragments of a frame one after the other. */
+std::vector<unsigned char> compressed_frame(const DicomFile &f, DcmDataset &dataset,
+                                            uint32_t frame) {
+    const std::vector<DcmPixelItem *> items = items_of(dataset);
+    const std::vector<size_t> starts = frame_starts(items, f.slices.size());
+    std::vector<unsigned char> out;
+    for (size_t i = starts[frame]; i < starts[frame + 1]; i++) append_bytes(*items[i], out);
+    return out;
+}
+
+gdcm::TransferSyntax::TSType syntax_of(DcmDataset &dataset) {
+    const DcmXfer xfer(dataset.getOriginalXfer());
+    const auto syntax = gdcm::TransferSyntax::GetTSType(xfer.getXferID());
+    if (syntax == gdcm::TransferSyntax::TS_END)
+        fail(VX_ERR_INPUT, "transfer syntax %s is not supported", xfer.getXferName());
+    return syntax;
 }
 
 /* GDCM gets the checked stream, never the file: its parser aborts on damaged ones. */
-void decode_compressed(const DicomFile &f, DcmDataset &dataset, std::vector<unsigned char> &out) {
-    std::vector<unsigned char> stream = joined_fragments(dataset);
-    if (dataset.getOriginalXfer() == EXS_RLELossless)
-        check_rle(stream, f);
-    else
-        check_jpeg(stream, f);
+void decode(const DicomFile &f, DcmDataset &dataset, std::vector<unsigned char> &stream,
+            std::vector<unsigned char> &out) {
     if (stream.size() % 2) stream.push_back(0);
     if (stream.size() > UINT32_MAX) fail(VX_ERR_INPUT, "the compressed pixels exceed 4 GiB");
-    gdcm::Trace::WarningOff();
-    gdcm::Trace::ErrorOff();
-    gdcm::Trace::DebugOff();
-    const auto syntax =
-        gdcm::TransferSyntax::GetTSType(DcmXfer(dataset.getOriginalXfer()).getXferID());
-    if (syntax == gdcm::TransferSyntax::TS_END)
-        fail(VX_ERR_INPUT, "transfer syntax %s is not supported",
-             DcmXfer(dataset.getOriginalXfer()).getXferName());
     const auto u = [](unsigned v) { return static_cast<unsigned short>(v); };
     gdcm::Image image;
     image.SetNumberOfDimensions(2);
@@ -152,7 +109,7 @@ void decode_compressed(const DicomFile &f, DcmDataset &dataset, std::vector<unsi
     image.SetPixelFormat(gdcm::PixelFormat(1, u(f.bits_allocated), u(f.bits_stored), u(f.high_bit),
                                            f.is_signed ? 1 : 0));
     image.SetPhotometricInterpretation(gdcm::PhotometricInterpretation::MONOCHROME2);
-    image.SetTransferSyntax(syntax);
+    image.SetTransferSyntax(syntax_of(dataset));
     gdcm::Fragment fragment;
     fragment.SetByteValue(reinterpret_cast<const char *>(stream.data()),
                           static_cast<uint32_t>(stream.size()));
@@ -166,70 +123,36 @@ void decode_compressed(const DicomFile &f, DcmDataset &dataset, std::vector<unsi
         fail(VX_ERR_INPUT, "the compressed pixels cannot be decoded");
 }
 
-void copy_uncompressed(const DicomFile &f, DcmDataset &dataset, std::vector<unsigned char> &out) {
-    DcmPixelData &pixels = pixel_data(dataset);
-    const unsigned long have = pixels.getLength(dataset.getOriginalXfer());
-    if (have != out.size() + out.size() % 2)
-        fail(VX_ERR_INPUT, "%lu bytes of pixels, %zu are needed", have, out.size());
-    /* OW is kept as 16-bit words in native order, OB as bytes. */
-    Uint16 *w = nullptr;
-    Uint8 *b = nullptr;
-    const bool as_words = f.bits_allocated > 8 || pixels.getVR() == EVR_OW;
-    const bool good = as_words ? pixels.getUint16Array(w).good() : pixels.getUint8Array(b).good();
-    const void *bytes = as_words ? static_cast<const void *>(w) : b;
-    if (!good || !bytes) fail(VX_ERR_INPUT, "the pixels are cut short (copy the file again)");
-    std::memcpy(out.data(), bytes, out.size());
-}
-
-/* Stored values as they are in the file, native byte order. */
-std::vector<unsigned char> stored_pixels(const DicomFile &f) {
-    DcmFileFormat format;
-    const OFCondition loaded = format.loadFile(OFFilename(f.path.c_str()));
-    if (loaded.bad()) fail(VX_ERR_INPUT, "damaged DICOM file: %s", loaded.text());
-    std::vector<unsigned char> out(slice_bytes(f));
-    if (f.compressed)
-        decode_compressed(f, *format.getDataset(), out);
-    else
-        copy_uncompressed(f, *format.getDataset(), out);
-    return out;
-}
-
-/* Bits above the high bit may hold overlays: only the stored ones count, with their sign. */
-template <typename T>
-void scale_values(const std::vector<unsigned char> &raw, const DicomFile &f, float *out) {
-    const size_t n = static_cast<size_t>(f.rows) * f.columns;
-    const unsigned shift = f.high_bit + 1 - f.bits_stored;
-    const uint64_t mask = (uint64_t(1) << f.bits_stored) - 1;
-    const uint64_t sign = f.is_signed ? uint64_t(1) << (f.bits_stored - 1) : 0;
-    for (size_t i = 0; i < n; i++) {
-        T word;
-        std::memcpy(&word, raw.data() + i * sizeof(T), sizeof(T));
-        const uint64_t bits = (static_cast<uint64_t>(word) >> shift) & mask;
-        const int64_t value = static_cast<int64_t>(bits ^ sign) - static_cast<int64_t>(sign);
-        out[i] = static_cast<float>(static_cast<double>(value) * f.slope + f.intercept);
-    }
+/* DCMTK reads this frame's bytes alone and gives words in native order. */
+void copy_uncompressed(DcmDataset &dataset, uint32_t frame, std::vector<unsigned char> &out) {
+    const uint64_t offset = static_cast<uint64_t>(frame) * out.size();
+    /* Words are read whole: frames of an odd number of bytes begin inside one. */
+    const uint64_t begin = offset & ~uint64_t(1), end = (offset + out.size() + 1) & ~uint64_t(1);
+    if (end > UINT32_MAX) fail(VX_ERR_INPUT, "the pixels exceed 4 GiB");
+    std::vector<unsigned char> words(end - begin);
+    if (pixel_data(dataset)
+            .getPartialValue(words.data(), static_cast<uint32_t>(begin),
+                             static_cast<uint32_t>(words.size()))
+            .bad())
+        fail(VX_ERR_INPUT, "the pixels are cut short (copy the file again)");
+    std::memcpy(out.data(), words.data() + (offset - begin), out.size());
 }
 
 } // namespace
 
-void read_slice(const DicomFile &f, float *out) {
-    const std::vector<unsigned char> raw = stored_pixels(f);
-    switch (f.bits_allocated) {
-    case 8:
-        scale_values<uint8_t>(raw, f, out);
-        break;
-    case 16:
-        scale_values<uint16_t>(raw, f, out);
-        break;
-    default:
-        scale_values<uint32_t>(raw, f, out);
-        break;
+std::vector<unsigned char> stored_pixels(const DicomFile &f, DcmDataset &dataset, uint32_t frame) {
+    if (!f.problem.empty()) fail(VX_ERR_INPUT, "%s", f.problem.c_str());
+    if (frame >= f.slices.size()) fail(VX_ERR_INPUT, "there is no frame %u", frame + 1);
+    if (!DcmXfer(dataset.getOriginalXfer()).isEncapsulated()) {
+        std::vector<unsigned char> out(frame_bytes(f));
+        copy_uncompressed(dataset, frame, out);
+        return out;
     }
-    const size_t n = static_cast<size_t>(f.rows) * f.columns;
-    for (size_t i = 0; i < n; i++)
-        if (!std::isfinite(out[i]))
-            fail(VX_ERR_INPUT, "voxels are not finite after slope %g and intercept %g", f.slope,
-                 f.intercept);
+    std::vector<unsigned char> stream = compressed_frame(f, dataset, frame);
+    check_stream(stream, dataset.getOriginalXfer() == EXS_RLELossless, f);
+    std::vector<unsigned char> out(frame_bytes(f));
+    decode(f, dataset, stream, out);
+    return out;
 }
 
 } // namespace vx_io

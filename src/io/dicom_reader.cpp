@@ -13,15 +13,14 @@ namespace vx_io {
 namespace {
 
 const vx_log *log_of(const vx_read_options *options) { return options ? options->log : nullptr; }
+bool tolerates(const vx_read_options *options) { return options && options->tolerate_geometry; }
 
-std::vector<DicomSeries> folder_series(const std::string &folder, bool deep, const vx_log *log) {
-    return group_series(scan_dicom_folder(folder, deep, log));
+std::vector<DicomSeries> folder_series(DicomWorker &worker, const std::string &folder, bool deep) {
+    return group_series(scan_dicom_folder(worker, folder, deep));
 }
 
 /* A file stands for its whole series in the same folder. */
-DicomSeries series_of(const char *path, const vx_read_options *options) {
-    prepare_dicom();
-    const vx_log *log = log_of(options);
+DicomSeries series_of(DicomWorker &worker, const char *path, const vx_read_options *options) {
     struct stat st;
     if (stat(path, &st) != 0) fail(VX_ERR_INPUT, "cannot be opened: %s", std::strerror(errno));
     const char *wanted = options ? options->series : nullptr;
@@ -29,21 +28,39 @@ DicomSeries series_of(const char *path, const vx_read_options *options) {
     const bool is_folder = S_ISDIR(st.st_mode);
     if (!is_folder) {
         DicomFile file;
-        if (!parse_dicom_file(path, file)) fail(VX_ERR_INPUT, "not a DICOM image");
+        if (!read_dicom_file(worker, path, file)) fail(VX_ERR_INPUT, "not a DICOM image");
+        uid = file.series_uid;
         /* One file that is complete in itself, or that cannot be put with others. */
-        if (file.kind != DicomKind::slice || file.series_uid.empty()) {
+        if (file.kind != DicomKind::slice || uid.empty()) {
+            const bool is_volume = file.kind == DicomKind::multiframe;
             DicomFolder alone;
             alone.files.push_back(std::move(file));
-            return std::move(group_series(std::move(alone)).front());
+            std::vector<DicomSeries> series = group_series(std::move(alone));
+            return std::move(is_volume ? choose_series(series, wanted) : series.front());
         }
-        uid = file.series_uid;
         if (!wanted) wanted = uid.c_str();
         const size_t slash = folder.rfind('/');
         folder = slash == std::string::npos ? "." : folder.substr(0, slash + 1);
     }
-    std::vector<DicomSeries> series = folder_series(folder, is_folder, log);
+    std::vector<DicomSeries> series = folder_series(worker, folder, is_folder);
     return std::move(choose_series(series, wanted));
 }
+
+/* The series that can be read; on a straight grid where that was asked for and is needed. */
+struct ReadySeries {
+    DicomSeries series;
+    bool straightened = false;
+    vx_geometry geo{};
+
+    ReadySeries(DicomWorker &worker, const char *path, const vx_read_options *options)
+        : series(series_of(worker, path, options)) {
+        refuse_problems(series, tolerates(options));
+        straightened = !series.problems.empty();
+        geo = straightened ? straight_grid(series) : series.geo;
+        vx_error err;
+        check(vx_geometry_check(&geo, &err), err);
+    }
+};
 
 const char *dtype_of(const DicomFile &f) {
     switch (f.bits_allocated) {
@@ -63,10 +80,10 @@ template <size_t n> void copy_text(char (&to)[n], const std::string &from) {
     to[n - 1] = 0;
 }
 
-vx_image_info info_of(const DicomSeries &s) {
+vx_image_info info_of(const DicomSeries &s, const vx_geometry &geo) {
     vx_image_info info{};
     info.format = VX_FORMAT_DICOM;
-    info.geo = s.geo;
+    info.geo = geo;
     info.channels = 1;
     copy_text(info.dtype, dtype_of(s.files.front()));
     return info;
@@ -79,8 +96,10 @@ vx_series public_series(const DicomSeries &s) {
     copy_text(out.description, f.description);
     copy_text(out.modality, f.modality);
     out.number = f.series_number;
+    out.part = s.part;
+    copy_text(out.contents, s.contents);
     out.files = s.files.size();
-    out.info = info_of(s);
+    out.info = info_of(s, s.geo);
     for (const auto &problem : s.problems) {
         if (out.problem_count == sizeof out.problems / sizeof out.problems[0]) break;
         vx_series_problem &to = out.problems[out.problem_count++];
@@ -92,36 +111,63 @@ vx_series public_series(const DicomSeries &s) {
 
 void destroy_source(vx_source *source) { delete reinterpret_cast<DicomSource *>(source); }
 
-vx_source *make_source(const DicomSeries &s) {
+vx_source *make_source(const ReadySeries &ready) {
+    const DicomSeries &s = ready.series;
     auto source = std::make_unique<DicomSource>();
     source->base = vx_source{1, VX_FORMAT_DICOM, destroy_source};
-    source->geo = s.geo;
+    source->geo = ready.geo;
+    source->straightened = ready.straightened;
     const DicomFile &first = s.files.front();
     source->study_uid = first.study_uid;
     source->series_uid = first.series_uid;
     source->frame_of_reference = first.frame_of_reference;
-    for (const DicomFile &f : s.files)
-        source->slices.push_back({f.path, f.sop_class, f.sop_instance});
+    for (const DicomSlice &slice : s.slices) {
+        const DicomFile &f = s.file_of(slice);
+        const uint32_t frame = f.kind == DicomKind::multiframe ? slice.frame + 1 : 0;
+        source->slices.push_back({f.path, f.sop_class, f.sop_instance, frame});
+    }
     return &source.release()->base;
 }
 
-void read_volume(const DicomSeries &s, const vx_log *log, VolumeOwner &volume) {
-    refuse_problems(s);
-    vx_error err;
-    check(vx_geometry_check(&s.geo, &err), err);
-    check(vx_volume_create(&s.geo, 1, &volume.p, &err), err);
-    const size_t slice = s.geo.dims[0] * s.geo.dims[1];
-    for (size_t z = 0; z < s.files.size(); z++) {
-        if (vx_log_progress(log, "read",
-                            static_cast<double>(z) / static_cast<double>(s.files.size())))
-            fail(VX_ERR_CANCELLED, "cancelled");
+/* Slices as they are, behind each other. */
+void read_slices(DicomWorker &worker, const DicomSeries &s, float *out) {
+    const size_t slice = s.geo.dims[0] * s.geo.dims[1], depth = s.slices.size();
+    for (size_t z = 0; z < depth; z++) {
+        worker.progress("read", static_cast<double>(z) / static_cast<double>(depth));
         try {
-            read_slice(s.files[z], volume.p->data + z * slice);
+            read_slice(worker, s.file_of(s.slices[z]), s.slices[z], out + z * slice);
         } catch (const Failure &failure) {
-            fail(failure.code, "slice %zu of %zu: %s", z + 1, s.files.size(), failure.text.c_str());
+            if (failure.code != VX_ERR_INPUT) throw;
+            fail(failure.code, "slice %zu of %zu: %s", z + 1, depth, failure.text.c_str());
         }
     }
-    volume.p->source = make_source(s);
+}
+
+void warn_straightened(const ReadySeries &ready, const vx_log *log) {
+    std::string reasons;
+    for (const auto &problem : ready.series.problems)
+        reasons += (reasons.empty() ? "" : "; ") + problem.message;
+    double spacing[3];
+    vx_spacing(&ready.geo, spacing);
+    vx_log_message(log, VX_LOG_WARNING,
+                   "resampled to a straight, even grid of %zu x %zu x %zu voxels, slices %.3f mm "
+                   "apart, because of: %s",
+                   ready.geo.dims[0], ready.geo.dims[1], ready.geo.dims[2], spacing[2],
+                   reasons.c_str());
+}
+
+void read_volume(const char *path, const vx_read_options *options, VolumeOwner &volume) {
+    DicomWorker worker(log_of(options));
+    const ReadySeries ready(worker, path, options);
+    vx_error err;
+    check(vx_volume_create(&ready.geo, 1, &volume.p, &err), err);
+    if (ready.straightened) {
+        warn_straightened(ready, log_of(options));
+        read_straightened(worker, ready.series, ready.geo, volume.p->data);
+    } else {
+        read_slices(worker, ready.series, volume.p->data);
+    }
+    volume.p->source = make_source(ready);
 }
 
 } // namespace
@@ -135,9 +181,9 @@ extern "C" {
 static vx_status dicom_info(const char *path, const vx_read_options *options, vx_image_info *out,
                             vx_error *err) {
     return guarded(VX_ERR_INPUT, err, [&] {
-        const DicomSeries series = series_of(path, options);
-        refuse_problems(series);
-        *out = info_of(series);
+        DicomWorker worker(log_of(options));
+        const ReadySeries ready(worker, path, options);
+        *out = info_of(ready.series, ready.geo);
     });
 }
 
@@ -145,7 +191,7 @@ static vx_status dicom_read(const char *path, const vx_read_options *options, vx
                             vx_error *err) {
     return guarded(VX_ERR_INPUT, err, [&] {
         VolumeOwner volume;
-        read_volume(series_of(path, options), log_of(options), volume);
+        read_volume(path, options, volume);
         *out = volume.release();
     });
 }
@@ -153,10 +199,15 @@ static vx_status dicom_read(const char *path, const vx_read_options *options, vx
 static vx_status dicom_files(const char *path, const vx_read_options *options, vx_file_list *out,
                              vx_error *err) {
     return guarded(VX_ERR_INPUT, err, [&] {
-        const DicomSeries series = series_of(path, options);
-        refuse_problems(series);
+        DicomWorker worker(log_of(options));
+        const ReadySeries ready(worker, path, options);
+        const std::string *last = nullptr;
         vx_error e;
-        for (const DicomFile &f : series.files) check(vx_file_list_add(out, f.path.c_str(), &e), e);
+        for (const DicomSlice &slice : ready.series.slices) {
+            const std::string &file = ready.series.file_of(slice).path;
+            if (!last || *last != file) check(vx_file_list_add(out, file.c_str(), &e), e);
+            last = &file;
+        }
     });
 }
 
@@ -167,9 +218,9 @@ vx_status vx_dicom_series(const char *folder, const vx_read_options *options, vx
     *out = nullptr;
     *count = 0;
     return guarded(VX_ERR_INPUT, err, [&] {
-        prepare_dicom();
-        const std::vector<DicomSeries> series = folder_series(folder, true, log_of(options));
-        if (series.empty()) fail(VX_ERR_INPUT, "no DICOM image here");
+        DicomWorker worker(log_of(options));
+        std::vector<DicomSeries> series = folder_series(worker, folder, true);
+        keep_named(series, options ? options->series : nullptr);
         auto *list = static_cast<vx_series *>(vx_alloc_zero(series.size(), sizeof(vx_series)));
         if (!list) throw std::bad_alloc();
         for (size_t i = 0; i < series.size(); i++) list[i] = public_series(series[i]);

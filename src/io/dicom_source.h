@@ -2,6 +2,7 @@
 #ifndef VX_IO_DICOM_SOURCE_H
 #define VX_IO_DICOM_SOURCE_H
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -15,8 +16,11 @@ struct DicomSource {
     std::string study_uid, series_uid, frame_of_reference;
     struct Slice {
         std::string path, sop_class, sop_instance;
+        uint32_t frame; /* from 1; 0: the file has one */
     };
-    std::vector<Slice> slices; /* slice k of geo */
+    std::vector<Slice> slices; /* slice k of geo, unless straightened */
+    /* geo is a straight grid that the slices, in their order along it, were resampled to. */
+    bool straightened = false;
 };
 
 } // namespace vx_io

@@ -14,6 +14,9 @@ typedef struct vx_format_ops {
     vx_status (*files)(const char *path, const vx_read_options *, vx_file_list *out, vx_error *err);
 } vx_format_ops;
 
+/* io.c: warns of a grid whose axes are not perpendicular; shear as vx_shear() gives it. */
+void vx_warn_sheared(double shear, const vx_log *log);
+
 extern const vx_format_ops vx_nifti_ops; /* nifti.c */
 #ifdef VX_HAVE_ITK
 extern const vx_format_ops vx_itk_ops;   /* itk_reader.cpp: NRRD and MetaImage */

@@ -1,6 +1,7 @@
 #include "io/io.h"
 
 #include <errno.h>
+#include <math.h>
 #include <string.h>
 #include <strings.h>
 #include <sys/stat.h>
@@ -214,6 +215,13 @@ void vx_file_list_clear(vx_file_list *list) {
     for (size_t i = 0; i < list->count; i++) vx_free(list->paths[i]);
     vx_free(list->paths);
     *list = (vx_file_list){0};
+}
+
+void vx_warn_sheared(double shear, const vx_log *log) {
+    if (shear > 1e-4)
+        vx_log_message(log, VX_LOG_WARNING,
+                       "the grid is sheared: two of its axes meet at %.2f degrees",
+                       acos(fmin(shear, 1)) * 57.29577951308232);
 }
 
 vx_status vx_io_files(const char *path, const vx_read_options *options, vx_file_list *out,

@@ -32,7 +32,7 @@ bool vx_format_readable(vx_format format);
 bool vx_format_writable(vx_format format);
 
 typedef struct vx_read_options {
-    const char *series;     /* DICOM: UID or number; NULL: the only one */
+    const char *series;     /* DICOM: UID or number, with /PART; NULL: the only one */
     bool tolerate_geometry; /* resample uneven or sheared stacks (with a warning) instead of
                                refusing */
     const vx_log *log;      /* warnings */
@@ -57,6 +57,8 @@ typedef struct vx_series {
     char description[80];
     char modality[20];
     int number;
+    int part;          /* of several volumes in the series, from 1; 0: the only one */
+    char contents[80]; /* what sets the part apart: "EchoTime 4.6" */
     size_t files;
     vx_image_info info;
     size_t problem_count;
@@ -92,7 +94,8 @@ void vx_file_list_clear(vx_file_list *list); /* frees all paths; the list is emp
  * vx_io_read gives them. options->log is asked for cancelling only. */
 vx_status vx_io_files(const char *path, const vx_read_options *options, vx_file_list *out,
                       vx_error *err);
-/* The series of a folder; caller frees *out with vx_free. */
+/* The series of a folder that options->series names (NULL: all); caller frees *out with vx_free.
+ * VX_ERR_INPUT when there is none. */
 vx_status vx_io_series(const char *folder, const vx_read_options *options, vx_series **out,
                        size_t *count, vx_error *err);
 

@@ -134,6 +134,7 @@ std::string index_text(const vx_geometry &geo, size_t i) {
 void read_volume(const char *path, const vx_log *log, VolumeOwner &volume) {
     const ImageHeader header = read_header(path, log);
     check_data(header, log);
+    vx_warn_sheared(vx_shear(&header.geo), log);
     vx_error err;
     check(vx_volume_create(&header.geo, 1, &volume.p, &err), err);
     const size_t n = vx_voxels(&header.geo), size = scalar_bytes(header.type);

@@ -8,6 +8,7 @@
 
 #include "base/memory.h"
 #include "base/size.h"
+#include "io/format.h"
 
 _Static_assert(sizeof(nifti_1_header) == VX_NIFTI1_BYTES, "nifti1.h");
 _Static_assert(sizeof(nifti_2_header) == VX_NIFTI2_BYTES, "nifti2.h");
@@ -229,21 +230,6 @@ static vx_status quaternion_affine(const fields *f, double unit, double m[4][4],
     return VX_OK;
 }
 
-static double largest_cosine(const double m[4][4]) {
-    double largest = 0;
-    for (int i = 0; i < 3; i++) {
-        int j = (i + 1) % 3;
-        double dot = 0, ii = 0, jj = 0;
-        for (int r = 0; r < 3; r++) {
-            dot += m[r][i] * m[r][j];
-            ii += m[r][i] * m[r][i];
-            jj += m[r][j] * m[r][j];
-        }
-        largest = fmax(largest, fabs(dot) / sqrt(ii * jj));
-    }
-    return largest;
-}
-
 /* nibabel's choice: sform if its code is positive, else qform if its code is, else the spacing
  * around the grid's centre with x running to the left. */
 static vx_status take_affine(const fields *f, vx_nifti_header *out, vx_error *err) {
@@ -270,7 +256,7 @@ static vx_status take_affine(const fields *f, vx_nifti_header *out, vx_error *er
     s = vx_geometry_check(geo, err);
     if (s != VX_OK) return vx_fail_prefix(err, s, "has a damaged header");
     out->no_transform = !has_s && !has_q;
-    out->shear = largest_cosine(geo->affine);
+    out->shear = vx_shear(geo);
     if (has_s && good_q) {
         double spacing[3];
         vx_spacing(geo, spacing);
@@ -302,10 +288,7 @@ void vx_nifti_warn(const vx_nifti_header *header, const vx_log *log) {
                        "sform and qform disagree by %.2f voxels at a corner: the sform is used, "
                        "programs that use the qform will see the volume elsewhere",
                        header->disagreement);
-    if (header->shear > 1e-4)
-        vx_log_message(log, VX_LOG_WARNING,
-                       "the grid is sheared: two of its axes meet at %.2f degrees",
-                       acos(fmin(header->shear, 1)) * 57.29577951308232);
+    vx_warn_sheared(header->shear, log);
 }
 
 static void destroy_source(vx_source *source) { vx_free(source); }

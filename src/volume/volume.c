@@ -151,6 +151,22 @@ int vx_affine_invert(const double affine[4][4], double inverse[4][4]) {
     return 1;
 }
 
+double vx_shear(const vx_geometry *geo) {
+    const double(*m)[4] = geo->affine;
+    double largest = 0;
+    for (int i = 0; i < 3; i++) {
+        int j = (i + 1) % 3;
+        double dot = 0, ii = 0, jj = 0;
+        for (int r = 0; r < 3; r++) {
+            dot += m[r][i] * m[r][j];
+            ii += m[r][i] * m[r][i];
+            jj += m[r][j] * m[r][j];
+        }
+        largest = fmax(largest, fabs(dot) / sqrt(ii * jj));
+    }
+    return largest;
+}
+
 vx_status vx_geometry_check(const vx_geometry *geo, vx_error *err) {
     size_t bytes;
     if (!data_bytes(geo, 1, sizeof(float), &bytes)) return size_error(geo, 1, err);

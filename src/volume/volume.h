@@ -80,6 +80,9 @@ static inline double vx_voxel_mm3(const vx_geometry *geo) {
 
 /* Lengths of the affine's columns: mm along x, y, z. */
 void vx_spacing(const vx_geometry *geo, double spacing[3]);
+/* Largest |cosine| between two of the grid's axes: 0 where all are perpendicular, 1 for a singular
+ * affine. */
+double vx_shear(const vx_geometry *geo);
 void vx_affine_apply(const double affine[4][4], const double index[3], double world[3]);
 /* False for a singular affine (volume of a voxel below 1e-12 of the product of its edges). */
 int vx_affine_invert(const double affine[4][4], double inverse[4][4]);

@@ -8,7 +8,8 @@ from conftest import files, load, run
 
 pydicom = pytest.importorskip("pydicom")
 from pydicom.dataset import FileDataset, FileMetaDataset  # noqa: E402
-from pydicom.uid import ExplicitVRLittleEndian, generate_uid  # noqa: E402
+from pydicom.encaps import encapsulate, generate_frames  # noqa: E402
+from pydicom.uid import ExplicitVRLittleEndian, RLELossless, generate_uid  # noqa: E402
 
 NAME, PATIENT = "Doe^Jane", "PID-Q4711"
 
@@ -34,7 +35,7 @@ def write_series(folder, seed=0, number=3, positions=None, description="T1 of Do
         d.Rows, d.Columns, d.SamplesPerPixel, d.PhotometricInterpretation = 24, 22, 1, "MONOCHROME2"
         d.BitsAllocated, d.BitsStored, d.HighBit, d.PixelRepresentation = 16, 12, 11, 0
         d.PixelData = random.integers(0, 4000, (24, 22)).astype("<u2").tobytes()
-        d.save_as(folder / f"IM{random.integers(1e6)}_{k:03d}", enforce_file_format=True)
+        d.save_as(folder / f"IM{seed}{random.integers(1e6)}_{k:03d}", enforce_file_format=True)
     return str(series)
 
 
@@ -81,6 +82,25 @@ def test_info_lists_series(tmp_path):
     run("info", tmp_path / "in", "--series", "77").error_line(2)
 
 
+def test_several_volumes_of_a_series_are_parts(model, tmp_path):
+    folder = tmp_path / "in"
+    uid = write_series(folder, 1)
+    for k in range(20):  # the same places again, with another echo
+        path = edit(folder, k, lambda d: setattr(d, "EchoTime", "2.5"))
+        d = pydicom.dcmread(path)
+        d.EchoTime, d.SOPInstanceUID = "10", generate_uid()
+        d.save_as(folder / f"second{k}")
+    listed = json.loads(run("info", folder, "--json").out)["series"]
+    assert [(s["uid"], s["number"], s["part"], s["contents"], s["files"], s["problems"]) for s in listed] == [
+        (uid, 3, 1, "EchoTime 2.5", 20, []), (uid, 3, 2, "EchoTime 10", 20, [])]
+    assert "series       3/2\ncontents     EchoTime 10\n" in run("info", folder).out
+    for choice, count in (("3", 2), (uid, 2), ("3/2", 1), (uid + "/1", 1)):
+        assert len(json.loads(run("info", folder, "--json", "--series", choice).out)["series"]) == count
+    out = tmp_path / "m.nii.gz"
+    assert "3/1 (MR, EchoTime 2.5, 20 files)" in run("segment", folder, "-m", model, "-o", out).error_line(2)
+    assert run("segment", folder, "-m", model, "-o", out, "--series", "3/2").code == 0
+
+
 def test_anonymous_info_names_no_file(tmp_path):
     uid = write_series(tmp_path / "Doe")
     for name in sorted(os.listdir(tmp_path / "Doe"))[:1]:
@@ -112,11 +132,84 @@ def test_several_series_need_a_choice(model, tmp_path):
     assert np.array_equal(load(tmp_path / "m0.nii.gz")[0], masks[2])
 
 
-def test_uneven_slices_are_refused(model, tmp_path):
-    write_series(tmp_path / "in", positions=[0, 2, 4, 7, 9, 11])
-    line = run("segment", tmp_path / "in", "-m", model, "-o", tmp_path / "m.nii.gz").error_line(2)
-    assert "in: " in line
-    assert files(tmp_path) == ["in", "probe"]
+def edit(folder, k, change):
+    """Changes slice k of write_series()."""
+    path, = folder.glob(f"*_{k:03d}")
+    dataset = pydicom.dcmread(path)
+    change(dataset)
+    dataset.save_as(path)
+    return path
+
+
+def position(index, offset):
+    def change(d):
+        moved = [float(v) for v in d.ImagePositionPatient]
+        moved[index] += offset
+        d.ImagePositionPatient = moved
+    return change
+
+
+def tilt(folder):
+    for k in range(20):
+        edit(folder, k, position(1, 2.0 * k * np.tan(np.radians(12))))
+
+
+def claim(d):
+    """10 GB of pixels by the header, and a stream that says the same in a few bytes."""
+    d.compress(RLELossless, encoding_plugin="pydicom", generate_instance_uid=False)
+    d.Rows, d.Columns, d.BitsAllocated, d.BitsStored, d.HighBit = 50000, 50000, 32, 32, 31
+
+
+def cut(folder):
+    d = pydicom.dcmread(next(folder.glob("*_007")))
+    d.compress(RLELossless, encoding_plugin="pydicom", generate_instance_uid=False)
+    streams = list(generate_frames(d.PixelData, number_of_frames=1))
+    d.PixelData = encapsulate([streams[0][:len(streams[0]) // 2 * 2 // 2]])
+    d.save_as(next(folder.glob("*_007")))
+
+
+def cut_file(folder):
+    path = next(folder.glob("*_007"))
+    path.write_bytes(path.read_bytes()[:-500])
+
+
+BAD = {
+    "a slice removed": (lambda f: next(f.glob("*_007")).unlink(), "1 slice missing, first between 12.00 and 16.00 mm"),
+    "a slice twice": (lambda f: (f / "copy").write_bytes(next(f.glob("*_007")).read_bytes()),
+                      "1 slice at a position that another slice holds, first at 14.00 mm"),
+    "shifted along": (lambda f: edit(f, 7, position(2, 0.5)), "uneven slice distances, 1.500 to 2.500 mm"),
+    "shifted sideways": (lambda f: edit(f, 7, position(0, 0.5)), "shifted sideways by up to 0.500 mm"),
+    "tilted": (tilt, "tilt or shear of 12.00 degrees"),
+    "two series mixed": (lambda f: write_series(f, 9, 4), "2 series: 3 (MR, 20 files), 4 (MR, 20 files)"),
+    "stream cut short": (cut, "run-length"),
+    "file cut short": (cut_file, "damaged DICOM file"),
+    "10 GB claimed": (lambda f: edit(f, 7, claim), "10.0 GB a frame, are more than is believed"),
+}
+MENDED = {"a slice removed", "a slice twice", "shifted along", "shifted sideways", "tilted"}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_series(model, tmp_path, name):
+    change, words = BAD[name]
+    folder = tmp_path / "in"
+    write_series(folder)
+    change(folder)
+    before, out = files(tmp_path), tmp_path / "m.nii.gz"
+    line = run("segment", folder, "-m", model, "-o", out).error_line(2)
+    assert line.startswith(f"voxmamba: {folder}: ") and words in line
+    assert ("--tolerate-geometry" in line) == (name in MENDED)
+    assert files(tmp_path) == before
+    result = run("segment", folder, "-m", model, "-o", out, "--tolerate-geometry", "--report", tmp_path / "r.json")
+    if name not in MENDED:
+        result.error_line(2)
+        assert set(files(tmp_path)) <= set(before) | {"r.json"}
+        return
+    assert result.code == 0, result.err
+    warnings, = [case["warnings"] for case in json.load(open(tmp_path / "r.json"))["cases"]]
+    for text in (result.err, " ".join(warnings)):
+        assert "resampled to a straight, even grid of 2" in text and words in text
+    mask, affine = load(out)
+    assert mask.shape[2] == 20 and abs(affine[:3, :3] - np.diag([-1.5, -1, 2])).max() < 1e-9
 
 
 def test_studies_in_subfolders_are_a_batch(model, tmp_path):

@@ -321,13 +321,43 @@ void duplicates(void **) {
     must_refuse({"1 slice at a position that another slice holds", "105.00 mm"});
 }
 
+/* Two echoes at the same positions are two volumes of one series. */
 void echoes(void **) {
-    for (const char *echo : {"2.3", "4.6"})
+    for (const char *echo : {"10.2", "4.6"})
         write_series(3, [&](Slice &s) {
             s.name = std::string(echo) + "_" + std::to_string(s.k);
+            s.slope = echo[0] == '4' ? 1 : 3;
             s.change = [echo](DcmDataset &d) { d.putAndInsertString(DCM_EchoTime, echo); };
         });
-    must_refuse({"3 slices at a position", "EchoTime 2.3", "EchoTime 4.6"});
+    must_refuse(
+        {"2 series", "7/1 (CT, EchoTime 4.6, 3 files)", "7/2 (CT, EchoTime 10.2, 3 files)"});
+    must_refuse({"2 series of that name"}, "7");
+    must_refuse({"no series '7/3'"}, "7/3");
+    Result first, second;
+    must_read(folder, first, "7/1");
+    must_read(folder, second, "1.2.3.4/2");
+    assert_true(first.volume->data[1] == stored(0, 1, 0) - 1000.0f);
+    assert_true(second.volume->data[1] == 3.0f * stored(0, 1, 0) - 1000.0f);
+    /* A slice that only one of them has: they cannot be told apart as whole volumes. */
+    fs::remove(folder + "/4.6_1");
+    must_refuse({"2 slices at a position", "'EchoTime 10.2' and 'EchoTime 4.6'"});
+}
+
+void localizers(void **) {
+    write_series(3);
+    write_series(2, [](Slice &s) {
+        s.series = "1.2.9";
+        s.number = 1;
+        s.name = "scout" + std::to_string(s.k);
+        s.change = [](DcmDataset &d) {
+            d.putAndInsertString(DCM_ImageType, "ORIGINAL\\PRIMARY\\LOCALIZER");
+        };
+    });
+    Result r, scout;
+    must_read(folder, r); /* a localizer beside it is no choice */
+    assert_int_equal(r.volume->geo.dims[2], 3);
+    must_read(folder, scout, "1");
+    assert_int_equal(scout.volume->geo.dims[2], 2);
 }
 
 /* 15 degrees: 2.5 mm tan(15) = 0.66987 mm sideways a slice. */
@@ -433,10 +463,14 @@ void bad_attributes(void **) {
         {DCM_ImageOrientationPatient, "2\\0\\0\\0\\1\\0", "not two perpendicular"},
         {DCM_ImagePositionPatient, "1\\2\\x", "ImagePositionPatient is not a number"},
         {DCM_PhotometricInterpretation, "RGB", "colour image"},
-        {DCM_NumberOfFrames, "3", "multi-frame file (CTImageStorage, 3 frames)"},
+        {DCM_ImageType, "ORIGINAL\\PRIMARY\\M\\ND\\MOSAIC", "1 of 4 files: a mosaic"},
+        {DCM_SeriesInstanceUID, "1.2.\x07", "SeriesInstanceUID is not a UID"},
+        {DCM_NumberOfFrames, "3", "pixels where 6 x 5 of 16 bits in 3 frames need 180"},
+        {DCM_NumberOfFrames, "0", "NumberOfFrames is 0"},
+        {DCM_RescaleSlope, "1.5x", "RescaleSlope is not a number"},
         {DCM_SOPClassUID, UID_SecondaryCaptureImageStorage, "SecondaryCaptureImageStorage"},
         {DCM_SOPClassUID, UID_SegmentationStorage, "SegmentationStorage"},
-        {DCM_SOPClassUID, UID_EnhancedMRImageStorage, "multi-frame file (EnhancedMRImageStorage"},
+        {DCM_SOPClassUID, UID_EnhancedMRImageStorage, "no PerFrameFunctionalGroupsSequence"},
     };
     for (const auto &c : cases) {
         write_series(4, [&](Slice &s) {
@@ -531,9 +565,12 @@ void real_tilt(void **) {
 
 void real_multiframe(void **) {
     const std::string path = data("mr_enhanced_multiframe");
-    must_refuse({"2 series", "801 (MR, 1 file)"}, nullptr, path);
-    must_refuse({"multi-frame file (EnhancedMRImageStorage, 64 frames)"}, "801", path);
-    must_refuse({"multi-frame file (EnhancedMRImageStorage"}, nullptr, path + "/6_1.dcm");
+    must_refuse({"6 series", "6/1 (MR, TemporalPositionIndex 1, 6 frames)"}, nullptr, path);
+    must_refuse({"2 series", "801/2 (MR, FrameType ORIGINAL\\PRIMARY\\T1\\M, 32 frames)"}, "801",
+                path);
+    Result r;
+    must_read(path, r, "801/1"); /* FIELD_MAP: frames 33 to 64, slope 0.2442, intercept -500 */
+    assert_int_equal(r.volume->geo.dims[2], 32);
 }
 
 void real_segmentation(void **) {
@@ -559,6 +596,7 @@ int main() {
         TEST(rounded_positions),
         TEST(duplicates),
         TEST(echoes),
+        TEST(localizers),
         TEST(tilt),
         TEST(shifted_sideways),
         TEST(two_series),
