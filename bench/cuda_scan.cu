@@ -1,10 +1,11 @@
 /* Times the CUDA scan (cuda/scan.h) on random data and checks three channels against float64.
  *
- *   cuda_scan [--name VARIANT] [--json FILE] [--exact | --fitted] [--quick]
+ *   cuda_scan [--name VARIANT] [--json FILE] [--exact | --fitted] [--quick | --sweep]
  *             [--once L D N DIRECTIONS TYPE]
  *
  * --exact, --fitted: the first pass without or with a fit wherever there is one; otherwise where it
- * pays. --quick: twelve shapes, the error of the first alone. --once: one shape, for a profiler.
+ * pays. --quick: twelve shapes, the error of the first alone. --sweep: cubes of growing
+ * size, for bench/plot_scan.py. --once: one shape, for a profiler.
  * Data: u, B, C, z normal; delta in the range that Mamba starts from (per channel log-uniform in
  * [1e-3, 0.1], noise before the softplus); A = -(n + 1) with 10 % noise. Buffers rotate so that
  * together they exceed the L2 cache. Times are medians of device events over single launches.
@@ -250,7 +251,7 @@ void run(const setting &s, const char *name, FILE *json, int repeats, bool check
 int main(int argc, char **argv) {
     const char *name = "default";
     FILE *json = NULL;
-    bool quick = false;
+    bool quick = false, sweep = false;
     first_pass first = BEST;
     int devices = 0;
     if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) {
@@ -264,6 +265,8 @@ int main(int argc, char **argv) {
             json = fopen(argv[++i], "a");
         else if (!strcmp(argv[i], "--quick"))
             quick = true;
+        else if (!strcmp(argv[i], "--sweep"))
+            sweep = true;
         else if (!strcmp(argv[i], "--exact"))
             first = EXACT;
         else if (!strcmp(argv[i], "--fitted"))
@@ -304,7 +307,11 @@ int main(int argc, char **argv) {
         {{128, 128, 128}, 64, 16, 1, VX_F32, 0},
         {{128, 128, 128}, 64, 16, 1, VX_BF16, 0},
     };
-    int count = quick ? 12 : (int)(sizeof(all) / sizeof(all[0]));
+    const uint32_t sides[] = {8, 16, 24, 32, 48, 64, 96, 128, 160};
+    if (sweep)
+        for (uint32_t side : sides)
+            run({{side, side, side}, 64, 16, 1, VX_F16, 0}, name, json, 21, false, first);
+    int count = sweep ? 0 : quick ? 12 : (int)(sizeof(all) / sizeof(all[0]));
     for (int i = 0; i < count; i++)
         run(all[i], name, json, quick ? 11 : 21, !quick || i == 0, first);
     if (json) fclose(json);

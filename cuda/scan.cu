@@ -24,9 +24,10 @@ namespace {
  *
  * Warps aimed at, over all chunks and channels of an item: many keep the multiprocessors full to
  * the end, but each chunk costs 16 N bytes a channel, and with a fit a product with N K weights.
- * Half as many chunks are 0 to 12 % quicker with a fit and 2 to 11 % where lanes share a channel
- * (N above 32), otherwise 8 % slower. */
-constexpr uint32_t WARPS = 8192, WARPS_HALF = 4096;
+ * ALONE: a lane has a channel to itself; half as many were 8 % slower without a fit. FITTED: the
+ * same from N 32 on with a fit, 0 to 12 % quicker than twice as many. SHARED: lanes share a channel
+ * and there is no fit; 2 to 14 % quicker than four times as many. */
+constexpr uint32_t WARPS_ALONE = 8192, WARPS_FITTED = 4096, WARPS_SHARED = 2048;
 #ifndef VX_SCAN_MIN_CHUNK
 #define VX_SCAN_MIN_CHUNK 64 /* tokens */
 #endif
@@ -116,7 +117,10 @@ void cut(const vx_scan_shape *s, scan_args *args) {
     while (args->split * args->lane_states < s->states) args->split *= 2;
     uint32_t channel_warps = ceil_div(s->channels, 32 / args->split);
     uint32_t most = ceil_div(s->length, MIN_CHUNK);
-    uint32_t chunks = (s->rates || args->split > 1 ? WARPS_HALF : WARPS) / channel_warps;
+    const uint32_t warps = args->split > 1              ? (s->rates ? WARPS_FITTED : WARPS_SHARED)
+                           : s->rates && s->states > 16 ? WARPS_FITTED
+                                                        : WARPS_ALONE;
+    uint32_t chunks = warps / channel_warps;
     chunks = chunks < 1 ? 1 : chunks > most ? most : chunks;
     args->chunk = ceil_div(ceil_div(s->length, chunks), 16) * 16; /* whole tiles */
     args->chunks = ceil_div(s->length, args->chunk);
@@ -201,7 +205,8 @@ cudaError_t launch_ends(scan_args args, size_t count, cudaStream_t stream) {
     if (args.rates % (2 * PAIRS) != 0) return cudaErrorInvalidValue;
     args.shares = args.rates / (2 * PAIRS);
     args.octets = 1, args.octet_shift = 0;
-    while (2 * args.octets * args.shares <= ENDS_WARPS && args.channels % (16 * args.octets) == 0)
+    while (2 * args.octets * args.shares <= ends_warps(NT) &&
+           args.channels % (16 * args.octets) == 0)
         args.octets *= 2, args.octet_shift++;
     args.octet_blocks = ceil_div(args.channels, 8 * args.octets);
     args.row_bytes = args.widest_row;

@@ -29,8 +29,10 @@
 namespace vx_cuda {
 
 constexpr uint32_t ENDS_TOKENS = 64; /* of a stage */
-constexpr uint32_t ENDS_WARPS = 4;   /* of a block, at most */
-constexpr float ENDS_SCALE = 32;     /* of delta and x: keeps x among fp16's normal numbers */
+/* Warps of a block, at most: where a warp needs the fewest registers, more of the smaller blocks
+ * fit a multiprocessor. */
+__host__ __device__ constexpr uint32_t ends_warps(int tiles) { return tiles <= 2 ? 4 : 8; }
+constexpr float ENDS_SCALE = 32; /* of delta and x: keeps x among fp16's normal numbers */
 
 /* Elements of a row in shared memory: 16 bytes more than its content, so that eight rows in
  * sequence lie in different banks. */
@@ -235,8 +237,8 @@ __device__ inline void ends_step(const T *u_delta, const T *dt, const uint32_t (
 /* Threads and blocks that fit a multiprocessor's registers, by the accumulators of a lane. */
 template <int NT, int PAIRS> struct ends_bounds {
     static constexpr int SUMS = 4 * NT * PAIRS;
-    static constexpr int THREADS = 32 * (int)ENDS_WARPS;
-    static constexpr int BLOCKS = SUMS <= 64 ? 4 : 2;
+    static constexpr int THREADS = 32 * (int)ends_warps(NT);
+    static constexpr int BLOCKS = (SUMS <= 64 ? 16 : 8) * 32 / THREADS;
 };
 
 template <typename T, int NT, int PAIRS, bool RANK>

@@ -1,6 +1,6 @@
 """Times mamba_ssm's selective_scan_fn at the shapes of bench/cuda_scan.cu, on the same device.
 
-    PYTHONPATH=<folder with mamba_ssm> python3 bench/peers/scan_peers.py [--json FILE] [--quick]
+    PYTHONPATH=<folder with mamba_ssm> python3 bench/peers/scan_peers.py [--json FILE] [--quick | --sweep]
 
 The stock kernel takes (batch, D, length) tensors and one batch entry a direction; softplus, bias,
 skip and gate are inside, as in ours. Medians of device events, random data in the same ranges.
@@ -18,6 +18,8 @@ SHAPES = [  # tokens, D, N, directions
     (128**3, 64, 32, 2), (64**3, 128, 64, 2), (32**3, 256, 128, 2), (16**3, 512, 256, 2),
     (8**3, 640, 256, 2), (4**3, 640, 256, 2),
 ]
+
+SWEEP = [(side**3, 64, 16, 1) for side in (8, 16, 24, 32, 48, 64, 96, 128, 160)]
 
 
 def measure(length, d, n, directions, repeats):
@@ -46,10 +48,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json")
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--sweep", action="store_true", help="cubes of growing size, for bench/plot_scan.py")
     args = parser.parse_args()
     out = open(args.json, "a") if args.json else None
     torch.manual_seed(0)
-    for length, d, n, directions in SHAPES[:3] if args.quick else SHAPES:
+    for length, d, n, directions in SWEEP if args.sweep else SHAPES[:3] if args.quick else SHAPES:
         times = measure(length, d, n, directions, 5 if args.quick else 9)
         ms = times[len(times) // 2]
         print(f"mamba_ssm    tokens {length:8d} D{d:4d} N{n:4d} dirs {directions}  {ms:8.4f} ms")
