@@ -417,8 +417,8 @@ static bool restore(const vx_device *device, const char *key, vx_cuda_conv *conv
     char *text = vx_plan_cache_read(key, &bytes);
     if (!text) return false;
     const bool ok = restore_plan(device, text, bytes, conv);
+    if (!ok) vx_plan_cache_forget(key, text);
     vx_free(text);
-    if (!ok) vx_plan_cache_forget(key);
     return ok;
 }
 

@@ -1,6 +1,7 @@
 #include "cuda/plan_cache.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -47,13 +48,23 @@ bool vx_plan_cache_writable(void) {
     return folder_of(true, folder) && access(folder, W_OK | X_OK) == 0;
 }
 
+/* Regular files alone: opening a pipe would wait for its other end. */
+static FILE *open_file(const char *path) {
+    struct stat is;
+    const int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    if (fd < 0) return NULL;
+    FILE *file = fstat(fd, &is) == 0 && S_ISREG(is.st_mode) ? fdopen(fd, "rb") : NULL;
+    if (!file) close(fd);
+    return file;
+}
+
 char *vx_plan_cache_read(const char *key, size_t *bytes) {
     char path[PATH_BYTES];
     char *text = NULL;
     const size_t head = strlen(key) + 1;
     *bytes = 0;
     if (!file_of(key, false, path)) return NULL;
-    FILE *file = fopen(path, "rb");
+    FILE *file = open_file(path);
     if (!file) return NULL;
     char *all = vx_alloc(TEXT_MAX);
     const size_t n = all ? fread(all, 1, TEXT_MAX, file) : 0;
@@ -93,7 +104,10 @@ bool vx_plan_cache_write(const char *key, const char *text, size_t bytes) {
     return false;
 }
 
-void vx_plan_cache_forget(const char *key) {
+void vx_plan_cache_forget(const char *key, const char *text) {
     char path[PATH_BYTES];
-    if (file_of(key, false, path)) (void)unlink(path);
+    size_t bytes;
+    char *now = vx_plan_cache_read(key, &bytes);
+    if (now && strcmp(now, text) == 0 && file_of(key, false, path)) (void)unlink(path);
+    vx_free(now);
 }

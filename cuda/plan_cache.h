@@ -12,8 +12,8 @@
 char *vx_plan_cache_read(const char *key, size_t *bytes);
 /* Keeps a text unless there is one of this key already. Returns whether one is there now. */
 bool vx_plan_cache_write(const char *key, const char *text, size_t bytes);
-/* Forgets what is stored where this key would be: a text that is of no use. */
-void vx_plan_cache_forget(const char *key);
+/* Forgets this text, which is of no use; not another one that has taken its place. */
+void vx_plan_cache_forget(const char *key, const char *text);
 /* Whether there is a folder that can be written to; makes it if need be. */
 bool vx_plan_cache_writable(void);
 

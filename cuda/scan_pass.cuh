@@ -257,7 +257,7 @@ template <typename T, bool OUTPUT, int S, int SPLIT, bool RANK>
 __global__ void __launch_bounds__(32 * BLOCK_WARPS, pass_blocks(S))
     scan_pass(const __grid_constant__ scan_args args) {
     typedef place<T, S, SPLIT> P;
-    constexpr bool WIDE = sizeof(T) == 4; /* B, C and dt are used as copied */
+    constexpr bool WIDE = sizeof(T) == 4;           /* B, C and dt are used as copied */
     constexpr int UNROLL = S == 16 && RANK ? 2 : 4; /* tokens: what registers allow */
     constexpr uint32_t PLANE = P::TILE * P::CHANNELS;
     char *shared = shared_memory();

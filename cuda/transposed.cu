@@ -146,7 +146,8 @@ bool vx_cuda_transposed_fits(const vx_cuda_transposed *t) {
            t->c_out % COLUMNS == 0 && t->c_skip % 8 == 0 && t->c_out <= most && t->c_skip <= most &&
            in.d <= most && in.h <= most && in.w <= most && t->stride[0] <= 8 && t->stride[1] <= 8 &&
            t->stride[2] <= 8 && vx_shape_tokens(in) / VOXELS < 0x7fffffffu &&
-           units_of(t) / WARPS < 65535 && has_matrix_units();
+           units_of(t) / WARPS < 65535 && has_matrix_units() &&
+           VOXELS * (2 * in.c + 16 + sizeof(size_t)) <= limits_of_device().shared;
 }
 
 /* [tap][32 output channels][16 input channels][two columns of 8][lane][8], as in conv_tiled.cu. */

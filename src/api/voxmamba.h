@@ -201,8 +201,8 @@ typedef struct vxm_segment_options {
     int overwrite;            /* 0 (default): an existing output is VXM_ERR_OUTPUT */
     int force;                /* 1: warn where the volume does not look like the model's training */
     int tolerate_geometry;    /* 1: resample uneven or tilted DICOM stacks, with a warning */
-    const char *series;       /* DICOM series UID or number, or either with /PART; NULL: the only one */
-    int log_paths;            /* 1: reports may name files; default 0 */
+    const char *series; /* DICOM series UID or number, or either with /PART; NULL: the only one */
+    int log_paths;      /* 1: reports may name files; default 0 */
     vxm_callbacks callbacks;
 } vxm_segment_options;
 

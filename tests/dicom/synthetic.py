@@ -2,6 +2,7 @@
 import random
 import sys
 
+import corrupt
 import oracle
 from oracle import np, pydicom
 
@@ -308,6 +309,29 @@ def test_a_slice_whose_class_is_damaged_is_not_left_out(tmp_path):
     d.SOPClassUID = "1.2.840.10008.5.1.4.1.1.7"
     d.save_as(tmp_path / "s" / "4.dcm")
     must_refuse(tmp_path / "s", "1 of 5 files: SecondaryCaptureImageStorage")
+
+
+@pytest.mark.parametrize("kind", ["frames", "deflated", "rle", "stack"])
+def test_random_damage(tmp_path, kind):
+    """Bytes changed and files cut: 0 with pydicom's voxels, or 2 with one line."""
+    syntax = {"deflated": DeflatedExplicitVRLittleEndian, "rle": RLELossless}.get(kind, ExplicitVRLittleEndian)
+    folder = tmp_path / "series"
+    if kind == "stack":
+        stack(folder, [0, 2, 4])
+    else:
+        folder.mkdir()
+        enhanced(folder / "a.dcm", [Frame(k) for k in range(3)], syntax)
+    assert corrupt.judge(folder) == "0"
+    paths, found = sorted(folder.iterdir()), []
+    for i in range(30):
+        chance = random.Random(f"{kind}/{i}")
+        path = chance.choice(paths)
+        whole = path.read_bytes()
+        path.write_bytes(corrupt.damage(whole, chance))
+        found.append(corrupt.judge(folder))
+        path.write_bytes(whole)
+    assert not set(found) - {"0", "2"}, [(i, text) for i, text in enumerate(found) if text not in ("0", "2")]
+    assert "2" in found
 
 
 if __name__ == "__main__":
