@@ -21,6 +21,7 @@ export SOURCE_DATE_EPOCH
 # ---- Build ---------------------------------------------------------------------------------------
 # The module and nothing else; CMAKE_ARGS adds options. This machine's folders stay out of it.
 say "Building the CUDA module"
+rm -f $build/CMakeCache.txt # ARCHITECTURES and CMAKE_ARGS of an earlier run do not stay
 map="-ffile-prefix-map=$root=."
 # shellcheck disable=SC2086
 { cmake -S . -B $build -G Ninja -DCMAKE_BUILD_TYPE=Release -DVOXMAMBA_CUDA=ON -DVOXMAMBA_TESTS=OFF -DVOXMAMBA_ITK=OFF \
@@ -63,8 +64,9 @@ glibc=$(printf '%s\n' "$versions" | sed -n 's/^GLIBC_//p' | tail -n 1)
 [ "$(nm -D --defined-only "$module" | awk '{print $3}')" = vx_backend_module ] || die "$module shows more than one symbol"
 if strings -a "$module" | grep -qF "$root/"; then die "$module names the folder it was built in"; fi
 
-tar -C $build --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" -cf - "$name" |
-    gzip -9n >"$out/voxmamba-cuda-$version-linux-x86_64.tar.gz"
+tar -C $build --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" -cf $build/bundle.tar "$name"
+gzip -9nc $build/bundle.tar >"$out/voxmamba-cuda-$version-linux-x86_64.tar.gz"
+rm -f $build/bundle.tar
 (cd "$out" && sha256sum ./*.tar.gz ./*.deb | sed 's|\./||' >SHA256SUMS)
 say "Made in $out/ (glibc $glibc or newer, $(stat -c %s "$module") bytes unpacked)"
 (cd "$out" && ls -l voxmamba-cuda*)

@@ -148,7 +148,9 @@ Research software: not a medical device, not for diagnosis.
 EOF
 
 # ---- Pack ----------------------------------------------------------------------------------------
-tar -C $build --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" -cf - "$name" | gzip -9n >"$out/$name.tar.gz"
+tar -C $build --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" -cf $build/bundle.tar "$name"
+gzip -9nc $build/bundle.tar >"$out/$name.tar.gz"
+rm -f $build/bundle.tar
 (cd "$out" && sha256sum "$name.tar.gz" voxmamba_"$version"_*.deb >SHA256SUMS)
 
 say "Largest in the tarball (bytes)"

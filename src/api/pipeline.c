@@ -171,6 +171,21 @@ static vxm_status predict_with(vx_case_run *run, vx_session *session, vx_volume 
     return s;
 }
 
+/* Reads an image again whose voxels were used up, silently: what there is to say of the file has
+ * been said. The same grid, or an error. */
+static vxm_status read_used_up(vx_case_run *run, vx_volume **image, vxm_error *error) {
+    const vx_geometry geo = (*image)->geo;
+    const vx_log log = run->log;
+    vx_volume_free(*image);
+    run->log.message = NULL;
+    vxm_status s = vx_read_inputs(run, run->session->pool, image, error);
+    run->log = log;
+    if (s == VXM_OK && memcmp(&(*image)->geo, &geo, sizeof geo) != 0)
+        s = vx_api_fail(error, run->files->shown, VXM_ERR_INPUT,
+                        "changed while it was being segmented");
+    return s;
+}
+
 /* fp16 may overflow where fp32 does not. Where auto chose it, such a case is done again in fp32,
  * all of it: a mask has one precision (docs/decisions/0004). *image is read again if it was used
  * up. */
@@ -185,10 +200,7 @@ static vxm_status predict(vx_case_run *run, vx_volume **image, vx_outputs *outpu
                    "a logit is infinite or NaN in half precision: computed again in fp32");
     run->repeated = true;
     s = vx_exact_session(run->session, &exact, error);
-    if (s == VXM_OK && !(*image)->data) {
-        vx_volume_free(*image);
-        s = vx_read_inputs(run, run->session->pool, image, error);
-    }
+    if (s == VXM_OK && !(*image)->data) s = read_used_up(run, image, error);
     return s == VXM_OK ? predict_with(run, exact, *image, outputs, mask, NULL, error) : s;
 }
 
