@@ -2,6 +2,7 @@
 
 #include <signal.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,7 +27,9 @@ static struct {
     } seen[SEEN]; /* the stage that each running case was last seen in */
 } out;
 
-static volatile sig_atomic_t caught;
+/* Not sig_atomic_t: with several jobs one thread may get the signal while another one asks. */
+static atomic_int caught;
+_Static_assert(ATOMIC_INT_LOCK_FREE == 2, "a handler may touch lock-free atomics only");
 
 void cli_set_output(bool quiet, bool verbose, bool json, bool paths) {
     out.quiet = quiet;
@@ -214,7 +217,7 @@ int cli_signal(void) { return caught; }
 int cli_exit_code(vxm_status status) {
     cli_progress_end();
     if (status == VXM_ERR_CANCELLED) {
-        int number = caught ? caught : SIGINT;
+        const int asked = caught, number = asked ? asked : SIGINT;
         const char *text = "stopped by a signal (nothing is half-written)";
         if (out.json)
             put_json("error", 128 + number, 0, NULL, text);
