@@ -45,6 +45,7 @@ class Session:
 
     def run(self, command, what):
         """The rows that the command wrote; none when it failed or the time was up."""
+        what = what.replace(f"{self.work}{os.sep}", "")  # a result names no folder of the machine
         lines = self.work / "lines.jsonl"
         lines.unlink(missing_ok=True)
         left = self.end - time.monotonic()
