@@ -9,10 +9,14 @@ enum { VALUES = 65536 }; /* that a mask can hold */
 /* Entry of out for each value of a mask; NONE for values that the table does not name. */
 enum { NONE = UINT16_MAX };
 
-static void find_entries(const vx_label_table *labels, uint16_t entry[VALUES]) {
+/* NULL without memory. Free with vx_free. */
+static uint16_t *find_entries(const vx_label_table *labels) {
+    uint16_t *entry = vx_alloc(VALUES * sizeof *entry);
+    if (!entry) return NULL;
     for (size_t v = 0; v < VALUES; v++) entry[v] = NONE;
     /* Values are unique and never 0, so there are fewer labels than NONE. */
     for (size_t k = 0; k < labels->count; k++) entry[labels->labels[k].value] = (uint16_t)k;
+    return entry;
 }
 
 /* The voxels come in so many parts, whatever the pool: sums depend on how they are cut. */
@@ -56,12 +60,15 @@ static void sum_part(void *ctx, size_t task, unsigned worker) {
 vx_status vx_label_statistics(const vx_volume *image, const vx_mask *mask,
                               const vx_label_table *labels, vx_pool *pool, vx_label_stats *out,
                               vx_error *err) {
-    uint16_t entry[VALUES];
     double voxel_ml = vx_voxel_mm3(&mask->geo) / 1000;
-    find_entries(labels, entry);
+    uint16_t *entry = find_entries(labels);
     statistics_job job = {.image = image, .mask = mask, .entry = entry, .labels = labels->count};
     job.sums = vx_alloc_zero(labels->count * PARTS + 1, sizeof *job.sums);
-    if (!job.sums) return vx_fail(err, VX_ERR_RESOURCE, "out of memory");
+    if (!entry || !job.sums) {
+        vx_free(entry);
+        vx_free(job.sums);
+        return vx_fail(err, VX_ERR_RESOURCE, "out of memory");
+    }
     for (size_t k = 0; k < labels->count; k++)
         out[k] = (vx_label_stats){.label = labels->labels[k].value};
     vx_pool_run(pool, PARTS, sum_part, &job);
@@ -80,6 +87,7 @@ vx_status vx_label_statistics(const vx_volume *image, const vx_mask *mask,
         s->ml = voxel_ml * (double)s->voxels;
         s->sd = sqrt(s->sd / (double)s->voxels); /* without voxels 0 / 0: NaN, as the mean */
     }
+    vx_free(entry);
     vx_free(job.sums);
     return VX_OK;
 }
