@@ -1,4 +1,7 @@
-/* SHA-256 (FIPS 180-4), by the processor's own instructions where it has them. */
+/* SHA-256 (FIPS 180-4), by the processor's own instructions where it has them.
+ *
+ * Our own because nothing that the C core links offers it (libcrypto comes with DCMTK, into the
+ * helper of DICOM alone), and hashing input and model is all that it is for: no secrets. */
 #ifndef VX_BASE_SHA256_H
 #define VX_BASE_SHA256_H
 
