@@ -78,12 +78,12 @@ static void print_planned(const vxm_case *c) {
     cli_print_safe(c->input);
     fputs(" -> ", stdout);
     cli_print_safe(c->output);
-    printf("  (%.1f MB peak, ", (double)c->plan.peak_bytes / 1e6);
-    if (c->plan.device_room_bytes)
+    printf("  (%.1f MB peak, ", (double)c->plan->peak_bytes / 1e6);
+    if (c->plan->device_room_bytes)
         printf("%.1f MB of the GPU's %.1f, ",
-               (double)(c->plan.device_network_bytes + c->plan.device_volume_bytes) / 1e6,
-               (double)c->plan.device_room_bytes / 1e6);
-    printf("%.1f GFLOP in %llu tiles)\n", c->plan.flops / 1e9, (unsigned long long)c->plan.tiles);
+               (double)(c->plan->device_network_bytes + c->plan->device_volume_bytes) / 1e6,
+               (double)c->plan->device_room_bytes / 1e6);
+    printf("%.1f GFLOP in %llu tiles)\n", c->plan->flops / 1e9, (unsigned long long)c->plan->tiles);
 }
 
 /* What the callbacks need to know. */

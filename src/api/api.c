@@ -87,15 +87,30 @@ vxm_status vx_api_no_memory(vxm_error *error) {
     return vx_api_fail(error, NULL, VXM_ERR_RESOURCE, "out of memory");
 }
 
+/* struct_size, the first member of all such structs. */
+static vxm_status read_size(const void *given, size_t *size, vxm_error *error) {
+    memcpy(size, given, sizeof *size);
+    if (*size >= sizeof *size && *size <= 4096) return VXM_OK;
+    return vx_api_fail(error, NULL, VXM_ERR_USAGE,
+                       "a struct without struct_size (call its init function first)");
+}
+
 vxm_status vx_api_options(void *known, size_t known_size, const void *given, vxm_error *error) {
     if (!given) return VXM_OK;
     size_t given_size;
-    memcpy(&given_size, given, sizeof given_size); /* struct_size is the first member */
-    if (given_size < sizeof given_size || given_size > 4096)
-        return vx_api_fail(error, NULL, VXM_ERR_USAGE,
-                           "options without struct_size (call their init function first)");
+    vxm_status s = read_size(given, &given_size, error);
+    if (s != VXM_OK) return s;
     memcpy(known, given, given_size < known_size ? given_size : known_size);
     memcpy(known, &known_size, sizeof known_size);
+    return VXM_OK;
+}
+
+vxm_status vx_api_give(void *given, const void *known, size_t known_size, vxm_error *error) {
+    size_t given_size;
+    vxm_status s = read_size(given, &given_size, error);
+    if (s != VXM_OK) return s;
+    memcpy(given, known, given_size < known_size ? given_size : known_size);
+    memcpy(given, &given_size, sizeof given_size);
     return VXM_OK;
 }
 
@@ -172,6 +187,11 @@ static void init(void *options, size_t size, const void *defaults, size_t known)
 void vxm_session_options_init(vxm_session_options *options, size_t size) {
     const vxm_session_options defaults = {.device = "auto", .step = 0.5};
     init(options, size, &defaults, sizeof defaults);
+}
+
+void vxm_plan_init(vxm_plan *plan, size_t size) {
+    const vxm_plan defaults = {0};
+    init(plan, size, &defaults, sizeof defaults);
 }
 
 void vxm_segment_options_init(vxm_segment_options *options, size_t size) {

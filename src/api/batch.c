@@ -108,13 +108,14 @@ vxm_status vxm_batch_open(const vxm_batch_options *options, const vxm_segment_op
     return VXM_OK;
 }
 
-/* Results and errors are const for the caller only. */
+/* Results, errors and plans are const for the caller only. */
 static void forget_outcome(vxm_case *c) {
     vxm_result_free((vxm_result *)c->result);
     vx_free((vxm_error *)c->error);
+    vx_free((vxm_plan *)c->plan);
     c->result = NULL;
     c->error = NULL;
-    c->plan = (vxm_plan){0};
+    c->plan = NULL;
     c->status = VXM_CASE_PLANNED;
 }
 
@@ -207,11 +208,16 @@ static void plan_case(batch_run *run, vxm_session *session, size_t i) {
     vxm_error error;
     vx_geometry geo;
     vxm_status s = check_header(run, &batch->list.cases[batch->index[i]], &geo, &error);
-    vxm_plan *plan = &batch->cases[i].plan;
+    vxm_plan *plan = s == VXM_OK ? vx_alloc_zero(1, sizeof *plan) : NULL;
+    if (s == VXM_OK && !plan) s = vx_api_no_memory(&error);
     if (s == VXM_OK) s = vx_plan_volume(session, &geo, &batch->segment, plan, &error);
     uint64_t limit = session->memory_limit;
     if (s == VXM_OK && limit && plan->peak_bytes > limit)
         s = vx_memory_short(batch->cases[i].input, plan->peak_bytes, limit, true, &error);
+    if (s == VXM_OK)
+        batch->cases[i].plan = plan;
+    else
+        vx_free(plan);
     finish_case(run, i, s, NULL, &error);
 }
 

@@ -54,6 +54,9 @@ vxm_status vx_api_no_memory(vxm_error *error);
 /* given NULL: the defaults that are already in known. VXM_ERR_USAGE unless given's struct_size was
  * set by an init function. */
 vxm_status vx_api_options(void *known, size_t known_size, const void *given, vxm_error *error);
+/* The other way: what the library made (known) into the caller's struct, of which only as many
+ * bytes are written as its struct_size says. VXM_ERR_USAGE unless an init function set that. */
+vxm_status vx_api_give(void *given, const void *known, size_t known_size, vxm_error *error);
 
 /* ---- Texts ---- */
 

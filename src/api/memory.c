@@ -38,6 +38,7 @@ static vxm_status plan_case(const vxm_session *session, const vx_geometry *geo,
     uint64_t outside = outside_bytes(session, geo, options && options->split, &plan);
     uint64_t predicting = less(plan.peak_bytes, plan.weight_bytes);
     *out = (vxm_plan){
+        .struct_size = sizeof *out,
         .tiles = plan.tiles,
         .network_bytes = plan.network_bytes,
         .accumulator_bytes = plan.accumulator_bytes,

@@ -116,7 +116,7 @@ static cJSON *case_json(const vxm_batch *batch, size_t i) {
         vx_json_size(error, "code", (uint64_t)c->error->code);
         add_text(error, "message", c->error->text, paths);
     }
-    if (c->plan.tiles) cJSON_AddItemToObject(object, "plan", vx_json_plan(&c->plan));
+    if (c->plan) cJSON_AddItemToObject(object, "plan", vx_json_plan(c->plan));
     if (c->result) add_result(object, c->result, paths);
     return object;
 }

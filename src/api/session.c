@@ -156,9 +156,11 @@ void vx_say_device(vxm_session *session, const vxm_callbacks *callbacks) {
 vxm_status vxm_session_plan(const vxm_session *session, const size_t dims[3],
                             const double affine[16], vxm_plan *out, vxm_error *error) {
     vx_geometry geo;
+    vxm_plan plan;
     memcpy(geo.dims, dims, sizeof geo.dims);
     memcpy(geo.affine, affine, sizeof geo.affine);
-    return vx_plan_volume(session, &geo, NULL, out, error);
+    vxm_status s = vx_plan_volume(session, &geo, NULL, &plan, error);
+    return s == VXM_OK ? vx_api_give(out, &plan, sizeof plan, error) : s;
 }
 
 vx_geometry vx_patch_geometry(const vx_recipe *recipe) {

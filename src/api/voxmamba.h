@@ -22,8 +22,9 @@
  *   char ** by vxm_free. Every release takes NULL. On failure out-parameters are set to NULL.
  * - Options structs are made by their init function (size: sizeof *options), which sets struct_size
  * and the defaults; NULL means the defaults. A library newer than the program reads only the
- * members it was given. Results and cases are made by the library only, and only grow at their end.
- * vxm_error, vxm_callbacks, vxm_progress, vxm_plan and vxm_image keep their layout.
+ * members it was given. A plan that the caller holds is made the same way, and only the members
+ * that it has are filled. Results, cases and their plans are made by the library only, and only
+ * grow at their end. vxm_error, vxm_callbacks, vxm_progress and vxm_image keep their layout.
  * - A function that can fail returns vxm_status and fills *error (which may be NULL).
  * - Threads: an object is used by one thread at a time. A model may be shared by sessions of
  *   several threads. The library keeps no global state, installs no signal handlers, prints
@@ -164,6 +165,7 @@ VXM_API void vxm_session_free(vxm_session *session);
 
 /* What a volume will take, before anything of that size is allocated. */
 typedef struct vxm_plan {
+    size_t struct_size;
     uint64_t tiles;
     uint64_t network_bytes;     /* activations, logits of one tile, and weights */
     uint64_t accumulator_bytes; /* logits that are not finished, one tile's input */
@@ -178,7 +180,10 @@ typedef struct vxm_plan {
                                      the GPU has too little free, or for probabilities */
     uint64_t device_room_bytes;   /* what the GPU has for both now */
 } vxm_plan;
-/* dims: voxels along x, y, z. affine: voxel centre -> RAS mm, row-major. */
+
+VXM_API void vxm_plan_init(vxm_plan *plan, size_t size);
+/* dims: voxels along x, y, z. affine: voxel centre -> RAS mm, row-major. out: as vxm_plan_init left
+ * it, else VXM_ERR_USAGE. */
 VXM_API vxm_status vxm_session_plan(const vxm_session *session, const size_t dims[3],
                                     const double affine[16], vxm_plan *out, vxm_error *error);
 
@@ -280,7 +285,7 @@ typedef struct vxm_case {
     vxm_case_status status;
     const vxm_error *error;   /* when failed, else NULL */
     const vxm_result *result; /* when done, else NULL */
-    vxm_plan plan;            /* dry run only */
+    const vxm_plan *plan;     /* when planned by a dry run, else NULL */
 } vxm_case;
 
 typedef struct vxm_batch_options {

@@ -71,6 +71,19 @@ def opened(library, model):
     return handle, session
 
 
+def test_plan(library, model):
+    _, session = opened(library, model)
+    dims, error = (ctypes.c_size_t * 3)(20, 20, 20), Error()
+    affine = (ctypes.c_double * 16)(*np.eye(4).ravel())
+    plan = (ctypes.c_uint64 * 64)(*[7] * 64)
+    ask = lambda: library.vxm_session_plan(session, dims, affine, plan, ctypes.byref(error))
+    plan[0] = 0
+    assert ask() == 1 and b"struct_size" in error.text
+    library.vxm_plan_init(plan, ctypes.c_size_t(24))  # an older struct: its size and two members
+    assert ask() == 0, error.text
+    assert plan[0] == 24 and plan[1] > 0 and plan[2] > 7 and plan[3] == 7
+
+
 def test_from_memory(library, model, scan, tmp_path):
     handle, session = opened(library, model)
     data, affine = load(scan)

@@ -72,6 +72,27 @@ static void test_options(void **state) {
     assert_int_equal(vx_api_options(&known, sizeof known, longer, &error), VXM_OK);
 }
 
+/* A program built against a shorter plan, and one against a longer. */
+static void test_give(void **state) {
+    (void)state;
+    vxm_error error;
+    vxm_plan given[2], made = {.struct_size = sizeof made, .tiles = 3, .network_bytes = 5};
+    memset(given, 0, sizeof given);
+    assert_int_equal(vx_api_give(given, &made, sizeof made, &error), VXM_ERR_USAGE);
+    memset(given, 0xee, sizeof given);
+    vxm_plan_init(given, offsetof(vxm_plan, network_bytes));
+    assert_int_equal(given[0].tiles, 0);
+    assert_int_equal(vx_api_give(given, &made, sizeof made, &error), VXM_OK);
+    assert_int_equal(given[0].struct_size, offsetof(vxm_plan, network_bytes));
+    assert_int_equal(given[0].tiles, 3);
+    assert_int_equal(given[0].network_bytes, UINT64_C(0xeeeeeeeeeeeeeeee)); /* not theirs to have */
+    vxm_plan_init(given, sizeof given);
+    assert_int_equal(vx_api_give(given, &made, sizeof made, &error), VXM_OK);
+    assert_int_equal(given[0].struct_size, sizeof given);
+    assert_int_equal(given[0].network_bytes, 5);
+    assert_int_equal(given[1].tiles, 0);
+}
+
 static void test_json_numbers(void **state) {
     (void)state;
     char *json;
@@ -134,9 +155,10 @@ static void test_resources(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_redaction), cmocka_unit_test(test_errors_keep_paths_apart),
-        cmocka_unit_test(test_options),   cmocka_unit_test(test_json_numbers),
-        cmocka_unit_test(test_hashes),    cmocka_unit_test(test_resources),
+        cmocka_unit_test(test_redaction),    cmocka_unit_test(test_errors_keep_paths_apart),
+        cmocka_unit_test(test_options),      cmocka_unit_test(test_give),
+        cmocka_unit_test(test_json_numbers), cmocka_unit_test(test_hashes),
+        cmocka_unit_test(test_resources),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
