@@ -277,7 +277,8 @@ static unsigned count_threads(const vxm_session_options *options) {
 }
 
 /* The first case is read while a device with memory of its own is opened, which hardly takes the
- * host's threads. Not where its memory has to be taken first, or where it may be done already. */
+ * host's threads. Not where there is a limit, of which the device's libraries take their share
+ * first, where cases share memory, or where it may be done already. */
 static void start_reading(batch_run *run, const vxm_session_options *options,
                           vx_device_list *devices) {
     const vxm_batch *batch = run->batch;
@@ -480,8 +481,7 @@ static vxm_status run_all(batch_run *run, batch_worker *workers, unsigned count,
     vxm_status s = prepare_outputs(batch, error);
     if (s == VXM_OK) {
         vx_read_ahead_wait(run->ahead);
-        vx_memory_begin(&run->state, first->memory_limit, count > 1,
-                        vx_read_ahead_bytes(run->ahead));
+        vx_memory_begin(&run->state, first->memory_limit, vx_read_ahead_bytes(run->ahead));
         run_workers(workers, count);
     }
     batch->finished = vx_seconds();

@@ -126,6 +126,41 @@ static vxm_status widen(vx_volume **volume, size_t channels, vxm_error *error) {
     return VXM_OK;
 }
 
+/* ---- Admission ---- */
+
+static vxm_status ask_unchanged(void *data, const vx_geometry *geo, vxm_error *error) {
+    if (memcmp(data, geo, sizeof *geo) == 0) return VXM_OK;
+    return vx_api_fail(error, NULL, VXM_ERR_INPUT, "changed while it was being segmented");
+}
+
+vx_admission vx_admit_unchanged(const vx_geometry *geo) {
+    return (vx_admission){ask_unchanged, (void *)geo};
+}
+
+/* A further channel: only the first one's grid is one that memory was taken for. */
+static vxm_status ask_same_grid(void *data, const vx_geometry *geo, vxm_error *error) {
+    return check_grid(data, geo, NULL, error);
+}
+
+/* From a reader's question to ours: data is a vx_admission. */
+static vx_status admit(void *data, const vx_geometry *geo, vx_error *err) {
+    const vx_admission *admission = data;
+    vxm_error error;
+    vxm_status s = admission->ask(admission->data, geo, &error);
+    return s == VXM_OK ? VX_OK : vx_fail(err, (vx_status)s, "%s", error.text);
+}
+
+static vxm_status read_one(const char *path, vx_read_options options, vx_admission admission,
+                           vx_volume **out, vxm_error *error) {
+    vx_error err;
+    options.admit = admit;
+    options.admit_data = &admission;
+    vx_status s = vx_io_read(path, &options, out, &err);
+    return s == VX_OK ? VXM_OK : vx_api_error(error, path, s, &err);
+}
+
+/* ---- Reading ---- */
+
 /* The other files' channels. *out is the first file's volume and becomes that of all; used: how
  * many channels were read in all, which may be more or fewer than there is room for. */
 static vxm_status read_more(vx_case_run *run, const size_t *order, const vx_read_options *options,
@@ -134,13 +169,11 @@ static vxm_status read_more(vx_case_run *run, const size_t *order, const vx_read
     size_t voxels = vx_voxels(&(*out)->geo);
     vxm_status s = widen(out, run->choices->recipe->channel_count, error);
     for (size_t k = 1; k < files->channel_count && s == VXM_OK; k++) {
-        vx_error err;
         vx_volume *one = NULL;
-        const char *path = files->files[order[k]];
-        vx_status t = vx_io_read(path, options, &one, &err);
-        if (t != VX_OK) return vx_api_error(error, path, t, &err);
-        s = check_grid(&(*out)->geo, &one->geo, path, error);
-        if (s == VXM_OK && *used < (*out)->channels && one->channels <= (*out)->channels - *used)
+        const vx_admission same = {ask_same_grid, &(*out)->geo};
+        s = read_one(files->files[order[k]], *options, same, &one, error);
+        if (s != VXM_OK) return s;
+        if (*used < (*out)->channels && one->channels <= (*out)->channels - *used)
             memcpy((*out)->data + *used * voxels, one->data,
                    one->channels * voxels * sizeof *one->data);
         *used += one->channels; /* at most the files' voxels: no overflow */
@@ -150,28 +183,26 @@ static vxm_status read_more(vx_case_run *run, const size_t *order, const vx_read
 }
 
 static vxm_status read_channels(vx_case_run *run, vx_pool *pool, const size_t *order,
-                                vx_volume **out, vxm_error *error) {
+                                vx_admission admission, vx_volume **out, vxm_error *error) {
     const vx_case_files *files = run->files;
     vx_read_options options = read_options(&run->choices->options, &run->log);
     options.pool = pool;
-    vx_error err;
-    const char *path = files->files[order[0]];
-    vx_status t = vx_io_read(path, &options, out, &err);
-    if (t != VX_OK) return vx_api_error(error, path, t, &err);
+    vxm_status s = read_one(files->files[order[0]], options, admission, out, error);
+    if (s != VXM_OK) return s;
     size_t used = (*out)->channels;
-    vxm_status s = VXM_OK;
     if (files->channel_count > 1) s = read_more(run, order, &options, out, &used, error);
     return s == VXM_OK ? check_count(files, run->choices->recipe, used, error) : s;
 }
 
-vxm_status vx_read_inputs(vx_case_run *run, vx_pool *pool, vx_volume **out, vxm_error *error) {
+vxm_status vx_read_inputs(vx_case_run *run, vx_pool *pool, vx_admission admission, vx_volume **out,
+                          vxm_error *error) {
     const vx_case_files *files = run->files;
     const vx_recipe *recipe = run->choices->recipe;
     *out = NULL;
     size_t *order = vx_alloc_zero(files->channel_count, sizeof *order);
     if (!order) return vx_api_no_memory(error);
     vxm_status s = vx_channel_order(files, recipe, order, error);
-    if (s == VXM_OK) s = read_channels(run, pool, order, out, error);
+    if (s == VXM_OK) s = read_channels(run, pool, order, admission, out, error);
     vx_free(order);
     if (s != VXM_OK) {
         vx_volume_free(*out);
@@ -186,20 +217,13 @@ vxm_status vx_read_again(vx_case_run *run, const vx_geometry *geo, vx_volume **o
     /* What there is to say of the file was said at the first reading. */
     vx_read_options options = read_options(&run->choices->options, NULL);
     options.pool = run->session->pool;
-    vx_error err;
     *out = NULL;
     size_t *order = vx_alloc_zero(files->channel_count, sizeof *order);
     if (!order) return vx_api_no_memory(error);
     vxm_status s = vx_channel_order(files, run->choices->recipe, order, error);
     const char *path = files->files[s == VXM_OK ? order[0] : 0];
     vx_free(order);
-    if (s != VXM_OK) return s;
-    vx_status t = vx_io_read(path, &options, out, &err);
-    if (t != VX_OK) return vx_api_error(error, path, t, &err);
-    if (memcmp(&(*out)->geo, geo, sizeof *geo) == 0) return VXM_OK;
-    vx_volume_free(*out);
-    *out = NULL;
-    return vx_api_fail(error, path, VXM_ERR_INPUT, "changed while it was being segmented");
+    return s == VXM_OK ? read_one(path, options, vx_admit_unchanged(geo), out, error) : s;
 }
 
 vxm_status vx_inspect_inputs(const vx_case_files *files, const vxm_segment_options *options,

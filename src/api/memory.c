@@ -70,9 +70,8 @@ vxm_status vx_memory_short(const char *file, uint64_t need, uint64_t room, bool 
                        limited ? "raise the memory limit" : "use a machine with more memory");
 }
 
-void vx_memory_begin(vx_run_state *state, uint64_t limit, bool shared, uint64_t counted_twice) {
+void vx_memory_begin(vx_run_state *state, uint64_t limit, uint64_t counted_twice) {
     state->memory_limit = limit;
-    state->memory_first = limit || shared;
     state->memory_fixed = less(vx_current_memory(), counted_twice);
 }
 

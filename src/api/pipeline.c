@@ -178,11 +178,8 @@ static vxm_status read_used_up(vx_case_run *run, vx_volume **image, vxm_error *e
     const vx_log log = run->log;
     vx_volume_free(*image);
     run->log.message = NULL;
-    vxm_status s = vx_read_inputs(run, run->session->pool, image, error);
+    vxm_status s = vx_read_inputs(run, run->session->pool, vx_admit_unchanged(&geo), image, error);
     run->log = log;
-    if (s == VXM_OK && memcmp(&(*image)->geo, &geo, sizeof geo) != 0)
-        s = vx_api_fail(error, run->files->shown, VXM_ERR_INPUT,
-                        "changed while it was being segmented");
     return s;
 }
 
@@ -312,27 +309,19 @@ static vxm_status take_hash(vx_case_run *run, vxm_error *error) {
     return run->ahead ? vx_read_ahead_hash(run->ahead, run, error) : vx_hash_inputs(run, error);
 }
 
-static vxm_status take_image(vx_case_run *run, vx_volume **image, vxm_error *error) {
-    return run->ahead ? vx_read_ahead_image(run->ahead, run, image, error)
-                      : vx_read_inputs(run, run->session->pool, image, error);
+static vxm_status take_memory(void *data, const vx_geometry *geo, vxm_error *error) {
+    return vx_memory_take(data, geo, true, error);
 }
 
-/* Memory is taken before anything large is read where it may not be there: where the user set a
- * limit, or other cases run besides. Else the header need not be read twice. */
+/* Memory is taken before a voxel is read: a file of few bytes may claim more than the machine has.
+ */
 static vxm_status read_image(vx_case_run *run, vx_volume **image, vxm_error *error) {
-    vx_geometry geo;
-    size_t channels;
     vxm_status s = VXM_OK;
-    if (run->state->memory_first) {
-        s = vx_inspect_inputs(run->files, &run->choices->options, &geo, &channels, error);
-        if (s == VXM_OK) s = vx_memory_take(run, &geo, true, error);
-    }
-    if (s == VXM_OK) s = take_image(run, image, error);
+    if (run->ahead) s = vx_read_ahead_image(run->ahead, run, image, error);
     if (s != VXM_OK) return s;
-    /* A stack that had to be resampled has another grid than its headers said. */
-    if (run->memory_held && memcmp((*image)->geo.dims, geo.dims, sizeof geo.dims) == 0) return s;
-    vx_memory_give(run);
-    return vx_memory_take(run, &(*image)->geo, true, error);
+    if (*image) return take_memory(run, &(*image)->geo, error);
+    const vx_admission admission = {take_memory, run};
+    return vx_read_inputs(run, run->session->pool, admission, image, error);
 }
 
 /* The image that the prediction used up, for statistics and preview. */
@@ -471,7 +460,7 @@ vxm_status vxm_segment_image(vxm_session *session, const vxm_image *image,
     vx_run_state state;
     vx_run_state_init(&state, &known.callbacks, 1);
     vx_say_device(session, &known.callbacks);
-    vx_memory_begin(&state, session->memory_limit, false,
+    vx_memory_begin(&state, session->memory_limit,
                     vx_voxels(&volume.geo) * volume.channels * sizeof(float));
     vx_case_run run = {.session = session, .choices = &choices, .number = 1, .state = &state};
     vx_mask *mask = NULL;

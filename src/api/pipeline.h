@@ -18,7 +18,6 @@ typedef struct vx_run_state {
     atomic_bool cancelled;
     /* memory.c */
     uint64_t memory_limit; /* 0: what the machine has free */
-    bool memory_first;     /* take it before the image is read */
     uint64_t memory_fixed; /* resident before the first case: program, weights */
     uint64_t memory_taken; /* by the cases that run; this and the next two guarded by lock */
     unsigned memory_holders;
@@ -69,9 +68,9 @@ bool vx_say_progress(const vx_case_run *run, const char *stage, double fraction)
 
 /* ---- memory.c ---- */
 
-/* Before the first case. shared: cases run at one time. counted_twice: bytes of an image that is in
- * memory already and that the plan counts too. */
-void vx_memory_begin(vx_run_state *state, uint64_t limit, bool shared, uint64_t counted_twice);
+/* Before the first case. counted_twice: bytes of an image that is in memory already and that the
+ * plan counts too. */
+void vx_memory_begin(vx_run_state *state, uint64_t limit, uint64_t counted_twice);
 /* Takes the case's share by the largest plan that fits, which run->consume then names; waits for
  * other cases to give theirs back. VXM_ERR_RESOURCE when no plan fits alone. */
 vxm_status vx_memory_take(vx_case_run *run, const vx_geometry *geo, bool can_read_again,
@@ -91,8 +90,16 @@ vxm_status vx_check_channels(const vx_case_files *files, const vx_recipe *recipe
                              vxm_error *error);
 /* Into run->result. */
 vxm_status vx_hash_inputs(vx_case_run *run, vxm_error *error);
-/* All channels of the case on one grid. */
-vxm_status vx_read_inputs(vx_case_run *run, vx_pool *pool, vx_volume **out, vxm_error *error);
+/* Who says whether a volume of a grid may be read, before a voxel of it is. */
+typedef struct vx_admission {
+    vxm_status (*ask)(void *data, const vx_geometry *geo, vxm_error *error);
+    void *data;
+} vx_admission;
+/* Admits the grid that the case had when it was read before; geo is borrowed. */
+vx_admission vx_admit_unchanged(const vx_geometry *geo);
+/* All channels of the case on one grid, which is asked about once. */
+vxm_status vx_read_inputs(vx_case_run *run, vx_pool *pool, vx_admission admission, vx_volume **out,
+                          vxm_error *error);
 /* The file of the model's first channel once more, for its intensities; it must still have this
  * grid. */
 vxm_status vx_read_again(vx_case_run *run, const vx_geometry *geo, vx_volume **out,

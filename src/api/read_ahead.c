@@ -5,6 +5,7 @@
 #include "api/lines.h"
 #include "base/clock.h"
 #include "base/memory.h"
+#include "base/size.h"
 
 /* How one of the two steps ended. */
 typedef struct step {
@@ -37,6 +38,17 @@ static bool ask(void *user_data, const char *stage, double fraction) {
     return atomic_load(&ahead->stop);
 }
 
+/* There is no session yet to make a plan of: what the reading itself takes must be there. */
+static vxm_status ask_room(void *data, const vx_geometry *geo, vxm_error *error) {
+    const vx_read_ahead *ahead = data;
+    const size_t channels = ahead->run.choices->recipe->channel_count;
+    size_t bytes;
+    if (vx_product(geo->dims, 3, &bytes) && vx_mul_size(bytes, sizeof(float), &bytes) &&
+        vx_mul_size(bytes, channels + (channels > 1), &bytes) && bytes < vx_available_memory())
+        return VXM_OK;
+    return vx_api_no_memory(error);
+}
+
 static void *work(void *arg) {
     vx_read_ahead *ahead = arg;
     const double start = vx_seconds();
@@ -44,8 +56,9 @@ static void *work(void *arg) {
     const double hashed = vx_seconds();
     ahead->hash.seconds = hashed - start;
     if (ahead->hash.status != VXM_OK) return NULL;
+    const vx_admission admission = {ask_room, ahead};
     ahead->read.status =
-        vx_read_inputs(&ahead->run, ahead->pool, &ahead->image, &ahead->read.error);
+        vx_read_inputs(&ahead->run, ahead->pool, admission, &ahead->image, &ahead->read.error);
     ahead->read.seconds = vx_seconds() - hashed;
     return NULL;
 }
@@ -115,6 +128,8 @@ vxm_status vx_read_ahead_hash(vx_read_ahead *ahead, vx_case_run *run, vxm_error 
 
 vxm_status vx_read_ahead_image(vx_read_ahead *ahead, vx_case_run *run, vx_volume **out,
                                vxm_error *error) {
+    *out = NULL;
+    if (ahead->read.status == VXM_ERR_RESOURCE) return VXM_OK;
     run->result->pub.read_s += ahead->read.seconds;
     vx_lines_end(&ahead->lines, run->log.message, run->log.user_data);
     *out = ahead->image;

@@ -27,7 +27,8 @@ uint64_t vx_read_ahead_bytes(const vx_read_ahead *ahead);
 double vx_read_ahead_seconds(const vx_read_ahead *ahead);
 
 /* In place of vx_hash_inputs and then of vx_read_inputs, after vx_read_ahead_wait; run->result's
- * times get what they took. */
+ * times get what they took. *out NULL with VXM_OK: there was no room for the image; the case reads
+ * for itself, and says what its plan needs. */
 vxm_status vx_read_ahead_hash(vx_read_ahead *ahead, vx_case_run *run, vxm_error *error);
 vxm_status vx_read_ahead_image(vx_read_ahead *ahead, vx_case_run *run, vx_volume **out,
                                vxm_error *error);

@@ -24,7 +24,7 @@ static vxm_status segment_one(vxm_session *session, const vx_case_list *list, co
     if (s == VXM_OK) {
         vx_run_state_init(&state, &options->callbacks, 1);
         vx_say_device(session, &options->callbacks);
-        vx_memory_begin(&state, session->memory_limit, false, 0);
+        vx_memory_begin(&state, session->memory_limit, 0);
         vx_case_run run = {.session = session,
                            .choices = &choices,
                            .files = &list->cases[0],

@@ -160,6 +160,7 @@ void read_volume(const char *path, const vx_read_options *options, VolumeOwner &
     DicomWorker worker(log_of(options));
     const ReadySeries ready(worker, path, options);
     vx_error err;
+    check(vx_io_admit(options, &ready.geo, &err), err);
     check(vx_volume_create(&ready.geo, 1, &volume.p, &err), err);
     if (ready.straightened) {
         warn_straightened(ready, log_of(options));

@@ -17,6 +17,9 @@ typedef struct vx_format_ops {
 /* io.c: warns of a grid whose axes are not perpendicular; shear as vx_shear() gives it. */
 void vx_warn_sheared(double shear, const vx_log *log);
 
+/* io.c: what options->admit says; VX_OK where nobody is to be asked. */
+vx_status vx_io_admit(const vx_read_options *options, const vx_geometry *geo, vx_error *err);
+
 extern const vx_format_ops vx_nifti_ops; /* nifti.c */
 #ifdef VX_HAVE_ITK
 extern const vx_format_ops vx_itk_ops;   /* itk_reader.cpp: NRRD and MetaImage */

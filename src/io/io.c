@@ -224,6 +224,10 @@ void vx_warn_sheared(double shear, const vx_log *log) {
                        acos(fmin(shear, 1)) * 57.29577951308232);
 }
 
+vx_status vx_io_admit(const vx_read_options *options, const vx_geometry *geo, vx_error *err) {
+    return options && options->admit ? options->admit(options->admit_data, geo, err) : VX_OK;
+}
+
 vx_status vx_io_files(const char *path, const vx_read_options *options, vx_file_list *out,
                       vx_error *err) {
     const format_row *row;

@@ -223,9 +223,36 @@ void set_data_bytes(ImageHeader &header) {
     header.data_bytes = voxels * scalar_bytes(header.type);
 }
 
-void check_data(const ImageHeader &header, const vx_log *log) {
+namespace {
+
+/* Of the file's bytes, those from the voxels on. */
+uint64_t stored_bytes(const ImageHeader &header) {
     const uint64_t size = file_size(header.data_path);
-    const uint64_t stored = size > header.data_offset ? size - header.data_offset : 0;
+    return size > header.data_offset ? size - header.data_offset : 0;
+}
+
+void check_stream(const ImageHeader &header) {
+    const uint64_t stored = stored_bytes(header);
+    const size_t want = header.data_bytes;
+    const StreamLength length = stream_length(header, want);
+    if (length.inflated != want)
+        fail(VX_ERR_INPUT,
+             "the compressed voxels are %s: the header claims %zu bytes, the stream has %s%llu",
+             length.inflated < want ? "cut short" : "too many", want,
+             length.inflated > want ? "at least " : "",
+             static_cast<unsigned long long>(length.inflated));
+    if (header.packed_bytes != 0 &&
+        (header.packed_bytes < length.packed || header.packed_bytes > stored))
+        fail(VX_ERR_INPUT, "the header claims %llu compressed bytes, the stream has %llu of %llu",
+             static_cast<unsigned long long>(header.packed_bytes),
+             static_cast<unsigned long long>(length.packed),
+             static_cast<unsigned long long>(stored));
+}
+
+} // namespace
+
+void check_size(const ImageHeader &header) {
+    const uint64_t stored = stored_bytes(header);
     const size_t want = header.data_bytes;
     switch (header.encoding) {
     case Encoding::raw:
@@ -234,9 +261,6 @@ void check_data(const ImageHeader &header, const vx_log *log) {
                  "the voxels are cut short: the header claims %zu bytes, the file has %llu "
                  "(copy the file again)",
                  want, static_cast<unsigned long long>(stored));
-        if (stored > want)
-            vx_log_message(log, VX_LOG_WARNING, "%llu bytes behind the voxels are ignored",
-                           static_cast<unsigned long long>(stored - want));
         return;
     case Encoding::text:
     case Encoding::hex: {
@@ -249,31 +273,23 @@ void check_data(const ImageHeader &header, const vx_log *log) {
         return;
     }
     case Encoding::gzip:
-    case Encoding::zlib: {
+    case Encoding::zlib:
         /* deflate never shrinks below 1/1032. */
         if (stored < want / 1040)
             fail(VX_ERR_INPUT,
-                 "the header claims %zu bytes of voxels, more than %llu compressed bytes can "
-                 "hold",
+                 "the header claims %zu bytes of voxels, more than %llu compressed bytes can hold",
                  want, static_cast<unsigned long long>(stored));
-        const StreamLength length = stream_length(header, want);
-        if (length.inflated != want)
-            fail(VX_ERR_INPUT,
-                 "the compressed voxels are %s: the header claims %zu bytes, the stream has "
-                 "%s%llu",
-                 length.inflated < want ? "cut short" : "too many", want,
-                 length.inflated > want ? "at least " : "",
-                 static_cast<unsigned long long>(length.inflated));
-        if (header.packed_bytes != 0 &&
-            (header.packed_bytes < length.packed || header.packed_bytes > stored))
-            fail(VX_ERR_INPUT,
-                 "the header claims %llu compressed bytes, the stream has %llu of %llu",
-                 static_cast<unsigned long long>(header.packed_bytes),
-                 static_cast<unsigned long long>(length.packed),
-                 static_cast<unsigned long long>(stored));
         return;
     }
-    }
+}
+
+void check_data(const ImageHeader &header, const vx_log *log) {
+    if (header.encoding == Encoding::gzip || header.encoding == Encoding::zlib)
+        return check_stream(header);
+    const uint64_t stored = stored_bytes(header);
+    if (header.encoding == Encoding::raw && stored > header.data_bytes)
+        vx_log_message(log, VX_LOG_WARNING, "%llu bytes behind the voxels are ignored",
+                       static_cast<unsigned long long>(stored - header.data_bytes));
 }
 
 } // namespace vx_io

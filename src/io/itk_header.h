@@ -35,8 +35,11 @@ struct ImageHeader {
 ImageHeader read_nrrd_header(const char *path, const vx_log *log);
 ImageHeader read_meta_header(const char *path, const vx_log *log);
 
-/* VX_ERR_INPUT unless data_path holds exactly what the header claims: for gzip and zlib the stream
- * is inflated to its end (length and checksum); nothing of the claimed size is allocated. */
+/* VX_ERR_INPUT where data_path is too small for what the header claims, whatever is in it. */
+void check_size(const ImageHeader &header);
+/* After check_size. VX_ERR_INPUT unless data_path holds exactly what the header claims: for gzip
+ * and zlib the stream is inflated to its end (length and checksum); nothing of the claimed size is
+ * allocated. */
 void check_data(const ImageHeader &header, const vx_log *log);
 
 /* Shared by the two readers. */

@@ -131,11 +131,14 @@ std::string index_text(const vx_geometry &geo, size_t i) {
            std::to_string(row / geo.dims[1]) + ")";
 }
 
-void read_volume(const char *path, const vx_log *log, VolumeOwner &volume) {
+void read_volume(const char *path, const vx_read_options *options, VolumeOwner &volume) {
+    const vx_log *log = log_of(options);
     const ImageHeader header = read_header(path, log);
+    check_size(header);
+    vx_error err;
+    check(vx_io_admit(options, &header.geo, &err), err);
     check_data(header, log);
     vx_warn_sheared(vx_shear(&header.geo), log);
-    vx_error err;
     check(vx_volume_create(&header.geo, 1, &volume.p, &err), err);
     const size_t n = vx_voxels(&header.geo), size = scalar_bytes(header.type);
     float *out = volume.p->data;
@@ -172,6 +175,7 @@ template <typename T> unsigned check_labels(const unsigned char *raw, const vx_g
 
 void read_labels(const char *path, const vx_log *log, MaskOwner &mask) {
     const ImageHeader header = read_header(path, log);
+    check_size(header);
     check_data(header, log);
     std::vector<unsigned char> raw(header.data_bytes);
     decode(path, header, raw.data());
@@ -213,7 +217,7 @@ static vx_status itk_read(const char *path, const vx_read_options *options, vx_v
                           vx_error *err) {
     return guarded(VX_ERR_INPUT, err, [&] {
         VolumeOwner volume;
-        read_volume(path, log_of(options), volume);
+        read_volume(path, options, volume);
         *out = volume.release();
     });
 }
@@ -236,6 +240,7 @@ static vx_status itk_files(const char *path, const vx_read_options *, vx_file_li
                            vx_error *err) {
     return guarded(VX_ERR_INPUT, err, [&] {
         const ImageHeader header = read_header(path, nullptr);
+        check_size(header);
         vx_error e;
         check(vx_file_list_add(out, path, &e), e);
         if (header.data_path != path) check(vx_file_list_add(out, header.data_path.c_str(), &e), e);

@@ -143,6 +143,7 @@ static vx_status nifti_read(const char *path, const vx_read_options *options, vx
     vx_volume *volume = NULL;
     vx_status s = open_header(path, &f, err);
     if (s == VX_OK) s = seek_voxels(path, &f, err);
+    if (s == VX_OK) s = vx_io_admit(options, &f.header.geo, err);
     if (s == VX_OK) s = vx_volume_create(&f.header.geo, 1, &volume, err);
     if (s == VX_OK) s = attach_source(&f, &volume->source, err);
     if (s == VX_OK) {

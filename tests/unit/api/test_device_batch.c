@@ -3,6 +3,7 @@
  * a volume of 0 .. 3 is ten times the volume. */
 #define _GNU_SOURCE
 #include <ftw.h>
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -14,6 +15,7 @@
 #include <unistd.h>
 
 #include <cmocka.h>
+#include <zlib.h>
 
 #include "api/batch.h"
 #include "infer/fake_model.h"
@@ -62,11 +64,12 @@ static void put_bytes(const char *name, const void *head, size_t head_bytes, con
     fclose(f);
 }
 
-/* A cube of n^3 float32 voxels, 1 mm, with indices 0 .. most - 1 in blocks. */
-static void put_volume(const char *name, size_t n, unsigned most) {
-    unsigned char h[352] = {0};
+/* Of a cube of n^3 voxels, 1 mm, of this NIfTI type. */
+static void fill_header(unsigned char h[352], size_t n, int16_t datatype, int16_t bits) {
+    memset(h, 0, 352);
     const int32_t size = 348;
-    const int16_t dim[8] = {3, (int16_t)n, (int16_t)n, (int16_t)n, 1, 1, 1, 1}, type[2] = {16, 32};
+    const int16_t dim[8] = {3, (int16_t)n, (int16_t)n, (int16_t)n, 1, 1, 1, 1};
+    const int16_t type[2] = {datatype, bits};
     const int16_t sform = 1;
     const float pixdim[4] = {1, 1, 1, 1}, offset = 352, scale[2] = {1, 0};
     memcpy(h, &size, 4);
@@ -83,6 +86,12 @@ static void put_volume(const char *name, size_t n, unsigned most) {
         memcpy(h + 280 + 16 * i, row, 16);
     }
     memcpy(h + 344, "n+1", 4);
+}
+
+/* A cube of n^3 float32 voxels with indices 0 .. most - 1 in blocks. */
+static void put_volume(const char *name, size_t n, unsigned most) {
+    unsigned char h[352];
+    fill_header(h, n, 16, 32);
     float *voxels = malloc(n * n * n * sizeof *voxels);
     for (size_t i = 0; i < n * n * n; i++) {
         const size_t x = i % n, y = i / n % n, z = i / (n * n);
@@ -90,6 +99,21 @@ static void put_volume(const char *name, size_t n, unsigned most) {
     }
     put_bytes(name, h, sizeof h, voxels, n * n * n * sizeof *voxels);
     free(voxels);
+}
+
+/* A header that claims as many voxels of one byte as half the memory that is free, so that they are
+ * twice as much as floats, in a compressed file that is just long enough to be believed. */
+static void put_bomb(const char *name) {
+    unsigned char h[352];
+    char path[160];
+    const size_t n = (size_t)cbrt((double)vx_available_memory() / 2) + 1;
+    fill_header(h, n, 2, 8);
+    snprintf(path, sizeof path, "%s/in/%s", folder, name);
+    gzFile f = gzopen(path, "wb");
+    assert_non_null(f);
+    assert_int_equal(gzwrite(f, h, sizeof h), sizeof h);
+    assert_int_equal(gzclose(f), Z_OK);
+    assert_int_equal(truncate(path, (off_t)(n * n * n / 1024)), 0);
 }
 
 /* Reads a whole file; NULL if it is not there. */
@@ -430,6 +454,24 @@ static void its_image_is_read_again(void **state) {
 
 /* ---- Reading while the device is opened ---- */
 
+/* It is left to the case, whose plan has the two numbers; with two threads it would be read ahead.
+ */
+static void what_there_is_no_room_for_is_not_read(void **state) {
+    (void)state;
+    outcome o;
+    make_model(8);
+    put_bomb("a.nii.gz");
+    for (unsigned threads = 1; threads <= 2; threads++) {
+        run(
+            &(wish){
+                .device = "cuda", .out = "bomb", .threads = threads, .source = &pretend_own_memory},
+            &o);
+        assert_int_equal(o.status, VXM_ERR_RESOURCE);
+        assert_non_null(strstr(o.error.text, " GB of memory are needed at the least, "));
+        assert_string_equal(o.lines, "1 ends: 3\n");
+    }
+}
+
 /* Two threads read ahead, one does not: cases, lines and files are the same. */
 static void reading_ahead_is_not_heard(void **state) {
     (void)state;
@@ -742,6 +784,7 @@ int main(void) {
         TEST(an_overflow_is_computed_again),
         TEST(its_probabilities_are_the_second_ones),
         TEST(its_image_is_read_again),
+        TEST(what_there_is_no_room_for_is_not_read),
         TEST(reading_ahead_is_not_heard),
         TEST(the_first_case_is_read_before_the_device_is_there),
         TEST(a_missing_device_is_told_alone),
