@@ -253,6 +253,16 @@ def test_uneven_slices(tmp_path):
     assert read.voxels.shape == (7, 16, 20) and np.abs(read.voxels - expected).max() <= SLOPE
 
 
+def test_distances_that_drift(tmp_path):
+    """Each within 0.02 mm of the next, all together 0.225 mm beside an even grid in the middle."""
+    stack(tmp_path / "s", [float(k) for k in range(26)] + [25 + 1.018 * k for k in range(1, 26)])
+    read, expected = straightened(tmp_path / "s", "slices lie up to 0.225 mm beside an even grid of 1.009 mm")
+    assert np.abs(read.voxels - expected).max() <= SLOPE
+    # What two decimals make is nothing.
+    stack(tmp_path / "t", [round(0.703125 * k, 2) for k in range(60)])
+    assert oracle.Read(tmp_path / "t").code == 0
+
+
 def test_missing_slices(tmp_path):
     stack(tmp_path / "s", [2.0 * k for k in range(9)], skip=(3, 4))
     read, expected = straightened(tmp_path / "s", "2 slices missing", "gap 6.000")
