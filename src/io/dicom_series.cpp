@@ -52,6 +52,24 @@ void mixed(DicomSeries &s, const char *code, const char *what, Describe &&descri
         add(s, code, "%zu %s: %s", values.size(), what, listed(values, s.noun()).c_str());
 }
 
+/* What the slices of one series share (PS3.3 A.1.2): else their positions are not to be compared,
+ * or someone has joined what does not belong together. Slices that do not say are no other. */
+template <typename Value>
+void several(DicomSeries &s, const char *what, const char *ending, Value &&value) {
+    std::map<std::string, size_t> values;
+    for (const DicomFile &f : s.files)
+        if (!value(f).empty()) values[value(f)]++;
+    if (values.size() > 1)
+        add(s, "mixed-origins", "files of %zu %s%s", values.size(), what, ending);
+}
+
+void add_origins(DicomSeries &s) {
+    several(s, "studies", "", [](const DicomFile &f) { return f.study_uid; });
+    several(s, "frames of reference", " (their positions are not comparable)",
+            [](const DicomFile &f) { return f.frame_of_reference; });
+    several(s, "modalities", "", [](const DicomFile &f) { return f.modality; });
+}
+
 bool same_direction(const double a[3], const double b[3]) {
     for (int i = 0; i < 3; i++)
         if (std::fabs(a[i] - b[i]) > direction_epsilon) return false;
@@ -243,6 +261,7 @@ void examine(DicomSeries &s) {
     add_file_problems(s);
     set_grid(s);
     if (!s.problems.empty()) return; /* geometry or pixels are not known for all */
+    add_origins(s);
     add_mixtures(s);
     if (add_orientations(s)) return;
     double normal[3];
@@ -423,6 +442,7 @@ void refuse_problems(const DicomSeries &s, bool tolerate) {
     } table[] = {{"damaged-files", "export the series again"},
                  {"several-volumes", "move one of them to its own folder"},
                  {"several-orientations", "move one of them to its own folder"},
+                 {"mixed-origins", "move one of them to its own folder"},
                  {"mixed-types", "move one of them to its own folder"},
                  {"mixed-sizes", "move one of them to its own folder"}};
     bool tolerable = true;

@@ -313,6 +313,24 @@ def test_what_resampling_does_not_mend(tmp_path):
     must_refuse(tmp_path / "t", "lie too far apart", tolerate=True)
 
 
+@pytest.mark.parametrize("name, value, words", [
+    ("StudyInstanceUID", "1.2.9", "files of 2 studies"),
+    ("FrameOfReferenceUID", "1.2.9", "files of 2 frames of reference (their positions are not comparable)"),
+    ("Modality", "MR", "files of 2 modalities"),
+])
+def test_one_series_uid_of_several_origins(tmp_path, name, value, words):
+    stack(tmp_path / "s", [2.0 * k for k in range(5)])
+    for change in (value, None):  # missing in one is no other one
+        d = pydicom.dcmread(tmp_path / "s" / "4.dcm")
+        setattr(d, name, change)
+        d.save_as(tmp_path / "s" / "4.dcm")
+        if change:
+            must_refuse(tmp_path / "s", words, "own folder")
+            must_refuse(tmp_path / "s", words, tolerate=True)
+        else:
+            assert oracle.Read(tmp_path / "s").code == 0
+
+
 def test_a_slice_whose_class_is_damaged_is_not_left_out(tmp_path):
     stack(tmp_path / "s", [2.0 * k for k in range(5)])
     d = pydicom.dcmread(tmp_path / "s" / "4.dcm")
