@@ -1,36 +1,93 @@
 #include "io/dicom_scan.h"
 
 #include <algorithm>
+#include <cerrno>
+#include <cstdio>
 #include <cstring>
 #include <filesystem>
-#include <fstream>
+#include <memory>
+#include <set>
 
 namespace vx_io {
+
+namespace fs = std::filesystem;
 
 namespace {
 
 std::string base_name(const std::string &path) {
-    return one_line(std::filesystem::path(path).filename().string(), 80);
+    return one_line(fs::path(path).filename().string(), 80);
 }
 
 bool ends_in_dcm(const std::string &path) {
-    std::string ext = std::filesystem::path(path).extension().string();
+    std::string ext = fs::path(path).extension().string();
     std::transform(ext.begin(), ext.end(), ext.begin(),
                    [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
     return ext == ".dcm" || ext == ".dicom" || ext == ".ima";
 }
 
-/* "DICM" behind the preamble, or a file without one that begins with group 0002 or 0008. */
+/* "DICM" behind the preamble, or a file without one that begins with group 0002 or 0008. Throws
+ * Failure when the file cannot be read. */
 bool looks_like_dicom(const std::string &path) {
-    std::ifstream file(path, std::ios::binary);
+    const std::unique_ptr<std::FILE, int (*)(std::FILE *)> file(std::fopen(path.c_str(), "rb"),
+                                                                std::fclose);
+    if (!file) fail(VX_ERR_INPUT, "cannot be opened: %s", std::strerror(errno));
     char head[132] = {};
-    file.read(head, sizeof head);
-    const auto got = file.gcount();
-    if (got >= 132 && std::memcmp(head + 128, "DICM", 4) == 0) return true;
+    const size_t got = std::fread(head, 1, sizeof head, file.get());
+    if (std::ferror(file.get())) fail(VX_ERR_INPUT, "cannot be read: %s", std::strerror(errno));
+    if (got == 132 && std::memcmp(head + 128, "DICM", 4) == 0) return true;
     const bool little = (head[0] == 2 || head[0] == 8) && head[1] == 0 && head[3] == 0;
     const bool big = head[0] == 0 && head[1] == 8 && head[2] == 0;
     return got >= 16 && (little || big);
 }
+
+/* What may be a DICOM file in a folder, by its name. Links are followed, and what they reach once
+ * more (a link upwards, or to a file beside it) is there once. A name with nothing behind it stays:
+ * it may have been a slice. */
+class Walk {
+  public:
+    std::vector<std::string> paths;
+
+    /* top: as typed; folder: it or one below. */
+    void enter(const std::string &top, const std::string &folder, bool deep) {
+        std::error_code error;
+        std::vector<std::string> names;
+        for (fs::directory_iterator it(folder, error), end; !error && it != end;
+             it.increment(error))
+            if (it->path().filename().string()[0] != '.') names.push_back(it->path().string());
+        if (error && folder == top)
+            fail(VX_ERR_INPUT, "the folder cannot be read: %s", error.message().c_str());
+        if (error)
+            fail(VX_ERR_INPUT, "the folder '%s' in it cannot be read: %s",
+                 base_name(folder).c_str(), error.message().c_str());
+        if (!is_new(folder)) return;
+        std::sort(names.begin(), names.end()); /* the same result on every file system */
+        for (const std::string &name : names) {
+            switch (fs::status(name, error).type()) {
+            case fs::file_type::directory:
+                if (deep) enter(top, name, true);
+                break;
+            case fs::file_type::fifo:
+            case fs::file_type::socket:
+            case fs::file_type::character:
+            case fs::file_type::block:
+                break;
+            default:
+                if (is_new(name)) paths.push_back(name);
+            }
+        }
+    }
+
+  private:
+    /* By the path without links: not every file system has an inode number of its own for a file.
+     */
+    bool is_new(const std::string &path) {
+        std::error_code error;
+        const fs::path real = fs::canonical(path, error);
+        return error || seen_.insert(real.string()).second;
+    }
+
+    std::set<std::string> seen_;
+};
 
 void add_file(DicomWorker &worker, const std::string &path, DicomFolder &out) {
     DicomFile file;
@@ -51,25 +108,9 @@ bool read_dicom_file(DicomWorker &worker, const std::string &path, DicomFile &ou
 }
 
 DicomFolder scan_dicom_folder(DicomWorker &worker, const std::string &folder, bool deep) {
-    namespace fs = std::filesystem;
-    std::vector<std::string> paths;
-    std::error_code error;
-    const auto collect = [&](const fs::directory_entry &entry) {
-        std::error_code ignored;
-        const std::string name = entry.path().filename().string();
-        if (entry.is_regular_file(ignored) && name[0] != '.')
-            paths.push_back(entry.path().string());
-    };
-    if (deep)
-        for (fs::recursive_directory_iterator it(folder, error), end; !error && it != end;
-             it.increment(error))
-            collect(*it);
-    else
-        for (fs::directory_iterator it(folder, error), end; !error && it != end;
-             it.increment(error))
-            collect(*it);
-    if (error) fail(VX_ERR_INPUT, "the folder cannot be read: %s", error.message().c_str());
-    std::sort(paths.begin(), paths.end()); /* the same result on every file system */
+    Walk walk;
+    walk.enter(folder, folder, deep);
+    const std::vector<std::string> &paths = walk.paths;
     DicomFolder out;
     for (size_t i = 0; i < paths.size(); i++) {
         worker.progress("scan", static_cast<double>(i) / static_cast<double>(paths.size()));

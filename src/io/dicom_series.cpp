@@ -52,6 +52,24 @@ void mixed(DicomSeries &s, const char *code, const char *what, Describe &&descri
         add(s, code, "%zu %s: %s", values.size(), what, listed(values, s.noun()).c_str());
 }
 
+/* What the slices of one series share (PS3.3 A.1.2): else their positions are not to be compared,
+ * or someone has joined what does not belong together. Slices that do not say are no other. */
+template <typename Value>
+void several(DicomSeries &s, const char *what, const char *ending, Value &&value) {
+    std::map<std::string, size_t> values;
+    for (const DicomFile &f : s.files)
+        if (!value(f).empty()) values[value(f)]++;
+    if (values.size() > 1)
+        add(s, "mixed-origins", "files of %zu %s%s", values.size(), what, ending);
+}
+
+void add_origins(DicomSeries &s) {
+    several(s, "studies", "", [](const DicomFile &f) { return f.study_uid; });
+    several(s, "frames of reference", " (their positions are not comparable)",
+            [](const DicomFile &f) { return f.frame_of_reference; });
+    several(s, "modalities", "", [](const DicomFile &f) { return f.modality; });
+}
+
 bool same_direction(const double a[3], const double b[3]) {
     for (int i = 0; i < 3; i++)
         if (std::fabs(a[i] - b[i]) > direction_epsilon) return false;
@@ -147,6 +165,21 @@ void add_duplicates(DicomSeries &s, const std::vector<double> &along) {
             counted(duplicates, "slice").c_str(), along[first]);
 }
 
+/* Distances that are each as good as the next may add up: 1.00 mm in one half, 1.02 in the other.
+ */
+void add_drift(DicomSeries &s, const std::vector<double> &along, double tolerance) {
+    const double last = static_cast<double>(along.size() - 1);
+    const double step = (along.back() - along.front()) / last;
+    double worst = 0;
+    for (size_t k = 0; k < along.size(); k++)
+        worst =
+            std::max(worst, std::fabs(along[k] - along.front() - static_cast<double>(k) * step));
+    if (worst > tolerance)
+        add(s, "uneven-gaps",
+            "uneven slice distances: slices lie up to %.3f mm beside an even grid of %.3f mm",
+            worst, step);
+}
+
 void add_gaps(DicomSeries &s, const std::vector<double> &along) {
     std::vector<double> gaps;
     for (size_t i = 1; i < along.size(); i++) gaps.push_back(along[i] - along[i - 1]);
@@ -164,7 +197,7 @@ void add_gaps(DicomSeries &s, const std::vector<double> &along) {
             whole && multiple >= 2 && std::fabs(gaps[i] - multiple * usual) <= multiple * tolerance;
         missing += multiple >= 2 ? static_cast<size_t>(multiple) - 1 : 0;
     }
-    if (uneven == 0) return;
+    if (uneven == 0) return add_drift(s, along, tolerance);
     if (whole)
         add(s, "missing-slices",
             "%s missing, first between %.2f and %.2f mm (gap %.3f, others %.3f mm)",
@@ -228,6 +261,7 @@ void examine(DicomSeries &s) {
     add_file_problems(s);
     set_grid(s);
     if (!s.problems.empty()) return; /* geometry or pixels are not known for all */
+    add_origins(s);
     add_mixtures(s);
     if (add_orientations(s)) return;
     double normal[3];
@@ -408,6 +442,7 @@ void refuse_problems(const DicomSeries &s, bool tolerate) {
     } table[] = {{"damaged-files", "export the series again"},
                  {"several-volumes", "move one of them to its own folder"},
                  {"several-orientations", "move one of them to its own folder"},
+                 {"mixed-origins", "move one of them to its own folder"},
                  {"mixed-types", "move one of them to its own folder"},
                  {"mixed-sizes", "move one of them to its own folder"}};
     bool tolerable = true;

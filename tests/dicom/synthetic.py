@@ -215,7 +215,7 @@ def field(position):
 
 def stack(folder, heights, shift=lambda z: (0.0, 0.0), skip=()):
     """Axial slices, 20 x 16 pixels of 1 x 0.5 mm, whose values are a linear function of the place in the patient."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for k, z in enumerate(heights):
         if k in skip:
             continue
@@ -251,6 +251,16 @@ def test_uneven_slices(tmp_path):
     stack(tmp_path / "s", [0, 2, 4, 6.5, 8, 10, 12])
     read, expected = straightened(tmp_path / "s", "uneven slice distances, 1.500 to 2.500 mm")
     assert read.voxels.shape == (7, 16, 20) and np.abs(read.voxels - expected).max() <= SLOPE
+
+
+def test_distances_that_drift(tmp_path):
+    """Each within 0.02 mm of the next, all together 0.225 mm beside an even grid in the middle."""
+    stack(tmp_path / "s", [float(k) for k in range(26)] + [25 + 1.018 * k for k in range(1, 26)])
+    read, expected = straightened(tmp_path / "s", "slices lie up to 0.225 mm beside an even grid of 1.009 mm")
+    assert np.abs(read.voxels - expected).max() <= SLOPE
+    # What two decimals make is nothing.
+    stack(tmp_path / "t", [round(0.703125 * k, 2) for k in range(60)])
+    assert oracle.Read(tmp_path / "t").code == 0
 
 
 def test_missing_slices(tmp_path):
@@ -303,12 +313,51 @@ def test_what_resampling_does_not_mend(tmp_path):
     must_refuse(tmp_path / "t", "lie too far apart", tolerate=True)
 
 
+@pytest.mark.parametrize("name, value, words", [
+    ("StudyInstanceUID", "1.2.9", "files of 2 studies"),
+    ("FrameOfReferenceUID", "1.2.9", "files of 2 frames of reference (their positions are not comparable)"),
+    ("Modality", "MR", "files of 2 modalities"),
+])
+def test_one_series_uid_of_several_origins(tmp_path, name, value, words):
+    stack(tmp_path / "s", [2.0 * k for k in range(5)])
+    for change in (value, None):  # missing in one is no other one
+        d = pydicom.dcmread(tmp_path / "s" / "4.dcm")
+        setattr(d, name, change)
+        d.save_as(tmp_path / "s" / "4.dcm")
+        if change:
+            must_refuse(tmp_path / "s", words, "own folder")
+            must_refuse(tmp_path / "s", words, tolerate=True)
+        else:
+            assert oracle.Read(tmp_path / "s").code == 0
+
+
 def test_a_slice_whose_class_is_damaged_is_not_left_out(tmp_path):
     stack(tmp_path / "s", [2.0 * k for k in range(5)])
     d = pydicom.dcmread(tmp_path / "s" / "4.dcm")
     d.SOPClassUID = "1.2.840.10008.5.1.4.1.1.7"
     d.save_as(tmp_path / "s" / "4.dcm")
     must_refuse(tmp_path / "s", "1 of 5 files: SecondaryCaptureImageStorage")
+
+
+def test_links_are_followed_and_no_file_is_read_twice(tmp_path):
+    stack(tmp_path / "a", [2.0 * k for k in range(3)])
+    stack(tmp_path / "s" / "b", [2.0 * k for k in range(6)], skip=(0, 1, 2))
+    (tmp_path / "s" / "linked").symlink_to(tmp_path / "a")
+    (tmp_path / "s" / "again").symlink_to(tmp_path / "a" / "1.dcm")
+    (tmp_path / "s" / "up").symlink_to(tmp_path / "s")
+    paths = [tmp_path / "a" / f"{k}.dcm" for k in range(3)] + [tmp_path / "s" / "b" / f"{k}.dcm" for k in (3, 4, 5)]
+    must_equal(tmp_path / "s", [oracle.frames_of(path)[0] for path in paths])
+
+
+def test_a_file_that_cannot_be_opened_is_not_left_out(tmp_path):
+    """At the end of a stack nothing but its name tells that a slice is missing."""
+    stack(tmp_path / "s", [2.0 * k for k in range(6)])
+    (tmp_path / "s" / "5.dcm").rename(tmp_path / "s" / "IM5")
+    must_equal(tmp_path / "s", [oracle.frames_of(path)[0] for path in sorted((tmp_path / "s").iterdir())])
+    (tmp_path / "s" / "IM5").unlink()
+    (tmp_path / "s" / "IM5").symlink_to(tmp_path / "absent")
+    must_refuse(tmp_path / "s", "1 file in the folder cannot be read", "IM5", "No such file")
+    must_refuse(tmp_path / "s", "IM5", tolerate=True)
 
 
 @pytest.mark.parametrize("kind", ["frames", "deflated", "rle", "stack"])
