@@ -137,7 +137,7 @@ static bool parse_shard(const char *text, unsigned *shard, unsigned *shards) {
 
 /* Not "-", as masks are files of their own; and an ending alone would be a hidden file. */
 static bool check_output(const char *output) {
-    static const char *const endings[] = {".nii.gz", ".nii", ".nrrd", ".seg.nrrd", ".mha"};
+    static const char *const endings[] = {".nii.gz", ".nii", ".nrrd", ".seg.nrrd", ".mha", ".dcm"};
     const char *slash = strrchr(output, '/'), *base = slash ? slash + 1 : output;
     if (strcmp(output, "-") == 0) {
         cli_usage_error("-o -: masks are not written to standard output (give a file or a folder)");

@@ -266,6 +266,8 @@ static vxm_status write_temporaries(vx_case_run *run, const vx_volume *image, co
     vx_write_options options = {.format = run->target->format,
                                 .replace = true,
                                 .labels = table,
+                                .algorithm = run->choices->recipe->name,
+                                .algorithm_version = run->choices->recipe->version,
                                 .pool = run->session->pool};
     for (size_t i = 0; i < outputs->count; i++) {
         vx_error err;

@@ -62,11 +62,12 @@ vxm_status vx_output_rule_make(const char *output, const char *format, size_t ca
         return vx_api_fail(error, output, VXM_ERR_USAGE,
                            "%zu cases do not go into one file (give a folder)", case_count);
     vx_format by_name = vx_format_by_path(output);
+    if (by_name == VX_FORMAT_DICOM) by_name = VX_FORMAT_DICOM_SEG; /* what we write as .dcm */
     if (by_name == VX_FORMAT_UNKNOWN && format) return VXM_OK; /* any name, the format was said */
     if (by_name == VX_FORMAT_UNKNOWN)
         return vx_api_fail(error, output, VXM_ERR_USAGE,
-                           "unknown ending (take .nii.gz, .nii, .nrrd, .seg.nrrd or .mha, or give "
-                           "--format)");
+                           "unknown ending (take .nii.gz, .nii, .nrrd, .seg.nrrd, .mha or .dcm, or "
+                           "give --format)");
     if (is_pair(base + stem))
         return vx_api_fail(error, output, VXM_ERR_USAGE,
                            "masks are not written as .hdr + .img (take .nii.gz or .nii)");
@@ -74,7 +75,7 @@ vxm_status vx_output_rule_make(const char *output, const char *format, size_t ca
         out->format = by_name;
         return check_format(by_name, base + stem + (ending ? 1 : 0), error);
     }
-    if (by_name != out->format && out->format != VX_FORMAT_DICOM_SEG)
+    if (by_name != out->format)
         return vx_api_fail(error, output, VXM_ERR_USAGE,
                            "the ending contradicts --format %s (leave one of them out)", format);
     return VXM_OK;

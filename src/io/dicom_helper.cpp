@@ -19,6 +19,7 @@
 #include "io/dicom_attributes.h"
 #include "io/dicom_library.h"
 #include "io/dicom_parse.h"
+#include "io/dicom_seg_header.h"
 #include "io/dicom_wire.h"
 
 namespace {
@@ -154,8 +155,8 @@ bool is_second_try(const std::string &said) {
            said.find("Error: ") == std::string::npos;
 }
 
-bool answer(const DicomRequest &request, const std::string &path, std::unique_ptr<Current> &current,
-            Noise &noise) {
+bool answer(const DicomRequest &request, const std::string &path, const std::string &body,
+            std::unique_ptr<Current> &current, Noise &noise) {
     const bool parse = request.ask == static_cast<uint32_t>(DicomAsk::parse);
     if (parse || !current || current->file.path != path) {
         current.reset();
@@ -166,6 +167,12 @@ bool answer(const DicomRequest &request, const std::string &path, std::unique_pt
         const std::string packed = pack_file(current->file);
         return reply(DicomAnswer::ok, packed.data(), packed.size());
     }
+    if (request.ask == static_cast<uint32_t>(DicomAsk::seg)) {
+        SegPlan plan;
+        unpack_plan(body.data(), body.size(), plan);
+        const std::string header = seg_header(plan, *current->format.getDataset());
+        return reply(DicomAnswer::ok, header.data(), header.size());
+    }
     noise.take();
     const auto pixels = stored_pixels(current->file, *current->format.getDataset(), request.frame);
     const std::string said = noise.take();
@@ -174,10 +181,10 @@ bool answer(const DicomRequest &request, const std::string &path, std::unique_pt
     return reply(DicomAnswer::ok, pixels.data(), pixels.size());
 }
 
-bool serve(const DicomRequest &request, const std::string &path, std::unique_ptr<Current> &current,
-           Noise &noise) {
+bool serve(const DicomRequest &request, const std::string &path, const std::string &body,
+           std::unique_ptr<Current> &current, Noise &noise) {
     try {
-        return answer(request, path, current, noise);
+        return answer(request, path, body, current, noise);
     } catch (const Failure &failure) {
         return reply_text(DicomAnswer::refused, failure.text);
     } catch (const std::bad_alloc &) {
@@ -203,10 +210,14 @@ int run() {
     for (;;) {
         DicomRequest request;
         if (!receive(&request, sizeof request)) return 0;
-        if (request.magic != dicom_magic || request.path_bytes >= dicom_path_limit) return 1;
+        if (request.magic != dicom_magic || request.path_bytes >= dicom_path_limit ||
+            request.body_bytes > dicom_plan_limit)
+            return 1;
         std::string path(request.path_bytes, ' ');
         if (!receive(path.data(), path.size())) return 0;
-        if (!serve(request, path, current, noise)) return 1;
+        std::string body(request.body_bytes, ' ');
+        if (!receive(body.data(), body.size())) return 0;
+        if (!serve(request, path, body, current, noise)) return 1;
     }
 }
 

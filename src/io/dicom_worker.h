@@ -8,6 +8,7 @@
 
 #include <sys/types.h>
 
+#include "io/dicom_seg.h"
 #include "io/dicom_wire.h"
 
 namespace vx_io {
@@ -34,12 +35,15 @@ class DicomWorker {
     bool parse(const std::string &path, DicomFile &out);
     /* The stored values of one frame, frame_bytes(file) of them. Throws like parse. */
     void pixels(const DicomFile &file, uint32_t frame, std::vector<unsigned char> &out);
+    /* dicom_seg_header.h; source: a file of the series. Throws like parse. */
+    std::string seg_header(const SegPlan &plan, const std::string &source);
 
   private:
     void start();
     void stop();
     [[noreturn]] void lost();
-    void send_request(DicomAsk ask, uint32_t frame, const std::string &path);
+    void send_request(DicomAsk ask, uint32_t frame, const std::string &path,
+                      const std::string &body = "");
     DicomReply receive_head();
     void receive(void *to, size_t bytes);
     std::string receive_text(const DicomReply &head);

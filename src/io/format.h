@@ -19,8 +19,9 @@ void vx_warn_sheared(double shear, const vx_log *log);
 
 extern const vx_format_ops vx_nifti_ops; /* nifti.c */
 #ifdef VX_HAVE_ITK
-extern const vx_format_ops vx_itk_ops;   /* itk_reader.cpp: NRRD and MetaImage */
-extern const vx_format_ops vx_dicom_ops; /* DICOM folder or file */
+extern const vx_format_ops vx_itk_ops;       /* itk_reader.cpp: NRRD and MetaImage */
+extern const vx_format_ops vx_dicom_ops;     /* DICOM folder or file */
+extern const vx_format_ops vx_dicom_seg_ops; /* dicom_seg_writer.cpp: written only */
 vx_status vx_dicom_series(const char *folder, const vx_read_options *, vx_series **out,
                           size_t *count, vx_error *err);
 #endif

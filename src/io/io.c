@@ -16,11 +16,13 @@
 #define NIFTI_OPS NULL
 #endif
 #ifdef VX_IO_ITK
-#define ITK_OPS   &vx_itk_ops
-#define DICOM_OPS &vx_dicom_ops
+#define ITK_OPS       &vx_itk_ops
+#define DICOM_OPS     &vx_dicom_ops
+#define DICOM_SEG_OPS &vx_dicom_seg_ops
 #else
-#define ITK_OPS   NULL
-#define DICOM_OPS NULL
+#define ITK_OPS       NULL
+#define DICOM_OPS     NULL
+#define DICOM_SEG_OPS NULL
 #endif
 
 typedef struct format_row {
@@ -38,7 +40,7 @@ static const format_row formats[] = {
     {VX_FORMAT_NRRD, "nrrd", {".nrrd", ".nhdr"}, ITK_OPS},
     {VX_FORMAT_META, "mha", {".mha", ".mhd"}, ITK_OPS},
     {VX_FORMAT_DICOM, "dicom", {".dcm", ".dicom", ".ima"}, DICOM_OPS},
-    {VX_FORMAT_DICOM_SEG, "dcmseg", {NULL}, NULL},
+    {VX_FORMAT_DICOM_SEG, "dcmseg", {NULL}, DICOM_SEG_OPS},
 };
 enum { FORMATS = sizeof formats / sizeof *formats };
 

@@ -107,9 +107,10 @@ typedef struct vx_write_options {
     vx_format format;
     bool replace; /* false: an existing file is VX_ERR_OUTPUT */
     const vx_label_table
-        *labels;    /* names and colours where the format can hold them; may be NULL */
-    int gzip_level; /* 1 to 9; 0: the default */
-    vx_pool *pool;  /* compresses NIfTI masks, to the same bytes; borrowed, NULL: one thread */
+        *labels; /* names and colours where the format can hold them; may be NULL */
+    const char *algorithm, *algorithm_version; /* DICOM SEG: the model; NULL: the program */
+    int gzip_level;                            /* 1 to 9; 0: the default */
+    vx_pool *pool; /* compresses NIfTI masks, to the same bytes; borrowed, NULL: one thread */
 } vx_write_options;
 
 /* Atomic (base/out_file.h). mask->source decides the header where it fits the format. */

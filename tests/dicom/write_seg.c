@@ -1,0 +1,52 @@
+/* write_seg PATH LABELS OUT [tolerate]: reads the volume at PATH and writes a mask on its grid as
+ * DICOM SEG, as the program does. LABELS holds the mask's voxels (uint8, x fastest). Value 1 is a
+ * coded label with a laterality, 2 one with a name beyond ASCII and no codes; others are not in the
+ * table. Errors go to stderr; the exit code is the status. */
+#include <stdio.h>
+#include <string.h>
+
+#include "io/io.h"
+
+static vx_status fill(vx_mask *mask, const char *path, vx_error *err) {
+    FILE *in = fopen(path, "rb");
+    const size_t voxels = vx_voxels(&mask->geo);
+    const bool whole = in && fread(mask->data, 1, voxels, in) == voxels && fgetc(in) == EOF;
+    if (in) fclose(in);
+    return whole ? VX_OK : vx_fail(err, VX_ERR_USAGE, "not %zu labels", voxels);
+}
+
+static vx_status write_mask(const char *path, const vx_mask *mask, vx_error *err) {
+    vx_label labels[] = {{.value = 1,
+                          .name = "Left kidney",
+                          .rgb = {255, 0, 0},
+                          .category = {"SCT", "123037004", "Anatomical Structure"},
+                          .type = {"SCT", "64033007", "Kidney"},
+                          .modifier = {"SCT", "7771000", "Left"}},
+                         {.value = 2,
+                          .name = "Gr\xc3\xb6\xc3\x9f"
+                                  "e",
+                          .rgb = {0, 128, 255}}};
+    const vx_label_table table = {.count = 2, .labels = labels};
+    const vx_write_options options = {.format = VX_FORMAT_DICOM_SEG,
+                                      .labels = &table,
+                                      .algorithm = "test-model",
+                                      .algorithm_version = "1.2"};
+    return vx_io_write_mask(path, mask, &options, err);
+}
+
+int main(int argc, char **argv) {
+    if (argc < 4) return VX_ERR_USAGE;
+    const vx_read_options options = {.tolerate_geometry = argc > 4};
+    vx_volume *volume = NULL;
+    vx_mask *mask = NULL;
+    vx_error err;
+    vx_status s = vx_io_read(argv[1], &options, &volume, &err);
+    if (s == VX_OK) s = vx_mask_create(&volume->geo, 1, &mask, &err);
+    if (s == VX_OK) mask->source = vx_source_ref(volume->source);
+    if (s == VX_OK) s = fill(mask, argv[2], &err);
+    if (s == VX_OK) s = write_mask(argv[3], mask, &err);
+    if (s != VX_OK) fprintf(stderr, "%s\n", err.text);
+    vx_mask_free(mask);
+    vx_volume_free(volume);
+    return s;
+}
