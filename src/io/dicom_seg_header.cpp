@@ -6,8 +6,7 @@
 #include <dcmtk/dcmdata/dcostrmb.h>
 
 #include <cmath>
-#include <cstdio>
-#include <memory>
+#include <set>
 
 #include "io/dicom_attributes.h"
 
@@ -141,14 +140,36 @@ void put_segments(const SegPlan &plan, DcmDataset &d) {
     }
 }
 
+void put_derived_from(const SegInstance &source, bool same_grid, DcmItem &derivation) {
+    DcmItem &image = add(derivation, DCM_SourceImageSequence);
+    put(image, DCM_ReferencedSOPClassUID, source.sop_class);
+    put(image, DCM_ReferencedSOPInstanceUID, source.sop_instance);
+    if (same_grid && source.frame > 0)
+        put(image, DCM_ReferencedFrameNumber, std::to_string(source.frame));
+    put(image, DCM_SpatialLocationsPreserved, std::string(same_grid ? "YES" : "NO"));
+    put_code(image, DCM_PurposeOfReferenceCodeSequence,
+             {"DCM", "121322", "Source image for image processing operation"});
+}
+
+DcmItem &put_derivation(DcmItem &groups) {
+    DcmItem &item = add(groups, DCM_DerivationImageSequence);
+    put_code(item, DCM_DerivationCodeSequence, {"DCM", "113076", "Segmentation"});
+    return item;
+}
+
 /* The series' files, each once: frames of one file follow each other or not. */
+std::vector<SegInstance> instances(const SegPlan &plan) {
+    std::vector<SegInstance> out;
+    std::set<std::string> seen;
+    for (const SegInstance &source : plan.sources)
+        if (seen.insert(source.sop_instance).second) out.push_back(source);
+    return out;
+}
+
 void put_references(const SegPlan &plan, DcmDataset &d) {
     DcmItem &series = add(d, DCM_ReferencedSeriesSequence);
     put(series, DCM_SeriesInstanceUID, plan.series_uid);
-    const std::string *last = nullptr;
-    for (const SegInstance &source : plan.sources) {
-        if (last && *last == source.sop_instance) continue;
-        last = &source.sop_instance;
+    for (const SegInstance &source : instances(plan)) {
         DcmItem &item = add(series, DCM_ReferencedInstanceSequence);
         put(item, DCM_ReferencedSOPClassUID, source.sop_class);
         put(item, DCM_ReferencedSOPInstanceUID, source.sop_instance);
@@ -183,18 +204,9 @@ void put_shared(const SegPlan &plan, DcmDataset &d) {
     put(measures, DCM_PixelSpacing, decimals(plan.spacing, 2));
     put(measures, DCM_SliceThickness, decimals(&distance, 1));
     put(measures, DCM_SpacingBetweenSlices, decimals(&distance, 1));
-}
-
-void put_derivation(const SegInstance &source, DcmItem &frame) {
-    DcmItem &item = add(frame, DCM_DerivationImageSequence);
-    put_code(item, DCM_DerivationCodeSequence, {"DCM", "113076", "Segmentation"});
-    DcmItem &image = add(item, DCM_SourceImageSequence);
-    put(image, DCM_ReferencedSOPClassUID, source.sop_class);
-    put(image, DCM_ReferencedSOPInstanceUID, source.sop_instance);
-    if (source.frame > 0) put(image, DCM_ReferencedFrameNumber, std::to_string(source.frame));
-    put(image, DCM_SpatialLocationsPreserved, std::string("YES"));
-    put_code(image, DCM_PurposeOfReferenceCodeSequence,
-             {"DCM", "121322", "Source image for image processing operation"});
+    if (plan.sources_are_slices) return;
+    DcmItem &derivation = put_derivation(shared); /* every frame is made from all of them */
+    for (const SegInstance &source : instances(plan)) put_derived_from(source, false, derivation);
 }
 
 void put_frames(const SegPlan &plan, DcmDataset &d) {
@@ -209,7 +221,8 @@ void put_frames(const SegPlan &plan, DcmDataset &d) {
         put(add(item, DCM_PlanePositionSequence), DCM_ImagePositionPatient, decimals(position, 3));
         put(add(item, DCM_SegmentIdentificationSequence), DCM_ReferencedSegmentNumber,
             frame.segment + 1);
-        if (plan.sources_are_slices) put_derivation(plan.sources[frame.slice], item);
+        if (plan.sources_are_slices)
+            put_derived_from(plan.sources[frame.slice], true, put_derivation(item));
     }
 }
 

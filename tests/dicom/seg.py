@@ -1,5 +1,6 @@
 """DICOM SEG as pydicom and highdicom read it: the same voxels at the same places, and what refers to the source."""
 import os
+import shutil
 import subprocess
 import sys
 
@@ -81,6 +82,9 @@ def must_match(out, source, labels, *words):
     for value, place in zip(values, places):
         near = [n for n, p in found if np.abs(p - place).max() < 1e-3]
         assert [names[n] for n in near] == [wanted.get(value, f"Label {value}")]
+    if shutil.which("dciodvfy"):
+        said = subprocess.run(["dciodvfy", out], capture_output=True, text=True, errors="replace")
+        assert "Error" not in said.stderr + said.stdout, said.stderr
     segments = highdicom.seg.segread(out)
     assert segments.number_of_segments == len(d.SegmentSequence)
     return d
@@ -129,6 +133,8 @@ def test_a_straightened_volume_has_no_source_frames(tmp_path):
     d = must_match(write_seg(tmp_path, tmp_path / "in", labels, "tolerate"), tmp_path / "in", labels, "tolerate")
     assert not any("DerivationImageSequence" in item for item in d.PerFrameFunctionalGroupsSequence)
     assert len(d.ReferencedSeriesSequence[0].ReferencedInstanceSequence) == 5
+    sources = d.SharedFunctionalGroupsSequence[0].DerivationImageSequence[0].SourceImageSequence
+    assert len(sources) == 5 and all(s.SpatialLocationsPreserved == "NO" for s in sources)
 
 
 def test_segments_are_coded_and_named(tmp_path):
