@@ -265,9 +265,11 @@ static vxm_status write_temporaries(vx_case_run *run, const vx_volume *image, co
     const vx_label_table *table = &run->choices->recipe->labels;
     vx_write_options options = {.format = run->target->format,
                                 .replace = true,
-                                .labels = table,
+                                .labels = &run->choices->table,
                                 .algorithm = run->choices->recipe->name,
                                 .algorithm_version = run->choices->recipe->version,
+                                .anonymous = run->choices->options.anonymous != 0,
+                                .log = &run->log,
                                 .pool = run->session->pool};
     for (size_t i = 0; i < outputs->count; i++) {
         vx_error err;
@@ -319,6 +321,18 @@ static vxm_status take_image(vx_case_run *run, vx_volume **image, vxm_error *err
                       : vx_read_inputs(run, run->session->pool, image, error);
 }
 
+/* What can be said of the outputs before the work: a file's name does not tell what it holds. */
+static vxm_status check_output_format(const vx_case_run *run, const vx_volume *image,
+                                      vxm_error *error) {
+    const vx_plan_outputs outputs = vx_choices_outputs(run->choices, run->target);
+    const bool dicom = image->source && image->source->kind == VX_FORMAT_DICOM;
+    if (outputs.format == VX_FORMAT_DICOM_SEG && !dicom)
+        return vx_api_fail(error, run->files->shown, VXM_ERR_USAGE, VX_NEEDS_DICOM);
+    const char *caution = vx_plan_caution(&image->geo, &outputs);
+    if (caution) vx_log_message(&run->log, VX_LOG_WARNING, "%s", caution);
+    return VXM_OK;
+}
+
 /* Memory is taken before anything large is read where it may not be there: where the user set a
  * limit, or other cases run besides. Else the header need not be read twice. */
 static vxm_status read_image(vx_case_run *run, vx_volume **image, vxm_error *error) {
@@ -330,6 +344,8 @@ static vxm_status read_image(vx_case_run *run, vx_volume **image, vxm_error *err
         if (s == VXM_OK) s = vx_memory_take(run, &geo, true, error);
     }
     if (s == VXM_OK) s = take_image(run, image, error);
+    if (s != VXM_OK) return s;
+    s = check_output_format(run, *image, error);
     if (s != VXM_OK) return s;
     /* A stack that had to be resampled has another grid than its headers said. */
     if (run->memory_held && memcmp((*image)->geo.dims, geo.dims, sizeof geo.dims) == 0) return s;

@@ -158,7 +158,8 @@ vxm_status vxm_session_plan(const vxm_session *session, const size_t dims[3],
     vx_geometry geo;
     memcpy(geo.dims, dims, sizeof geo.dims);
     memcpy(geo.affine, affine, sizeof geo.affine);
-    return vx_plan_volume(session, &geo, NULL, out, error);
+    const vx_plan_outputs in_memory = {0};
+    return vx_plan_volume(session, &geo, &in_memory, out, error);
 }
 
 vx_geometry vx_patch_geometry(const vx_recipe *recipe) {

@@ -155,8 +155,25 @@ bool is_second_try(const std::string &said) {
            said.find("Error: ") == std::string::npos;
 }
 
+/* The source must be the file that the mask was made from: its patient is named. */
+bool answer_seg(const std::string &path, const std::string &body, Noise &noise) {
+    SegPlan plan;
+    unpack_plan(body.data(), body.size(), plan);
+    std::unique_ptr<Current> source;
+    if (!plan.anonymous) {
+        source = open_file(path, noise);
+        const DicomFile &file = source->file;
+        if (!source->is_dicom || file.sop_instance != plan.sources.front().sop_instance ||
+            file.series_uid != plan.series_uid)
+            fail(VX_ERR_INPUT, "the input has changed since it was read");
+    }
+    const std::string header = seg_header(plan, source ? source->format.getDataset() : nullptr);
+    return reply(DicomAnswer::ok, header.data(), header.size());
+}
+
 bool answer(const DicomRequest &request, const std::string &path, const std::string &body,
             std::unique_ptr<Current> &current, Noise &noise) {
+    if (request.ask == static_cast<uint32_t>(DicomAsk::seg)) return answer_seg(path, body, noise);
     const bool parse = request.ask == static_cast<uint32_t>(DicomAsk::parse);
     if (parse || !current || current->file.path != path) {
         current.reset();
@@ -166,12 +183,6 @@ bool answer(const DicomRequest &request, const std::string &path, const std::str
     if (parse) {
         const std::string packed = pack_file(current->file);
         return reply(DicomAnswer::ok, packed.data(), packed.size());
-    }
-    if (request.ask == static_cast<uint32_t>(DicomAsk::seg)) {
-        SegPlan plan;
-        unpack_plan(body.data(), body.size(), plan);
-        const std::string header = seg_header(plan, *current->format.getDataset());
-        return reply(DicomAnswer::ok, header.data(), header.size());
     }
     noise.take();
     const auto pixels = stored_pixels(current->file, *current->format.getDataset(), request.frame);
@@ -188,6 +199,8 @@ bool serve(const DicomRequest &request, const std::string &path, const std::stri
     } catch (const Failure &failure) {
         return reply_text(DicomAnswer::refused, failure.text);
     } catch (const std::bad_alloc &) {
+        if (request.ask == static_cast<uint32_t>(DicomAsk::seg))
+            return reply_text(DicomAnswer::refused, "it takes more memory than its maker may have");
         return reply_text(DicomAnswer::refused,
                           "damaged DICOM file: it claims more memory than any image needs");
     } catch (const std::exception &e) {

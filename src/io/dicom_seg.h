@@ -37,13 +37,15 @@ struct SegPlan {
     std::string instance_uid, own_series_uid; /* of the new object and its series */
     std::string date, time;                   /* YYYYMMDD, HHMMSS */
     std::string algorithm, algorithm_version;
+    bool anonymous = false;          /* nothing of the source's patient and study; no sources */
     bool sources_are_slices = false; /* sources[k] is what slice k of the mask was made from */
     std::vector<SegInstance> sources;
     std::vector<SegSegment> segments;
     std::vector<SegFrame> frames; /* in the order of their pixels */
 };
 
-/* dicom_wire.cpp. unpack_plan throws Failure unless every index and count is within its limits. */
+/* dicom_wire.cpp. unpack_plan throws Failure unless every index and count is within its limits,
+ * there is a frame, and there are sources exactly where the plan is not anonymous. */
 std::string pack_plan(const SegPlan &plan);
 void unpack_plan(const char *bytes, size_t count, SegPlan &out);
 

@@ -55,12 +55,13 @@ void put_code(DcmItem &parent, const DcmTagKey &sequence, const SegCode &code) {
     put(item, DCM_CodeMeaning, single(code.meaning));
 }
 
-/* Patient and study are the source's own. Type 2 attributes are there, if empty. */
-void copy_source(DcmDataset &source, DcmDataset &out) {
-    static const DcmTagKey needed[] = {
-        DCM_PatientName,    DCM_PatientID, DCM_PatientBirthDate, DCM_PatientSex,
-        DCM_StudyDate,      DCM_StudyTime, DCM_StudyID,          DCM_ReferringPhysicianName,
-        DCM_AccessionNumber};
+void copy_attributes(DcmDataset &source, DcmDataset &out) {
+    static const DcmTagKey needed[] = {/* Type 2: there, if empty */
+                                       DCM_PatientName,      DCM_PatientID,
+                                       DCM_PatientBirthDate, DCM_PatientSex,
+                                       DCM_StudyDate,        DCM_StudyTime,
+                                       DCM_StudyID,          DCM_ReferringPhysicianName,
+                                       DCM_AccessionNumber,  DCM_PositionReferenceIndicator};
     static const DcmTagKey optional[] = {DCM_SpecificCharacterSet, DCM_IssuerOfPatientID,
                                          DCM_PatientAge,           DCM_PatientSize,
                                          DCM_PatientWeight,        DCM_StudyDescription};
@@ -68,14 +69,31 @@ void copy_source(DcmDataset &source, DcmDataset &out) {
         if (source.findAndInsertCopyOfElement(tag, &out).bad())
             good(out.insertEmptyElement(tag), "an attribute cannot be made");
     for (const DcmTagKey &tag : optional) source.findAndInsertCopyOfElement(tag, &out);
-    /* Names as UTF-8, as labels are. Bytes beyond ASCII without a character set: Latin-1. */
-    if (out.convertToUTF8().bad()) {
+}
+
+/* Patient and study are the source's own; names as UTF-8, as labels are. out is empty. */
+void copy_source(DcmDataset &source, DcmDataset &out) {
+    copy_attributes(source, out);
+    if (out.convertToUTF8().bad()) { /* bytes beyond ASCII without a character set: Latin-1 */
+        out.clear();
+        copy_attributes(source, out);
         put(out, DCM_SpecificCharacterSet, std::string("ISO_IR 100"));
         good(out.convertToUTF8(), "the names in the source cannot be read as text");
     }
-    put(out, DCM_SpecificCharacterSet, std::string("ISO_IR 192"));
-    if (source.findAndInsertCopyOfElement(DCM_PositionReferenceIndicator, &out).bad())
-        good(out.insertEmptyElement(DCM_PositionReferenceIndicator), "an attribute cannot be made");
+}
+
+/* A patient and a study that are nobody's. */
+void put_nobody(DcmDataset &out) {
+    static const DcmTagKey empty[] = {DCM_PatientBirthDate, DCM_PatientSex,
+                                      DCM_StudyDate,        DCM_StudyTime,
+                                      DCM_StudyID,          DCM_ReferringPhysicianName,
+                                      DCM_AccessionNumber,  DCM_PositionReferenceIndicator};
+    for (const DcmTagKey &tag : empty)
+        good(out.insertEmptyElement(tag), "an attribute cannot be made");
+    put(out, DCM_PatientName, std::string("Anonymous"));
+    put(out, DCM_PatientID, std::string("Anonymous"));
+    put(out, DCM_PatientIdentityRemoved, std::string("YES"));
+    put(out, DCM_DeidentificationMethod, std::string("No attribute of the source was copied"));
 }
 
 void put_identity(const SegPlan &plan, DcmDataset &d) {
@@ -167,6 +185,7 @@ std::vector<SegInstance> instances(const SegPlan &plan) {
 }
 
 void put_references(const SegPlan &plan, DcmDataset &d) {
+    if (plan.sources.empty()) return;
     DcmItem &series = add(d, DCM_ReferencedSeriesSequence);
     put(series, DCM_SeriesInstanceUID, plan.series_uid);
     for (const SegInstance &source : instances(plan)) {
@@ -204,60 +223,80 @@ void put_shared(const SegPlan &plan, DcmDataset &d) {
     put(measures, DCM_PixelSpacing, decimals(plan.spacing, 2));
     put(measures, DCM_SliceThickness, decimals(&distance, 1));
     put(measures, DCM_SpacingBetweenSlices, decimals(&distance, 1));
-    if (plan.sources_are_slices) return;
+    if (plan.sources_are_slices || plan.sources.empty()) return;
     DcmItem &derivation = put_derivation(shared); /* every frame is made from all of them */
     for (const SegInstance &source : instances(plan)) put_derived_from(source, false, derivation);
 }
 
-void put_frames(const SegPlan &plan, DcmDataset &d) {
-    for (const SegFrame &frame : plan.frames) {
-        DcmItem &item = add(d, DCM_PerFrameFunctionalGroupsSequence);
-        const Uint32 index[2] = {frame.segment + 1, frame.slice + 1};
-        good(add(item, DCM_FrameContentSequence)
-                 .putAndInsertUint32Array(DCM_DimensionIndexValues, index, 2),
-             "index");
-        double position[3];
-        for (int i = 0; i < 3; i++) position[i] = plan.origin[i] + frame.slice * plan.step[i];
-        put(add(item, DCM_PlanePositionSequence), DCM_ImagePositionPatient, decimals(position, 3));
-        put(add(item, DCM_SegmentIdentificationSequence), DCM_ReferencedSegmentNumber,
-            frame.segment + 1);
-        if (plan.sources_are_slices)
-            put_derived_from(plan.sources[frame.slice], true, put_derivation(item));
-    }
+void put_frame(const SegPlan &plan, const SegFrame &frame, DcmItem &item) {
+    const Uint32 index[2] = {frame.segment + 1, frame.slice + 1};
+    good(add(item, DCM_FrameContentSequence)
+             .putAndInsertUint32Array(DCM_DimensionIndexValues, index, 2),
+         "index");
+    double position[3];
+    for (int i = 0; i < 3; i++) position[i] = plan.origin[i] + frame.slice * plan.step[i];
+    put(add(item, DCM_PlanePositionSequence), DCM_ImagePositionPatient, decimals(position, 3));
+    put(add(item, DCM_SegmentIdentificationSequence), DCM_ReferencedSegmentNumber,
+        frame.segment + 1);
+    if (plan.sources_are_slices)
+        put_derived_from(plan.sources[frame.slice], true, put_derivation(item));
 }
 
-std::string serialised(DcmFileFormat &format) {
-    std::string out;
-    std::vector<char> chunk(size_t(1) << 20);
-    DcmOutputBufferStream stream(chunk.data(), static_cast<offile_off_t>(chunk.size()));
-    format.transferInit();
-    OFCondition state = EC_StreamNotifyClient;
-    while (state == EC_StreamNotifyClient) {
-        state = format.write(stream, EXS_LittleEndianExplicit, EET_ExplicitLength, nullptr);
-        void *bytes = nullptr;
-        offile_off_t count = 0;
-        stream.flushBuffer(bytes, count);
-        out.append(static_cast<const char *>(bytes), static_cast<size_t>(count));
+/* The bytes of DCMTK's objects, one after the other. */
+class Serialiser {
+  public:
+    template <typename Object> void put(Object &object) {
+        OFCondition state = EC_StreamNotifyClient;
+        object.transferInit();
+        while (state == EC_StreamNotifyClient) {
+            state = object.write(stream_, EXS_LittleEndianExplicit, EET_ExplicitLength, nullptr);
+            void *piece = nullptr;
+            offile_off_t count = 0;
+            stream_.flushBuffer(piece, count);
+            bytes.append(static_cast<const char *>(piece), static_cast<size_t>(count));
+        }
+        object.transferEnd();
+        good(state, "the object cannot be written");
     }
-    format.transferEnd();
-    good(state, "the object cannot be written");
-    return out;
+    std::string bytes;
+
+  private:
+    std::vector<char> chunk_ = std::vector<char>(size_t(1) << 16);
+    DcmOutputBufferStream stream_{chunk_.data(), static_cast<offile_off_t>(chunk_.size())};
+};
+
+/* One frame's items are made and dropped at a time: those of all would take ten times the bytes
+ * that they become. Nothing but PixelData has a higher tag than this sequence. */
+void put_frames(const SegPlan &plan, Serialiser &out) {
+    out.bytes.append("\x00\x52\x30\x92SQ\0\0\xff\xff\xff\xff", 12); /* of unknown length */
+    for (const SegFrame &frame : plan.frames) {
+        DcmItem item;
+        put_frame(plan, frame, item);
+        out.put(item);
+    }
+    out.bytes.append("\xfe\xff\xdd\xe0\0\0\0\0", 8); /* the sequence ends */
 }
 
 } // namespace
 
-std::string seg_header(const SegPlan &plan, DcmDataset &source) {
+std::string seg_header(const SegPlan &plan, DcmDataset *source) {
     DcmFileFormat format;
     DcmDataset &d = *format.getDataset();
-    copy_source(source, d);
+    if (source)
+        copy_source(*source, d);
+    else
+        put_nobody(d);
+    put(d, DCM_SpecificCharacterSet, std::string("ISO_IR 192"));
     put_identity(plan, d);
     put_image(plan, d);
     put_segments(plan, d);
     put_references(plan, d);
     put_dimensions(plan, d);
     put_shared(plan, d);
-    put_frames(plan, d);
-    return serialised(format);
+    Serialiser out;
+    out.put(format);
+    put_frames(plan, out);
+    return std::move(out.bytes);
 }
 
 } // namespace vx_io

@@ -12,8 +12,8 @@ namespace vx_io {
 
 /* A whole file in explicit little endian but for its last element, PixelData, which the caller
  * appends. source: a file of the series that plan refers to; patient and study are taken from it.
- * Throws Failure. */
-std::string seg_header(const SegPlan &plan, DcmDataset &source);
+ * NULL for an anonymous plan. Throws Failure. */
+std::string seg_header(const SegPlan &plan, DcmDataset *source);
 
 } // namespace vx_io
 

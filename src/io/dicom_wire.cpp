@@ -12,6 +12,8 @@ namespace {
 
 constexpr size_t field_limit = 256, trait_limit = 32;
 
+constexpr size_t segment_limit = 65535; /* SegmentNumber has 16 bits */
+
 [[noreturn]] void malformed() {
     fail(VX_ERR_INPUT, "damaged DICOM file: its reader's answer makes no sense");
 }
@@ -99,7 +101,7 @@ template <typename Stream, typename Plan> void plan_fields(Stream &s, Plan &p) {
     s(p.rows), s(p.columns), s(p.origin), s(p.along_row), s(p.along_column), s(p.step);
     s(p.spacing), s(p.study_uid), s(p.series_uid), s(p.frame_of_reference), s(p.instance_uid);
     s(p.own_series_uid), s(p.date), s(p.time), s(p.algorithm), s(p.algorithm_version);
-    s(p.sources_are_slices);
+    s(p.anonymous), s(p.sources_are_slices);
 }
 
 template <typename Stream, typename Code> void code_fields(Stream &s, Code &c) {
@@ -168,7 +170,7 @@ std::string pack_plan(const SegPlan &plan) {
     plan_fields(w, plan);
     w.count(plan.sources.size(), dicom_frame_limit);
     for (const SegInstance &source : plan.sources) instance_fields(w, source);
-    w.count(plan.segments.size(), 65535);
+    w.count(plan.segments.size(), segment_limit);
     for (const SegSegment &segment : plan.segments) segment_fields(w, segment);
     w.count(plan.frames.size(), dicom_frame_limit);
     for (const SegFrame &frame : plan.frames) seg_frame_fields(w, frame);
@@ -180,7 +182,7 @@ void unpack_plan(const char *bytes, size_t count, SegPlan &out) {
     plan_fields(r, out);
     out.sources.resize(r.count(dicom_frame_limit));
     for (SegInstance &source : out.sources) instance_fields(r, source);
-    out.segments.resize(r.count(65535));
+    out.segments.resize(r.count(segment_limit));
     for (SegSegment &segment : out.segments) segment_fields(r, segment);
     out.frames.resize(r.count(dicom_frame_limit));
     for (SegFrame &frame : out.frames) {
@@ -188,7 +190,10 @@ void unpack_plan(const char *bytes, size_t count, SegPlan &out) {
         const bool known = !out.sources_are_slices || frame.slice < out.sources.size();
         if (frame.segment >= out.segments.size() || !known) malformed();
     }
-    if (r.remaining() != 0) malformed();
+    const bool grid =
+        out.rows >= 1 && out.rows <= 65535 && out.columns >= 1 && out.columns <= 65535;
+    const bool sourced = out.anonymous == out.sources.empty();
+    if (!grid || !sourced || out.frames.empty() || r.remaining() != 0) malformed();
 }
 
 } // namespace vx_io

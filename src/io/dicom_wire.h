@@ -16,7 +16,8 @@ constexpr uint32_t dicom_magic = 0x4d445856; /* "VXDM" */
 enum class DicomAsk : uint32_t {
     parse = 1,  /* body of the reply: pack_file() */
     pixels = 2, /* stored values of one frame, frame_bytes() of them, native byte order */
-    seg = 3 /* body of the request: pack_plan(); of the reply: seg_header() of it and the file */
+    seg = 3     /* body of the request: pack_plan(); of the reply: seg_header() of it and the file,
+                   which     an anonymous plan has none of (its path is empty) */
 };
 struct DicomRequest {
     uint32_t magic, ask, frame, path_bytes;

@@ -12,6 +12,8 @@ typedef struct vx_format_ops {
                             vx_error *err);
     /* Adds to the empty list *out; io.c clears it after an error. */
     vx_status (*files)(const char *path, const vx_read_options *, vx_file_list *out, vx_error *err);
+    /* vx_io_write_bound; NULL: {0}. */
+    vx_write_bound (*write_bound)(const vx_geometry *geo, size_t labels);
 } vx_format_ops;
 
 /* io.c: warns of a grid whose axes are not perpendicular; shear as vx_shear() gives it. */

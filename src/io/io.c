@@ -256,3 +256,9 @@ vx_status vx_io_write_mask(const char *path, const vx_mask *mask, const vx_write
                        vx_format_name(options->format));
     return row_of(options->format)->ops->write_mask(path, mask, options, err);
 }
+
+vx_write_bound vx_io_write_bound(vx_format format, const vx_geometry *geo, size_t labels) {
+    const format_row *row = row_of(format);
+    if (!row || !row->ops || !row->ops->write_bound) return (vx_write_bound){0};
+    return row->ops->write_bound(geo, labels);
+}

@@ -29,7 +29,8 @@ if(VOXMAMBA_DICOM)
   target_include_directories(vx_dicom_modules SYSTEM INTERFACE ${VX_DCMTK_INCLUDE} ${VX_GDCM_INCLUDE})
   target_link_libraries(vx_dicom_modules INTERFACE ${vx_dicom_libraries})
   list(APPEND VX_IO_ITK_SOURCES dicom_wire.cpp dicom_worker.cpp dicom_scan.cpp dicom_series.cpp dicom_parts.cpp
-       dicom_straighten.cpp dicom_values.cpp dicom_reader.cpp dicom_seg_writer.cpp)
+       dicom_straighten.cpp dicom_values.cpp dicom_reader.cpp dicom_seg_plan.cpp
+       dicom_seg_writer.cpp)
   file(RELATIVE_PATH bindir_to_libdir "${CMAKE_INSTALL_FULL_BINDIR}" "${CMAKE_INSTALL_FULL_LIBDIR}")
   set_source_files_properties(dicom_worker.cpp PROPERTIES
     COMPILE_DEFINITIONS "VX_BINDIR_TO_LIBDIR=\"${bindir_to_libdir}\"")
