@@ -265,7 +265,7 @@ class Serialiser {
     DcmOutputBufferStream stream_{chunk_.data(), static_cast<offile_off_t>(chunk_.size())};
 };
 
-/* One frame's items are made and dropped at a time: those of all would take ten times the bytes
+/* One frame's items are made and dropped at a time: those of all would take many times the bytes
  * that they become. Nothing but PixelData has a higher tag than this sequence. */
 void put_frames(const SegPlan &plan, Serialiser &out) {
     out.bytes.append("\x00\x52\x30\x92SQ\0\0\xff\xff\xff\xff", 12); /* of unknown length */

@@ -228,14 +228,18 @@ PlannedSeg plan_seg(const vx_mask *mask, const vx_write_options *options) {
 
 /* Every label in every slice, but no more frames than voxels. */
 vx_write_bound seg_bound(const vx_geometry *geo, size_t labels) {
-    const uint64_t slice = uint64_t(geo->dims[0]) * geo->dims[1], depth = geo->dims[2];
-    const uint64_t most = slice < labels ? slice : labels ? labels : 1;
-    const uint64_t frames = times(most, depth), pixels = times(frames, slice) / 8 + 2;
+    constexpr uint64_t most_segments = 65535;
+    const uint64_t slice = times(geo->dims[0], geo->dims[1]), depth = geo->dims[2];
+    const uint64_t segments = std::min<uint64_t>(std::max<size_t>(labels, 1), most_segments);
+    const uint64_t frames = times(std::min(slice, segments), depth);
+    const uint64_t bits = times(frames, slice), pixels = bits / 8 + 2;
+    /* No more is ever described. */
     const uint64_t described = std::min<uint64_t>(frames, dicom_frame_limit);
-    const uint64_t header =
-        described * frame_header + depth * source_header + most * segment_header + other_header;
+    const uint64_t sources = std::min<uint64_t>(depth, dicom_frame_limit);
+    const uint64_t header = described * frame_header + sources * source_header +
+                            segments * segment_header + other_header;
     vx_write_bound out = {};
-    out.file_bytes = pixels > UINT64_MAX - header ? UINT64_MAX : pixels + header;
+    out.file_bytes = bits == UINT64_MAX ? UINT64_MAX : pixels + header;
     /* The helper's string grows by doubling while it is copied; this process gets another. */
     out.memory_bytes = helper_bytes + 4 * header;
     if (frames > dicom_frame_limit || pixels > pixel_limit)
