@@ -14,7 +14,7 @@
 typedef struct info_args {
     cli_common common;
     bool json, plan, anonymous;
-    const char *model, *series;
+    const char *model, *series, *format;
     cli_device device;
 } info_args;
 
@@ -27,6 +27,8 @@ static const cli_option options[] = {
     {0, "series", CLI_TEXT, offsetof(info_args, series), "UID|NUMBER[/PART]",
      "this DICOM series only"},
     {'m', "model", CLI_TEXT, offsetof(info_args, model), "NAME|FILE", "the model of --plan"},
+    {0, "format", CLI_TEXT, offsetof(info_args, format), "nii.gz|nii|nrrd|seg.nrrd|mha|dcmseg",
+     "the masks' format of --plan: dcmseg takes memory of its own"},
     CLI_DEVICE_OPTIONS(info_args, device),
 };
 
@@ -82,6 +84,10 @@ static void print_plan(const cJSON *plan) {
                number_of(plan, "device_network_bytes") / 1e6,
                number_of(plan, "device_volume_bytes") / 1e6,
                number_of(plan, "device_volume_bytes") > 0 ? "" : " (in the host's memory)");
+    if (cJSON_GetObjectItem(plan, "output_bytes"))
+        printf("%-13sup to %.1f MB of DICOM SEG\n", "output",
+               number_of(plan, "output_bytes") / 1e6);
+    print_text(plan, "caution", "caution");
     printf("%-13s%.1f GFLOP in %.0f tiles\n", "work", number_of(plan, "flops") / 1e9,
            number_of(plan, "tiles"));
 }
@@ -192,6 +198,7 @@ static vxm_status run_info(const info_args *args) {
     vxm_info_options_init(&info, sizeof info);
     info.anonymous = args->anonymous;
     info.series = args->series;
+    info.format = args->format;
     if (args->plan) s = open_plan(args, path, &model, &session, &error);
     info.session = session;
     if (s == VXM_OK) s = vxm_info_json(path, &info, &json, &error);

@@ -16,6 +16,7 @@ typedef struct segment_args {
     cli_common common;
     const char *output, *model, *format, *labels, *keep_largest, *stats, *report, *shard, *series;
     bool split, probabilities, preview, resume, overwrite, dry_run, batch, tolerate, force;
+    bool anonymous;
     double remove_small;
     unsigned jobs;
     cli_list channels;
@@ -30,7 +31,7 @@ static const cli_option options[] = {
     ROW('m', "model", CLI_TEXT, model, "NAME|FILE", "the model (default: the only one that fits)"),
     CLI_DEVICE_OPTIONS(segment_args, device),
     ROW(0, "format", CLI_TEXT, format, "nii.gz|nii|nrrd|seg.nrrd|mha|dcmseg",
-        "format of the mask (default: by OUT's name, else nii.gz)"),
+        "of the mask (default: by OUT's name, else nii.gz)"),
     ROW(0, "labels", CLI_TEXT, labels, "A,B", "keep only these labels (names or values)"),
     ROW(0, "split", CLI_FLAG, split, NULL, "one 0/1 file a label: CASE_LABEL.nii.gz"),
     ROW(0, "probabilities", CLI_FLAG, probabilities, NULL,
@@ -52,6 +53,8 @@ static const cli_option options[] = {
     ROW(0, "channel", CLI_LIST, channels, "NAME=FILE", "a channel of the case (repeat; no INPUT)"),
     ROW(0, "tolerate-geometry", CLI_FLAG, tolerate, NULL,
         "resample uneven, gapped or tilted DICOM slices, with a warning"),
+    ROW(0, "anonymous", CLI_FLAG, anonymous, NULL,
+        "DICOM SEG without patient, study and UIDs of its source"),
     ROW(0, "force", CLI_FLAG, force, NULL,
         "warn instead of refusing a volume unlike the model's training"),
 };
@@ -83,6 +86,8 @@ static void print_planned(const vxm_case *c) {
         printf("%.1f MB of the GPU's %.1f, ",
                (double)(c->plan->device_network_bytes + c->plan->device_volume_bytes) / 1e6,
                (double)c->plan->device_room_bytes / 1e6);
+    if (c->plan->output_bytes)
+        printf("up to %.1f MB of DICOM SEG, ", (double)c->plan->output_bytes / 1e6);
     printf("%.1f GFLOP in %llu tiles)\n", c->plan->flops / 1e9, (unsigned long long)c->plan->tiles);
 }
 
@@ -137,7 +142,7 @@ static bool parse_shard(const char *text, unsigned *shard, unsigned *shards) {
 
 /* Not "-", as masks are files of their own; and an ending alone would be a hidden file. */
 static bool check_output(const char *output) {
-    static const char *const endings[] = {".nii.gz", ".nii", ".nrrd", ".seg.nrrd", ".mha"};
+    static const char *const endings[] = {".nii.gz", ".nii", ".nrrd", ".seg.nrrd", ".mha", ".dcm"};
     const char *slash = strrchr(output, '/'), *base = slash ? slash + 1 : output;
     if (strcmp(output, "-") == 0) {
         cli_usage_error("-o -: masks are not written to standard output (give a file or a folder)");
@@ -179,6 +184,7 @@ static void segment_options(const segment_args *args, vxm_segment_options *out) 
     out->preview = args->preview;
     out->overwrite = args->overwrite;
     out->force = args->force;
+    out->anonymous = args->anonymous;
     out->tolerate_geometry = args->tolerate;
     out->series = args->series;
     out->log_paths = args->common.log_paths;
@@ -269,7 +275,8 @@ const cli_verb cli_segment = {
     .summary = "segment volumes: files, DICOM folders, folders of cases",
     .details =
         "A case's files are named after it: its file name without _NNNN and ending. Beside each\n"
-        "mask lies CASE.json with the hashes of input, model and output.\n"
+        "mask lies CASE.json with the hashes of input, model and output. A name with .dcm, as\n"
+        "--format dcmseg, is DICOM SEG (of DICOM input only).\n"
         "Exit codes: 0 all done, 1 usage, 2 input, 3 model, 4 output, 5 device or memory,\n"
         "6 cases of a batch failed and the rest are written, 129 SIGHUP, 130 SIGINT,\n"
         "143 SIGTERM.",

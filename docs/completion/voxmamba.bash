@@ -27,9 +27,9 @@ _voxmamba() {
         segment)
             COMPREPLY=($(compgen -W "--output --model $device --format --labels --split --probabilities --keep-largest
                 --remove-small --stats --preview --report --resume --overwrite --shard --jobs --batch --dry-run --series
-                --channel --tolerate-geometry --force $common" -- "$cur"))
+                --channel --tolerate-geometry --anonymous --force $common" -- "$cur"))
             ;;
-        info) COMPREPLY=($(compgen -W "--json --plan --anonymous --series --model $device $common" -- "$cur")) ;;
+        info) COMPREPLY=($(compgen -W "--json --plan --anonymous --series --model --format $device $common" -- "$cur")) ;;
         models) COMPREPLY=($(compgen -W "--json $common" -- "$cur")) ;;
         evaluate) COMPREPLY=($(compgen -W "--json --labels --tolerance --overlap-only $common" -- "$cur")) ;;
         esac

@@ -48,8 +48,7 @@ static vxm_status check_dicom_seg(const vxm_batch *batch, vxm_error *error) {
     if (batch->rule.format != VX_FORMAT_DICOM_SEG) return VXM_OK;
     for (size_t i = 0; i < batch->list.count; i++)
         if (!is_dicom_case(&batch->list.cases[i]))
-            return vx_api_fail(error, batch->list.cases[i].shown, VXM_ERR_USAGE,
-                               "--format dcmseg needs DICOM input (use nii.gz for this one)");
+            return vx_api_fail(error, batch->list.cases[i].shown, VXM_ERR_USAGE, VX_NEEDS_DICOM);
     return VXM_OK;
 }
 
@@ -203,14 +202,25 @@ static vxm_status check_header(const batch_run *run, const vx_case_files *files,
     return t == VX_OK ? VXM_OK : vx_api_error(error, files->shown, t, &err);
 }
 
+static void say_caution(batch_run *run, size_t i, const char *text) {
+    vx_run_state *state = &run->state;
+    if (!text || !state->callbacks.log) return;
+    pthread_mutex_lock(&state->lock);
+    state->callbacks.log(state->callbacks.user_data, VXM_LOG_WARNING, run->batch->index[i] + 1,
+                         text);
+    pthread_mutex_unlock(&state->lock);
+}
+
 static void plan_case(batch_run *run, vxm_session *session, size_t i) {
     vxm_batch *batch = run->batch;
     vxm_error error;
     vx_geometry geo;
+    const vx_plan_outputs outputs = vx_choices_outputs(run->choices, &batch->targets[i]);
     vxm_status s = check_header(run, &batch->list.cases[batch->index[i]], &geo, &error);
     vxm_plan *plan = s == VXM_OK ? vx_alloc_zero(1, sizeof *plan) : NULL;
     if (s == VXM_OK && !plan) s = vx_api_no_memory(&error);
-    if (s == VXM_OK) s = vx_plan_volume(session, &geo, &batch->segment, plan, &error);
+    if (s == VXM_OK) s = vx_plan_volume(session, &geo, &outputs, plan, &error);
+    if (s == VXM_OK) say_caution(run, i, vx_plan_caution(&geo, &outputs));
     uint64_t limit = session->memory_limit;
     if (s == VXM_OK && limit && plan->peak_bytes > limit)
         s = vx_memory_short(batch->cases[i].input, plan->peak_bytes, limit, true, &error);

@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 
 #include "api/devices.h"
+#include "api/outputs.h"
 #include "base/memory.h"
 #include "base/threads.h"
 
@@ -19,13 +20,21 @@ int vxm_is_model(const char *path) {
            (f && dot && strcmp(dot, ".safetensors") == 0);
 }
 
-static vxm_status add_plan(cJSON *object, const vxm_session *session, const vx_geometry *geo,
+static vxm_status add_plan(cJSON *object, const vxm_info_options *options, const vx_geometry *geo,
                            vxm_error *error) {
     vxm_plan plan;
+    const vxm_session *session = options->session;
     if (!session) return VXM_OK;
-    vxm_status s = vx_plan_volume(session, geo, NULL, &plan, error);
-    if (s == VXM_OK) cJSON_AddItemToObject(object, "plan", vx_json_plan(&plan));
-    return s;
+    vx_plan_outputs outputs = {.labels = session->model->model->recipe->labels.count};
+    vxm_status s = VXM_OK;
+    if (options->format) s = vx_output_format(options->format, &outputs.format, error);
+    if (s == VXM_OK) s = vx_plan_volume(session, geo, &outputs, &plan, error);
+    if (s != VXM_OK) return s;
+    cJSON *shown = vx_json_plan(&plan);
+    const char *caution = vx_plan_caution(geo, &outputs);
+    if (caution) cJSON_AddStringToObject(shown, "caution", caution);
+    cJSON_AddItemToObject(object, "plan", shown);
+    return VXM_OK;
 }
 
 static void add_image(cJSON *object, const vx_image_info *info) {
@@ -51,7 +60,7 @@ static vxm_status volume_json(const char *path, const vxm_info_options *options,
     if (s != VX_OK) return vx_api_error(error, path, s, &err);
     if (!options->anonymous) vx_json_text(root, "path", path);
     add_image(root, &info);
-    return add_plan(root, options->session, &info.geo, error);
+    return add_plan(root, options, &info.geo, error);
 }
 
 /* A damaged file is told by its name, which may be a patient's. */
@@ -87,7 +96,7 @@ static vxm_status series_json(const vx_series *series, const vxm_info_options *o
     for (size_t i = 0; i < series->problem_count && i < 8; i++)
         add_problem(problems, &series->problems[i], options->anonymous != 0);
     bool usable = !series->problem_count && vx_geometry_check(&series->info.geo, NULL) == VX_OK;
-    return !usable ? VXM_OK : add_plan(object, options->session, &series->info.geo, error);
+    return !usable ? VXM_OK : add_plan(object, options, &series->info.geo, error);
 }
 
 static vxm_status folder_json(const char *path, const vxm_info_options *options, cJSON *root,
@@ -118,7 +127,7 @@ static vxm_status model_json(const char *path, const vxm_info_options *options, 
         vx_geometry geo = vx_patch_geometry(model->model->recipe);
         vx_free(*json);
         *json = NULL;
-        s = add_plan(root, options->session, &geo, error);
+        s = add_plan(root, options, &geo, error);
         if (s == VXM_OK)
             s = vx_json_print(root, json, error);
         else

@@ -120,11 +120,20 @@ vxm_status vx_exact_session(vxm_session *session, vx_session **out, vxm_error *e
 
 /* ---- Shared steps ---- */
 
+/* What a case leaves, as far as its plan depends on it; {0}: a mask in memory. */
+typedef struct vx_plan_outputs {
+    bool probabilities, split;
+    vx_format format; /* of the masks */
+    size_t labels;    /* that a mask may hold */
+} vx_plan_outputs;
+
 /* The plan that segmenting such a volume would take alone: the smaller one where the session has a
- * limit that asks for it (the smaller one too where that does not fit either). options: NULL for a
- * mask alone. */
+ * limit that asks for it (the smaller one too where that does not fit either). */
 vxm_status vx_plan_volume(const vxm_session *session, const vx_geometry *geo,
-                          const vxm_segment_options *options, vxm_plan *out, vxm_error *error);
+                          const vx_plan_outputs *outputs, vxm_plan *out, vxm_error *error);
+#define VX_NEEDS_DICOM "--format dcmseg needs DICOM input (use nii.gz for this one)"
+/* One line on what may be refused once the mask is known; NULL: nothing. */
+const char *vx_plan_caution(const vx_geometry *geo, const vx_plan_outputs *outputs);
 /* VXM_ERR_RESOURCE with the two numbers. limited: the user set the limit. */
 vxm_status vx_memory_short(const char *file, uint64_t need, uint64_t room, bool limited,
                            vxm_error *error);

@@ -94,6 +94,7 @@ cJSON *vx_json_plan(const vxm_plan *plan) {
     vx_json_size(object, "program_bytes", plan->program_bytes);
     vx_json_size(object, "peak_bytes", plan->peak_bytes);
     cJSON_AddNumberToObject(object, "flops", plan->flops);
+    if (plan->output_bytes) vx_json_size(object, "output_bytes", plan->output_bytes);
     if (!plan->device_room_bytes) return object;
     vx_json_size(object, "device_network_bytes", plan->device_network_bytes);
     vx_json_size(object, "device_volume_bytes", plan->device_volume_bytes);

@@ -11,31 +11,47 @@
 static uint64_t add(uint64_t a, uint64_t b) { return a > UINT64_MAX - b ? UINT64_MAX : a + b; }
 static uint64_t less(uint64_t a, uint64_t b) { return a > b ? a - b : 0; }
 
+/* A file a label has one label. */
+static vx_write_bound file_bound(const vx_geometry *geo, const vx_plan_outputs *outputs) {
+    return vx_io_write_bound(outputs->format, geo, outputs->split ? 1 : outputs->labels);
+}
+
+const char *vx_plan_caution(const vx_geometry *geo, const vx_plan_outputs *outputs) {
+    return file_bound(geo, outputs).caution;
+}
+
+static uint64_t output_bytes(const vx_geometry *geo, const vx_plan_outputs *outputs) {
+    uint64_t one = file_bound(geo, outputs).file_bytes, all;
+    uint64_t files = outputs->split ? outputs->labels : 1;
+    return __builtin_mul_overflow(one, files, &all) ? UINT64_MAX : all;
+}
+
 /* The most bytes that the case holds before and after its prediction, weights aside: several
  * channels come one by one beside the whole image; image and mask are measured and written. The
  * image's bytes were checked with the prediction's plan. */
-static uint64_t outside_bytes(const vxm_session *session, const vx_geometry *geo, bool split,
-                              const vx_predict_plan *plan) {
+static uint64_t outside_bytes(const vxm_session *session, const vx_geometry *geo,
+                              const vx_plan_outputs *outputs, const vx_predict_plan *plan) {
     size_t channels = session->model->model->recipe->channel_count;
     uint64_t voxels = vx_voxels(geo), channel = voxels * sizeof(float), image = channel * channels;
     uint64_t reading = add(image, channels > 1 ? channel : 0);
-    uint64_t writing = add(add(image, plan->mask_bytes), split ? voxels : 0);
+    uint64_t writing = add(add(image, plan->mask_bytes), outputs->split ? voxels : 0);
+    writing = add(writing, file_bound(geo, outputs).memory_bytes);
     return reading > writing ? reading : writing;
 }
 
-/* options: NULL, a mask alone. program: resident bytes that are there without the case. */
+/* program: resident bytes that are there without the case. */
 static vxm_status plan_case(const vxm_session *session, const vx_geometry *geo,
-                            const vxm_segment_options *options, bool consume, uint64_t program,
+                            const vx_plan_outputs *outputs, bool consume, uint64_t program,
                             vxm_plan *out, vxm_error *error) {
     vx_error err;
     vx_predict_plan plan;
-    vx_predict_wants wants = {.probabilities = options && options->probabilities,
+    vx_predict_wants wants = {.probabilities = outputs->probabilities,
                               .consume = consume,
                               .others = session->other_count};
     *out = (vxm_plan){0};
     vx_status s = vx_session_plan(session->session, geo, &wants, &plan, &err);
     if (s != VX_OK) return vx_api_error(error, NULL, s, &err);
-    uint64_t outside = outside_bytes(session, geo, options && options->split, &plan);
+    uint64_t outside = outside_bytes(session, geo, outputs, &plan);
     uint64_t predicting = less(plan.peak_bytes, plan.weight_bytes);
     *out = (vxm_plan){
         .struct_size = sizeof *out,
@@ -50,16 +66,17 @@ static vxm_status plan_case(const vxm_session *session, const vx_geometry *geo,
         .device_network_bytes = plan.device_network_bytes,
         .device_volume_bytes = plan.device_volume_bytes,
         .device_room_bytes = plan.device_room_bytes,
+        .output_bytes = output_bytes(geo, outputs),
     };
     return VXM_OK;
 }
 
 vxm_status vx_plan_volume(const vxm_session *session, const vx_geometry *geo,
-                          const vxm_segment_options *options, vxm_plan *out, vxm_error *error) {
+                          const vx_plan_outputs *outputs, vxm_plan *out, vxm_error *error) {
     uint64_t program = vx_current_memory(), limit = session->memory_limit;
-    vxm_status s = plan_case(session, geo, options, false, program, out, error);
+    vxm_status s = plan_case(session, geo, outputs, false, program, out, error);
     if (s != VXM_OK || !limit || out->peak_bytes <= limit) return s;
-    return plan_case(session, geo, options, true, program, out, error);
+    return plan_case(session, geo, outputs, true, program, out, error);
 }
 
 vxm_status vx_memory_short(const char *file, uint64_t need, uint64_t room, bool limited,
@@ -103,9 +120,10 @@ vxm_status vx_memory_take(vx_case_run *run, const vx_geometry *geo, bool can_rea
     const char *file = run->files ? run->files->shown : NULL;
     vxm_plan plans[2];
     size_t count = can_read_again ? 2 : 1;
+    const vx_plan_outputs outputs = vx_choices_outputs(run->choices, run->target);
     for (size_t k = 0; k < count; k++) {
-        vxm_status s = plan_case(run->session, geo, &run->choices->options, k == 1,
-                                 state->memory_fixed, &plans[k], error);
+        vxm_status s =
+            plan_case(run->session, geo, &outputs, k == 1, state->memory_fixed, &plans[k], error);
         if (s != VXM_OK) return s;
     }
     vxm_status s = VXM_OK;

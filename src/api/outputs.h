@@ -24,6 +24,9 @@ typedef struct vx_output_rule {
 vxm_status vx_output_rule_make(const char *output, const char *format, size_t case_count,
                                vx_output_rule *out, vxm_error *error);
 
+/* A name of --format. VXM_ERR_USAGE: unknown, or one that this build cannot write. */
+vxm_status vx_output_format(const char *name, vx_format *out, vxm_error *error);
+
 typedef struct vx_target {
     char *stem; /* path of the case's files without an ending: "out/p1" */
     char *mask; /* "out/p1.nii.gz" */
@@ -44,7 +47,8 @@ typedef struct vx_choices {
     const vx_recipe *recipe;
     bool *wanted; /* a label of the recipe's table: keep it? */
     size_t wanted_count;
-    unsigned *largest; /* label values whose largest component stays */
+    vx_label_table table; /* of those, for the files */
+    unsigned *largest;    /* label values whose largest component stays */
     size_t largest_count;
     double remove_small_mm3;
 } vx_choices;
@@ -52,6 +56,8 @@ typedef struct vx_choices {
 vxm_status vx_choices_make(const vxm_segment_options *options, const vx_recipe *recipe,
                            vx_choices *out, vxm_error *error);
 void vx_choices_free(vx_choices *choices);
+/* target: NULL, a mask in memory. */
+vx_plan_outputs vx_choices_outputs(const vx_choices *choices, const vx_target *target);
 /* Everything that a mask depends on besides input and model; for sidecars and reports. repeated:
  * the case was computed again in fp32. */
 cJSON *vx_choices_json(const vx_choices *choices, const vxm_session *session, bool repeated,

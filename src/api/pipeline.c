@@ -262,7 +262,11 @@ static vxm_status write_temporaries(vx_case_run *run, const vx_volume *image, co
     const vx_label_table *table = &run->choices->recipe->labels;
     vx_write_options options = {.format = run->target->format,
                                 .replace = true,
-                                .labels = table,
+                                .labels = &run->choices->table,
+                                .algorithm = run->choices->recipe->name,
+                                .algorithm_version = run->choices->recipe->version,
+                                .anonymous = run->choices->options.anonymous != 0,
+                                .log = &run->log,
                                 .pool = run->session->pool};
     for (size_t i = 0; i < outputs->count; i++) {
         vx_error err;
@@ -313,15 +317,31 @@ static vxm_status take_memory(void *data, const vx_geometry *geo, vxm_error *err
     return vx_memory_take(data, geo, true, error);
 }
 
+/* What can be said of the outputs before the work: a file's name does not tell what it holds. */
+static vxm_status check_output_format(const vx_case_run *run, const vx_volume *image,
+                                      vxm_error *error) {
+    const vx_plan_outputs outputs = vx_choices_outputs(run->choices, run->target);
+    const bool dicom = image->source && image->source->kind == VX_FORMAT_DICOM;
+    if (outputs.format == VX_FORMAT_DICOM_SEG && !dicom)
+        return vx_api_fail(error, run->files->shown, VXM_ERR_USAGE, VX_NEEDS_DICOM);
+    const char *caution = vx_plan_caution(&image->geo, &outputs);
+    if (caution) vx_log_message(&run->log, VX_LOG_WARNING, "%s", caution);
+    return VXM_OK;
+}
+
 /* Memory is taken before a voxel is read: a file of few bytes may claim more than the machine has.
  */
 static vxm_status read_image(vx_case_run *run, vx_volume **image, vxm_error *error) {
     vxm_status s = VXM_OK;
     if (run->ahead) s = vx_read_ahead_image(run->ahead, run, image, error);
     if (s != VXM_OK) return s;
-    if (*image) return take_memory(run, &(*image)->geo, error);
-    const vx_admission admission = {take_memory, run};
-    return vx_read_inputs(run, run->session->pool, admission, image, error);
+    if (*image) {
+        s = take_memory(run, &(*image)->geo, error);
+    } else {
+        const vx_admission admission = {take_memory, run};
+        s = vx_read_inputs(run, run->session->pool, admission, image, error);
+    }
+    return s == VXM_OK ? check_output_format(run, *image, error) : s;
 }
 
 /* The image that the prediction used up, for statistics and preview. */

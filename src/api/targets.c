@@ -34,6 +34,11 @@ static vxm_status check_format(vx_format format, const char *typed, vxm_error *e
     return VXM_OK;
 }
 
+vxm_status vx_output_format(const char *name, vx_format *out, vxm_error *error) {
+    *out = vx_format_by_name(name);
+    return check_format(*out, name, error);
+}
+
 /* Names of NIfTI pairs, which are read only: a single file of that name no program could read. */
 static bool is_pair(const char *ending) {
     static const char *const pair[] = {".hdr", ".img", ".hdr.gz", ".img.gz"};
@@ -48,8 +53,7 @@ vxm_status vx_output_rule_make(const char *output, const char *format, size_t ca
     if (!output || !*output)
         return vx_api_fail(error, NULL, VXM_ERR_USAGE, "no output was given (use -o OUT)");
     if (format) {
-        out->format = vx_format_by_name(format);
-        vxm_status s = check_format(out->format, format, error);
+        vxm_status s = vx_output_format(format, &out->format, error);
         if (s != VXM_OK) return s;
     }
     const char *base = vx_base_name(output);
@@ -62,11 +66,12 @@ vxm_status vx_output_rule_make(const char *output, const char *format, size_t ca
         return vx_api_fail(error, output, VXM_ERR_USAGE,
                            "%zu cases do not go into one file (give a folder)", case_count);
     vx_format by_name = vx_format_by_path(output);
+    if (by_name == VX_FORMAT_DICOM) by_name = VX_FORMAT_DICOM_SEG; /* what we write as .dcm */
     if (by_name == VX_FORMAT_UNKNOWN && format) return VXM_OK; /* any name, the format was said */
     if (by_name == VX_FORMAT_UNKNOWN)
         return vx_api_fail(error, output, VXM_ERR_USAGE,
-                           "unknown ending (take .nii.gz, .nii, .nrrd, .seg.nrrd or .mha, or give "
-                           "--format)");
+                           "unknown ending (take .nii.gz, .nii, .nrrd, .seg.nrrd, .mha or .dcm, or "
+                           "give --format)");
     if (is_pair(base + stem))
         return vx_api_fail(error, output, VXM_ERR_USAGE,
                            "masks are not written as .hdr + .img (take .nii.gz or .nii)");
@@ -74,7 +79,7 @@ vxm_status vx_output_rule_make(const char *output, const char *format, size_t ca
         out->format = by_name;
         return check_format(by_name, base + stem + (ending ? 1 : 0), error);
     }
-    if (by_name != out->format && out->format != VX_FORMAT_DICOM_SEG)
+    if (by_name != out->format)
         return vx_api_fail(error, output, VXM_ERR_USAGE,
                            "the ending contradicts --format %s (leave one of them out)", format);
     return VXM_OK;
@@ -211,6 +216,10 @@ vxm_status vx_choices_make(const vxm_segment_options *options, const vx_recipe *
         if (!options->labels) out->wanted[i] = true;
         out->wanted_count += out->wanted[i];
     }
+    out->table.labels = vx_alloc_zero(table->count + 1, sizeof *out->table.labels);
+    if (!out->table.labels) s = vx_api_no_memory(error);
+    for (size_t i = 0; i < table->count && s == VXM_OK; i++)
+        if (out->wanted[i]) out->table.labels[out->table.count++] = table->labels[i];
     if (s == VXM_OK) s = choose_largest(options->keep_largest, recipe, out, error);
     if (s != VXM_OK) vx_choices_free(out);
     return s;
@@ -218,8 +227,17 @@ vxm_status vx_choices_make(const vxm_segment_options *options, const vx_recipe *
 
 void vx_choices_free(vx_choices *choices) {
     vx_free(choices->wanted);
+    vx_free(choices->table.labels);
     vx_free(choices->largest);
     *choices = (vx_choices){0};
+}
+
+vx_plan_outputs vx_choices_outputs(const vx_choices *choices, const vx_target *target) {
+    if (!target) return (vx_plan_outputs){0};
+    return (vx_plan_outputs){.probabilities = choices->options.probabilities != 0,
+                             .split = choices->options.split != 0,
+                             .format = target->format,
+                             .labels = choices->wanted_count};
 }
 
 cJSON *vx_choices_json(const vx_choices *choices, const vxm_session *session, bool repeated,
@@ -252,5 +270,6 @@ cJSON *vx_choices_json(const vx_choices *choices, const vxm_session *session, bo
     cJSON_AddBoolToObject(root, "preview", options->preview != 0);
     cJSON_AddBoolToObject(root, "tolerate_geometry", options->tolerate_geometry != 0);
     cJSON_AddBoolToObject(root, "force", options->force != 0);
+    if (options->anonymous) cJSON_AddBoolToObject(root, "anonymous", true);
     return root;
 }

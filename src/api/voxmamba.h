@@ -179,6 +179,9 @@ typedef struct vxm_plan {
     uint64_t device_volume_bytes; /* image and logits; 0: they stay in the host's memory, because
                                      the GPU has too little free, or for probabilities */
     uint64_t device_room_bytes;   /* what the GPU has for both now */
+    /* DICOM SEG, else 0: the most that its files may have. The helper process that makes their
+     * headers is counted in volume_bytes and peak_bytes. */
+    uint64_t output_bytes;
 } vxm_plan;
 
 VXM_API void vxm_plan_init(vxm_plan *plan, size_t size);
@@ -209,6 +212,8 @@ typedef struct vxm_segment_options {
     const char *series; /* DICOM series UID or number, or either with /PART; NULL: the only one */
     int log_paths;      /* 1: reports may name files; default 0 */
     vxm_callbacks callbacks;
+    int anonymous; /* 1: a DICOM SEG has nothing of its source's patient, study and files; other
+                      formats never have */
 } vxm_segment_options;
 
 VXM_API void vxm_segment_options_init(vxm_segment_options *options, size_t size);
@@ -343,6 +348,8 @@ typedef struct vxm_info_options {
     const char *series;         /* DICOM series UID or number, or either with /PART; NULL: all */
     int anonymous;              /* 1: leave out what may name a patient */
     const vxm_session *session; /* adds "plan": what this volume takes; NULL: no plan */
+    const char *format; /* of the masks that the plan is for, as in vxm_segment_options; NULL: any
+                           but "dcmseg" */
 } vxm_info_options;
 
 VXM_API void vxm_info_options_init(vxm_info_options *options, size_t size);

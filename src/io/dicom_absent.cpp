@@ -3,7 +3,9 @@
 
 extern "C" {
 
-const vx_format_ops vx_dicom_ops = {nullptr, nullptr, nullptr, nullptr, nullptr};
+const vx_format_ops vx_dicom_ops = {};
+
+const vx_format_ops vx_dicom_seg_ops = {};
 
 vx_status vx_dicom_series(const char *, const vx_read_options *, vx_series **out, size_t *count,
                           vx_error *err) {

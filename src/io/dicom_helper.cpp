@@ -19,6 +19,7 @@
 #include "io/dicom_attributes.h"
 #include "io/dicom_library.h"
 #include "io/dicom_parse.h"
+#include "io/dicom_seg_header.h"
 #include "io/dicom_wire.h"
 
 namespace {
@@ -154,8 +155,25 @@ bool is_second_try(const std::string &said) {
            said.find("Error: ") == std::string::npos;
 }
 
-bool answer(const DicomRequest &request, const std::string &path, std::unique_ptr<Current> &current,
-            Noise &noise) {
+/* The source must be the file that the mask was made from: its patient is named. */
+bool answer_seg(const std::string &path, const std::string &body, Noise &noise) {
+    SegPlan plan;
+    unpack_plan(body.data(), body.size(), plan);
+    std::unique_ptr<Current> source;
+    if (!plan.anonymous) {
+        source = open_file(path, noise);
+        const DicomFile &file = source->file;
+        if (!source->is_dicom || file.sop_instance != plan.sources.front().sop_instance ||
+            file.series_uid != plan.series_uid)
+            fail(VX_ERR_INPUT, "the input has changed since it was read");
+    }
+    const std::string header = seg_header(plan, source ? source->format.getDataset() : nullptr);
+    return reply(DicomAnswer::ok, header.data(), header.size());
+}
+
+bool answer(const DicomRequest &request, const std::string &path, const std::string &body,
+            std::unique_ptr<Current> &current, Noise &noise) {
+    if (request.ask == static_cast<uint32_t>(DicomAsk::seg)) return answer_seg(path, body, noise);
     const bool parse = request.ask == static_cast<uint32_t>(DicomAsk::parse);
     if (parse || !current || current->file.path != path) {
         current.reset();
@@ -174,13 +192,15 @@ bool answer(const DicomRequest &request, const std::string &path, std::unique_pt
     return reply(DicomAnswer::ok, pixels.data(), pixels.size());
 }
 
-bool serve(const DicomRequest &request, const std::string &path, std::unique_ptr<Current> &current,
-           Noise &noise) {
+bool serve(const DicomRequest &request, const std::string &path, const std::string &body,
+           std::unique_ptr<Current> &current, Noise &noise) {
     try {
-        return answer(request, path, current, noise);
+        return answer(request, path, body, current, noise);
     } catch (const Failure &failure) {
         return reply_text(DicomAnswer::refused, failure.text);
     } catch (const std::bad_alloc &) {
+        if (request.ask == static_cast<uint32_t>(DicomAsk::seg))
+            return reply_text(DicomAnswer::refused, "it takes more memory than its maker may have");
         return reply_text(DicomAnswer::refused,
                           "damaged DICOM file: it claims more memory than any image needs");
     } catch (const std::exception &e) {
@@ -203,10 +223,14 @@ int run() {
     for (;;) {
         DicomRequest request;
         if (!receive(&request, sizeof request)) return 0;
-        if (request.magic != dicom_magic || request.path_bytes >= dicom_path_limit) return 1;
+        if (request.magic != dicom_magic || request.path_bytes >= dicom_path_limit ||
+            request.body_bytes > dicom_plan_limit)
+            return 1;
         std::string path(request.path_bytes, ' ');
         if (!receive(path.data(), path.size())) return 0;
-        if (!serve(request, path, current, noise)) return 1;
+        std::string body(request.body_bytes, ' ');
+        if (!receive(body.data(), body.size())) return 0;
+        if (!serve(request, path, body, current, noise)) return 1;
     }
 }
 

@@ -212,7 +212,7 @@ static vx_status dicom_files(const char *path, const vx_read_options *options, v
     });
 }
 
-const vx_format_ops vx_dicom_ops = {dicom_info, dicom_read, nullptr, nullptr, dicom_files};
+const vx_format_ops vx_dicom_ops = {dicom_info, dicom_read, nullptr, nullptr, dicom_files, nullptr};
 
 vx_status vx_dicom_series(const char *folder, const vx_read_options *options, vx_series **out,
                           size_t *count, vx_error *err) {

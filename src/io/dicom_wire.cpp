@@ -4,11 +4,15 @@
 #include <cstring>
 #include <type_traits>
 
+#include "io/dicom_seg.h"
+
 namespace vx_io {
 
 namespace {
 
 constexpr size_t field_limit = 256, trait_limit = 32;
+
+constexpr size_t segment_limit = 65535; /* SegmentNumber has 16 bits */
 
 [[noreturn]] void malformed() {
     fail(VX_ERR_INPUT, "damaged DICOM file: its reader's answer makes no sense");
@@ -92,6 +96,31 @@ template <typename Stream, typename Slice> void slice_fields(Stream &s, Slice &s
     s(slice.spacing), s(slice.slope), s(slice.intercept), s(slice.type);
 }
 
+/* As slice_fields, of a plan without its lists. */
+template <typename Stream, typename Plan> void plan_fields(Stream &s, Plan &p) {
+    s(p.rows), s(p.columns), s(p.origin), s(p.along_row), s(p.along_column), s(p.step);
+    s(p.spacing), s(p.study_uid), s(p.series_uid), s(p.frame_of_reference), s(p.instance_uid);
+    s(p.own_series_uid), s(p.date), s(p.time), s(p.algorithm), s(p.algorithm_version);
+    s(p.anonymous), s(p.sources_are_slices);
+}
+
+template <typename Stream, typename Code> void code_fields(Stream &s, Code &c) {
+    s(c.scheme), s(c.value), s(c.meaning);
+}
+
+template <typename Stream, typename Segment> void segment_fields(Stream &s, Segment &g) {
+    s(g.name), code_fields(s, g.category), code_fields(s, g.type), code_fields(s, g.modifier);
+    s(g.lab);
+}
+
+template <typename Stream, typename Instance> void instance_fields(Stream &s, Instance &i) {
+    s(i.sop_class), s(i.sop_instance), s(i.frame);
+}
+
+template <typename Stream, typename Frame> void seg_frame_fields(Stream &s, Frame &f) {
+    s(f.segment), s(f.slice);
+}
+
 void check_file(const DicomFile &f) {
     const bool kind =
         f.kind == DicomKind::slice || f.kind == DicomKind::multiframe || f.kind == DicomKind::other;
@@ -134,6 +163,37 @@ void unpack_file(const char *bytes, size_t count, DicomFile &out) {
     }
     if (r.remaining() != 0) malformed();
     check_file(out);
+}
+
+std::string pack_plan(const SegPlan &plan) {
+    Writer w;
+    plan_fields(w, plan);
+    w.count(plan.sources.size(), dicom_frame_limit);
+    for (const SegInstance &source : plan.sources) instance_fields(w, source);
+    w.count(plan.segments.size(), segment_limit);
+    for (const SegSegment &segment : plan.segments) segment_fields(w, segment);
+    w.count(plan.frames.size(), dicom_frame_limit);
+    for (const SegFrame &frame : plan.frames) seg_frame_fields(w, frame);
+    return std::move(w.bytes);
+}
+
+void unpack_plan(const char *bytes, size_t count, SegPlan &out) {
+    Reader r(bytes, count);
+    plan_fields(r, out);
+    out.sources.resize(r.count(dicom_frame_limit));
+    for (SegInstance &source : out.sources) instance_fields(r, source);
+    out.segments.resize(r.count(segment_limit));
+    for (SegSegment &segment : out.segments) segment_fields(r, segment);
+    out.frames.resize(r.count(dicom_frame_limit));
+    for (SegFrame &frame : out.frames) {
+        seg_frame_fields(r, frame);
+        const bool known = !out.sources_are_slices || frame.slice < out.sources.size();
+        if (frame.segment >= out.segments.size() || !known) malformed();
+    }
+    const bool grid =
+        out.rows >= 1 && out.rows <= 65535 && out.columns >= 1 && out.columns <= 65535;
+    const bool sourced = out.anonymous == out.sources.empty();
+    if (!grid || !sourced || out.frames.empty() || r.remaining() != 0) malformed();
 }
 
 } // namespace vx_io

@@ -14,11 +14,14 @@ namespace vx_io {
 constexpr uint32_t dicom_magic = 0x4d445856; /* "VXDM" */
 
 enum class DicomAsk : uint32_t {
-    parse = 1, /* body of the reply: pack_file() */
-    pixels = 2 /* stored values of one frame, frame_bytes() of them, native byte order */
+    parse = 1,  /* body of the reply: pack_file() */
+    pixels = 2, /* stored values of one frame, frame_bytes() of them, native byte order */
+    seg = 3     /* body of the request: pack_plan(); of the reply: seg_header() of it and the file,
+                   which     an anonymous plan has none of (its path is empty) */
 };
 struct DicomRequest {
-    uint32_t magic, ask, frame, path_bytes; /* the path follows */
+    uint32_t magic, ask, frame, path_bytes;
+    uint64_t body_bytes; /* the path follows, then the body */
 };
 
 enum class DicomAnswer : uint32_t {
@@ -34,6 +37,8 @@ struct DicomReply {
 
 constexpr size_t dicom_path_limit = 4096, dicom_text_limit = 400;
 constexpr size_t dicom_file_limit = size_t(64) << 20; /* of a packed file */
+constexpr size_t dicom_plan_limit = size_t(64) << 20;
+constexpr size_t dicom_header_limit = size_t(256) << 20; /* of a SEG without its pixels */
 constexpr uint32_t dicom_frame_limit = 1u << 17;
 
 std::string pack_file(const DicomFile &file);

@@ -189,19 +189,23 @@ std::string DicomWorker::receive_text(const DicomReply &head) {
     return one_line(text, dicom_text_limit);
 }
 
-void DicomWorker::send_request(DicomAsk ask, uint32_t frame, const std::string &path) {
-    if (path.size() >= dicom_path_limit) fail(VX_ERR_INPUT, "the path is too long");
-    if (socket_ < 0) start();
-    const DicomRequest head = {dicom_magic, static_cast<uint32_t>(ask), frame,
-                               static_cast<uint32_t>(path.size())};
-    std::string bytes(reinterpret_cast<const char *>(&head), sizeof head);
-    bytes += path;
+void DicomWorker::send_all(const std::string &bytes) {
     for (size_t sent = 0; sent < bytes.size();) {
         const ssize_t n = send(socket_, bytes.data() + sent, bytes.size() - sent, MSG_NOSIGNAL);
         if (n < 0 && errno == EINTR) continue;
         if (n < 0) lost();
         sent += static_cast<size_t>(n);
     }
+}
+
+void DicomWorker::send_request(DicomAsk ask, uint32_t frame, const std::string &path,
+                               const std::string &body) {
+    if (path.size() >= dicom_path_limit) fail(VX_ERR_INPUT, "the path is too long");
+    if (socket_ < 0) start();
+    const DicomRequest head = {dicom_magic, static_cast<uint32_t>(ask), frame,
+                               static_cast<uint32_t>(path.size()), body.size()};
+    send_all(std::string(reinterpret_cast<const char *>(&head), sizeof head) + path);
+    send_all(body);
 }
 
 bool DicomWorker::parse(const std::string &path, DicomFile &out) {
@@ -239,6 +243,26 @@ void DicomWorker::pixels(const DicomFile &file, uint32_t frame, std::vector<unsi
     }
     out.resize(head.bytes);
     receive(out.data(), out.size());
+}
+
+std::string DicomWorker::seg_header(const SegPlan &plan, const std::string &source) {
+    const std::string body = pack_plan(plan);
+    if (body.size() > dicom_plan_limit)
+        fail(VX_ERR_INPUT, "the DICOM SEG takes %zu bytes to describe, at most %zu are written",
+             body.size(), dicom_plan_limit);
+    progress("write", 0);
+    send_request(DicomAsk::seg, 0, plan.anonymous ? "" : source, body);
+    const DicomReply head = receive_head();
+    if (head.answer != static_cast<uint32_t>(DicomAnswer::ok))
+        fail(VX_ERR_INPUT, "the DICOM SEG cannot be made: %s", receive_text(head).c_str());
+    constexpr size_t magic_at = 128;
+    if (head.bytes >= magic_at + 4 && head.bytes <= dicom_header_limit && head.bytes % 2 == 0) {
+        std::string header(head.bytes, ' ');
+        receive(header.data(), header.size());
+        if (header.compare(magic_at, 4, "DICM") == 0) return header;
+    }
+    stop();
+    fail(VX_ERR_OUTPUT, "the DICOM SEG's header makes no sense");
 }
 
 } // namespace vx_io

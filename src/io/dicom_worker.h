@@ -8,6 +8,7 @@
 
 #include <sys/types.h>
 
+#include "io/dicom_seg.h"
 #include "io/dicom_wire.h"
 
 namespace vx_io {
@@ -34,12 +35,18 @@ class DicomWorker {
     bool parse(const std::string &path, DicomFile &out);
     /* The stored values of one frame, frame_bytes(file) of them. Throws like parse. */
     void pixels(const DicomFile &file, uint32_t frame, std::vector<unsigned char> &out);
+    /* dicom_seg_header.h. source: the first of the plan's sources; not looked at for an anonymous
+     * plan. Throws VX_ERR_INPUT when it is not there any more or another file is, VX_ERR_OUTPUT
+     * when the object cannot be made, VX_ERR_RESOURCE like parse. */
+    std::string seg_header(const SegPlan &plan, const std::string &source);
 
   private:
     void start();
     void stop();
     [[noreturn]] void lost();
-    void send_request(DicomAsk ask, uint32_t frame, const std::string &path);
+    void send_all(const std::string &bytes);
+    void send_request(DicomAsk ask, uint32_t frame, const std::string &path,
+                      const std::string &body = "");
     DicomReply receive_head();
     void receive(void *to, size_t bytes);
     std::string receive_text(const DicomReply &head);

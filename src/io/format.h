@@ -12,6 +12,8 @@ typedef struct vx_format_ops {
                             vx_error *err);
     /* Adds to the empty list *out; io.c clears it after an error. */
     vx_status (*files)(const char *path, const vx_read_options *, vx_file_list *out, vx_error *err);
+    /* vx_io_write_bound; NULL: {0}. */
+    vx_write_bound (*write_bound)(const vx_geometry *geo, size_t labels);
 } vx_format_ops;
 
 /* io.c: warns of a grid whose axes are not perpendicular; shear as vx_shear() gives it. */
@@ -22,8 +24,9 @@ vx_status vx_io_admit(const vx_read_options *options, const vx_geometry *geo, vx
 
 extern const vx_format_ops vx_nifti_ops; /* nifti.c */
 #ifdef VX_HAVE_ITK
-extern const vx_format_ops vx_itk_ops;   /* itk_reader.cpp: NRRD and MetaImage */
-extern const vx_format_ops vx_dicom_ops; /* DICOM folder or file */
+extern const vx_format_ops vx_itk_ops;       /* itk_reader.cpp: NRRD and MetaImage */
+extern const vx_format_ops vx_dicom_ops;     /* DICOM folder or file */
+extern const vx_format_ops vx_dicom_seg_ops; /* dicom_seg_writer.cpp: written only */
 vx_status vx_dicom_series(const char *folder, const vx_read_options *, vx_series **out,
                           size_t *count, vx_error *err);
 #endif

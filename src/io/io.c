@@ -16,11 +16,13 @@
 #define NIFTI_OPS NULL
 #endif
 #ifdef VX_IO_ITK
-#define ITK_OPS   &vx_itk_ops
-#define DICOM_OPS &vx_dicom_ops
+#define ITK_OPS       &vx_itk_ops
+#define DICOM_OPS     &vx_dicom_ops
+#define DICOM_SEG_OPS &vx_dicom_seg_ops
 #else
-#define ITK_OPS   NULL
-#define DICOM_OPS NULL
+#define ITK_OPS       NULL
+#define DICOM_OPS     NULL
+#define DICOM_SEG_OPS NULL
 #endif
 
 typedef struct format_row {
@@ -38,7 +40,7 @@ static const format_row formats[] = {
     {VX_FORMAT_NRRD, "nrrd", {".nrrd", ".nhdr"}, ITK_OPS},
     {VX_FORMAT_META, "mha", {".mha", ".mhd"}, ITK_OPS},
     {VX_FORMAT_DICOM, "dicom", {".dcm", ".dicom", ".ima"}, DICOM_OPS},
-    {VX_FORMAT_DICOM_SEG, "dcmseg", {NULL}, NULL},
+    {VX_FORMAT_DICOM_SEG, "dcmseg", {NULL}, DICOM_SEG_OPS},
 };
 enum { FORMATS = sizeof formats / sizeof *formats };
 
@@ -257,4 +259,10 @@ vx_status vx_io_write_mask(const char *path, const vx_mask *mask, const vx_write
         return vx_fail(err, VX_ERR_USAGE, "%s cannot be written: not in this build",
                        vx_format_name(options->format));
     return row_of(options->format)->ops->write_mask(path, mask, options, err);
+}
+
+vx_write_bound vx_io_write_bound(vx_format format, const vx_geometry *geo, size_t labels) {
+    const format_row *row = row_of(format);
+    if (!row || !row->ops || !row->ops->write_bound) return (vx_write_bound){0};
+    return row->ops->write_bound(geo, labels);
 }

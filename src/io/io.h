@@ -3,6 +3,7 @@
 #define VX_IO_IO_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "base/log.h"
 #include "base/threads.h"
@@ -111,14 +112,27 @@ typedef struct vx_write_options {
     vx_format format;
     bool replace; /* false: an existing file is VX_ERR_OUTPUT */
     const vx_label_table
-        *labels;    /* names and colours where the format can hold them; may be NULL */
-    int gzip_level; /* 1 to 9; 0: the default */
-    vx_pool *pool;  /* compresses NIfTI masks, to the same bytes; borrowed, NULL: one thread */
+        *labels; /* names and colours where the format can hold them; may be NULL */
+    const char *algorithm, *algorithm_version; /* DICOM SEG: the model; NULL: the program */
+    bool anonymous;    /* DICOM SEG: nothing that names the source's patient, study or files; no
+                          other format has any */
+    const vx_log *log; /* asked for cancelling by DICOM SEG, whose files are large; may be NULL */
+    int gzip_level;    /* 1 to 9; 0: the default */
+    vx_pool *pool;     /* compresses NIfTI masks, to the same bytes; borrowed, NULL: one thread */
 } vx_write_options;
 
 /* Atomic (base/out_file.h). mask->source decides the header where it fits the format. */
 vx_status vx_io_write_mask(const char *path, const vx_mask *mask, const vx_write_options *options,
                            vx_error *err);
+
+/* The most that writing a mask of labels on geo takes beside the mask. All 0: little, and not known
+ * beforehand. */
+typedef struct vx_write_bound {
+    uint64_t file_bytes;
+    uint64_t memory_bytes; /* a helper process's among it */
+    const char *caution;   /* one line: what may be refused once the mask is known; NULL: nothing */
+} vx_write_bound;
+vx_write_bound vx_io_write_bound(vx_format format, const vx_geometry *geo, size_t labels);
 
 /* A float32 volume written slice by slice (probabilities): z slices in ascending order, [y][x]
  * each. */

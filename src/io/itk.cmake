@@ -29,14 +29,15 @@ if(VOXMAMBA_DICOM)
   target_include_directories(vx_dicom_modules SYSTEM INTERFACE ${VX_DCMTK_INCLUDE} ${VX_GDCM_INCLUDE})
   target_link_libraries(vx_dicom_modules INTERFACE ${vx_dicom_libraries})
   list(APPEND VX_IO_ITK_SOURCES dicom_wire.cpp dicom_worker.cpp dicom_scan.cpp dicom_series.cpp dicom_parts.cpp
-       dicom_straighten.cpp dicom_values.cpp dicom_reader.cpp)
+       dicom_straighten.cpp dicom_values.cpp dicom_reader.cpp dicom_seg_plan.cpp
+       dicom_seg_writer.cpp)
   file(RELATIVE_PATH bindir_to_libdir "${CMAKE_INSTALL_FULL_BINDIR}" "${CMAKE_INSTALL_FULL_LIBDIR}")
   set_source_files_properties(dicom_worker.cpp PROPERTIES
     COMPILE_DEFINITIONS "VX_BINDIR_TO_LIBDIR=\"${bindir_to_libdir}\"")
 
   # The process that DICOM is parsed and decoded in. Alone it is linked with DCMTK and GDCM.
   add_executable(voxmamba-dicom dicom_helper.cpp dicom_parse.cpp dicom_attributes.cpp dicom_geometry.cpp
-                 dicom_pixels.cpp dicom_stream.cpp dicom_library.cpp dicom_wire.cpp cxx_boundary.cpp)
+                 dicom_pixels.cpp dicom_stream.cpp dicom_seg_header.cpp dicom_library.cpp dicom_wire.cpp cxx_boundary.cpp)
   target_link_libraries(voxmamba-dicom PRIVATE vx_dicom_modules vx_volume vx_base)
   # build/.../lib/voxmamba lies to the program in build/.../cli as an installed one to its program.
   set_target_properties(voxmamba-dicom PROPERTIES SKIP_BUILD_RPATH ON INSTALL_RPATH ""

@@ -247,5 +247,6 @@ static vx_status itk_files(const char *path, const vx_read_options *, vx_file_li
     });
 }
 
-const vx_format_ops vx_itk_ops = {itk_info, itk_read, itk_read_mask, itk_write_mask, itk_files};
+const vx_format_ops vx_itk_ops = {itk_info,       itk_read,  itk_read_mask,
+                                  itk_write_mask, itk_files, nullptr};
 }

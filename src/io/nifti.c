@@ -273,5 +273,5 @@ static vx_status nifti_write_mask(const char *path, const vx_mask *mask,
     return s;
 }
 
-const vx_format_ops vx_nifti_ops = {nifti_info, nifti_read, nifti_read_mask, nifti_write_mask,
-                                    nifti_files};
+const vx_format_ops vx_nifti_ops = {nifti_info,       nifti_read,  nifti_read_mask,
+                                    nifti_write_mask, nifti_files, NULL};

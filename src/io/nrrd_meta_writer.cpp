@@ -94,16 +94,6 @@ std::string tags(const vx_label &label) {
            "~Anatomic codes - DICOM master list~^^~^^|";
 }
 
-/* A value that the table does not name still becomes a segment: nothing of the mask is lost. */
-vx_label unnamed(unsigned value) {
-    vx_label label{};
-    label.value = static_cast<uint16_t>(value);
-    std::snprintf(label.name, sizeof label.name, "Label %u", value);
-    for (unsigned i = 0; i < 3; i++)
-        label.rgb[i] = static_cast<uint8_t>(64 + (value * (37 + 50 * i)) % 192);
-    return label;
-}
-
 /* Keys of a Slicer segmentation (its reader: Slicer's vtkMRMLSegmentationStorageNode). */
 std::string segment_keys(const vx_mask *mask, const vx_label_table *table) {
     std::string out;
@@ -115,7 +105,7 @@ std::string segment_keys(const vx_mask *mask, const vx_label_table *table) {
     const std::vector<Extent> found = extents(mask);
     std::map<unsigned, vx_label> labels;
     for (unsigned value = 1; value < found.size(); value++)
-        if (!found[value].empty()) labels[value] = unnamed(value);
+        if (!found[value].empty()) labels[value] = unnamed_label(value);
     for (size_t i = 0; table && i < table->count; i++)
         labels[table->labels[i].value] = table->labels[i];
 
@@ -234,6 +224,15 @@ bool ends_with(const std::string &path, const std::string &end) {
 }
 
 } // namespace
+
+vx_label unnamed_label(unsigned value) {
+    vx_label label{};
+    label.value = static_cast<uint16_t>(value);
+    std::snprintf(label.name, sizeof label.name, "Label %u", value);
+    for (unsigned i = 0; i < 3; i++)
+        label.rgb[i] = static_cast<uint8_t>(64 + (value * (37 + 50 * i)) % 192);
+    return label;
+}
 
 void write_itk_mask(const char *path, const vx_mask *mask, const vx_write_options *options) {
     const bool meta = options->format == VX_FORMAT_META;

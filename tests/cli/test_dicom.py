@@ -132,6 +132,20 @@ def test_several_series_need_a_choice(model, tmp_path):
     assert np.array_equal(load(tmp_path / "m0.nii.gz")[0], masks[2])
 
 
+def test_masks_as_dicom_seg(model, tmp_path):
+    write_series(tmp_path / "in")
+    result = run("segment", tmp_path / "in", "-m", model, "-o", tmp_path / "out/", "--format", "dcmseg")
+    assert result.code == 0, result.err
+    assert run("segment", tmp_path / "in", "-m", model, "-o", tmp_path / "m.nii.gz").code == 0
+    voxels = np.count_nonzero(load(tmp_path / "m.nii.gz")[0])
+    out = pydicom.dcmread(tmp_path / "out" / "in.dcm")
+    assert (out.Modality, out.PatientID, str(out.PatientName)) == ("SEG", PATIENT, NAME)
+    assert np.unpackbits(np.frombuffer(out.PixelData, np.uint8)).sum() == voxels
+    assert run("segment", tmp_path / "in", "-m", model, "-o", tmp_path / "m.dcm").code == 0
+    assert pydicom.dcmread(tmp_path / "m.dcm").Modality == "SEG"
+    run("segment", tmp_path / "in", "-m", model, "-o", tmp_path / "x.nii", "--format", "dcmseg").error_line(1)
+
+
 def edit(folder, k, change):
     """Changes slice k of write_series()."""
     path, = folder.glob(f"*_{k:03d}")
