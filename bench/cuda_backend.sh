@@ -25,8 +25,10 @@ check() { # name seconds command...
   tail -3 "$OUT/$name.log"
 }
 check scan 60 "$PACK/cuda/cuda_test_scan" --few
+for op in conv_tiled mamba_in mamba_out; do check $op 60 "$PACK/cuda/cuda_test_$op" --few; done
 check ops 100 "$PACK/tests/cuda/cuda_ops"
 check networks 60 "$PACK/tests/cuda/cuda_networks"
+check sessions 60 "$PACK/tests/cuda/cuda_sessions"
 check sweep 60 "$PACK/tests/cuda/cuda_sweep"
 
 case=sample-data/hippocampus_380.nii.gz

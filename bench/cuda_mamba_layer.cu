@@ -16,24 +16,9 @@
 #include "cuda/mamba_pack.h"
 #include "cuda/scan.h"
 #include "cuda/scan_fit.h"
-
-#include <cuda_fp16.h>
-#include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+#include "cuda/tests/device_host.h"
 
 #include <algorithm>
-#include <vector>
-
-#define CHECK_CUDA(call)                                                                           \
-    do {                                                                                           \
-        cudaError_t e_ = (call);                                                                   \
-        if (e_ != cudaSuccess) {                                                                   \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, cudaGetErrorString(e_));            \
-            exit(1);                                                                               \
-        }                                                                                          \
-    } while (0)
 
 namespace {
 
@@ -46,51 +31,13 @@ struct stage {
 };
 const stage stages[] = {{128, 32}, {64, 64}, {32, 128}, {16, 256}, {8, 320}, {4, 320}};
 
-/* Device memory, freed together. */
-struct memory {
-    std::vector<void *> owned;
-    void *bytes(size_t n) {
-        void *p;
-        CHECK_CUDA(cudaMalloc(&p, n ? n : 1));
-        CHECK_CUDA(cudaMemset(p, 0xFF, n));
-        owned.push_back(p);
-        return p;
-    }
-    template <typename V> V *upload(const std::vector<V> &v) {
-        V *p = (V *)bytes(v.size() * sizeof(V));
-        CHECK_CUDA(cudaMemcpy(p, v.data(), v.size() * sizeof(V), cudaMemcpyHostToDevice));
-        return p;
-    }
-    ~memory() {
-        for (void *p : owned) cudaFree(p);
-    }
-};
-
-struct random_numbers {
-    uint64_t s;
-    double uniform() { /* [0, 1) */
-        s = s * 6364136223846793005ull + 1442695040888963407ull;
-        return (double)(s >> 11) * 0x1p-53;
-    }
-    /* Variance scale^2, about mean; numbers of fp16. */
-    std::vector<float> floats(size_t n, double scale, double mean = 0) {
-        std::vector<float> w;
-        for (size_t i = 0; i < n; i++) {
-            const double v = mean + scale * 3.4641 * (uniform() - 0.5);
-            w.push_back(__half2float(__float2half_rn((float)v)));
-        }
-        return w;
-    }
-};
-
-__global__ void fill(__half *to, size_t n, uint64_t seed) {
-    for (size_t i = blockIdx.x * (size_t)blockDim.x + threadIdx.x; i < n;
-         i += (size_t)gridDim.x * blockDim.x) {
-        uint64_t z = (seed + i + 1) * 0x9e3779b97f4a7c15ull;
-        z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
-        z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
-        to[i] = __float2half_rn(3.4641f * ((float)((z ^ (z >> 31)) >> 40) * 0x1p-24f - 0.5f));
-    }
+/* Normal numbers of deviation `scale` about mean; numbers of fp16. */
+std::vector<float> floats(random_state &r, size_t n, double scale, double mean = 0) {
+    std::vector<float> w;
+    char rounded[2];
+    for (size_t i = 0; i < n; i++)
+        w.push_back((float)store(rounded, VX_F16, 0, mean + scale * r.normal()));
+    return w;
 }
 
 /* The shapes of a stage and the weights of its branches. */
@@ -114,23 +61,23 @@ const void *packed(memory &m, const std::vector<float> &w, size_t outputs, size_
 }
 
 /* Numbers such as training starts from: delta in [1e-3, 0.1], A = -(n + 1) with noise. */
-void make_branch(memory &m, random_numbers &r, layer *l, int k) {
+void make_branch(memory &m, random_state &r, layer *l, int k) {
     const size_t C = l->s.features, D = l->in.channels, N = l->in.states, R = l->in.rank;
     vx_mamba_in_item &in = l->in_weights[k];
     vx_scan_item &scan = l->scan_weights[k];
     vx_mamba_out_branch &out = l->out_weights.branch[k];
     std::vector<char> weights(vx_mamba_in_packed_bytes(&l->in));
-    const auto in_proj = r.floats(2 * D * C, 1 / sqrt((double)C));
-    const auto x_proj = r.floats((R + 2 * N) * D, 1 / sqrt((double)D));
-    const auto dt_proj = r.floats(R * D, 0.5 / sqrt((double)R));
+    const auto in_proj = floats(r, 2 * D * C, 1 / sqrt((double)C));
+    const auto x_proj = floats(r, (R + 2 * N) * D, 1 / sqrt((double)D));
+    const auto dt_proj = floats(r, R * D, 0.5 / sqrt((double)R));
     vx_mamba_in_pack(&l->in, in_proj.data(), x_proj.data(), dt_proj.data(), weights.data());
     in.weights = m.upload(weights);
-    in.before_gamma = m.upload(r.floats(C, 0.2, 1)), in.before_beta = m.upload(r.floats(C, 0.2));
-    in.gamma = m.upload(r.floats(C, 0.2, 1)), in.beta = m.upload(r.floats(C, 0.2));
-    const auto conv = r.floats(4 * D, 0.5);
+    in.before_gamma = m.upload(floats(r, C, 0.2, 1)), in.before_beta = m.upload(floats(r, C, 0.2));
+    in.gamma = m.upload(floats(r, C, 0.2, 1)), in.beta = m.upload(floats(r, C, 0.2));
+    const auto conv = floats(r, 4 * D, 0.5);
     std::vector<float> conv_packed(4 * D);
     vx_mamba_in_pack_conv(&l->in, conv.data(), conv_packed.data());
-    in.conv = m.upload(conv_packed), in.conv_bias = m.upload(r.floats(D, 0.2));
+    in.conv = m.upload(conv_packed), in.conv_bias = m.upload(floats(r, D, 0.2));
     in.x_row = C, in.u_row = in.z_row = in.delta_row = D, in.projections_row = l->columns;
     const uint32_t step[3] = {l->s.side * l->s.side, l->s.side, 1};
     for (int a = 0; a < 3; a++) in.walk.dims[a] = l->s.side, in.walk.step[a] = step[a];
@@ -143,7 +90,7 @@ void make_branch(memory &m, random_numbers &r, layer *l, int k) {
             a.push_back(-((float)n + 1) * (1 + 0.2f * ((float)r.uniform() - 0.5f)));
     }
     scan.a = m.upload(a), scan.delta_bias = m.upload(bias),
-    scan.skip = m.upload(r.floats(D, 0.2, 1));
+    scan.skip = m.upload(floats(r, D, 0.2, 1));
     std::vector<float> dt_w(R * D); /* [R][D] */
     for (size_t d = 0; d < D; d++)
         for (size_t i = 0; i < R; i++) dt_w[i * D + d] = dt_proj[d * R + i];
@@ -164,15 +111,15 @@ void make_branch(memory &m, random_numbers &r, layer *l, int k) {
         vx_scan_fit_fill(&l->scan, a.data(), l->scan.rates, rates.data(), fit.data());
         scan.rates = m.upload(rates), scan.weights = m.upload(fit);
     }
-    out.out_proj = packed(m, r.floats(C * D, 1 / sqrt((double)D)), C, D);
-    out.head = packed(m, r.floats(C * C, 1 / sqrt((double)C)), C, C);
-    out.gamma = m.upload(r.floats(C, 0.2, 1)), out.beta = m.upload(r.floats(C, 0.2));
-    out.head_bias = m.upload(r.floats(C, 0.2));
+    out.out_proj = packed(m, floats(r, C * D, 1 / sqrt((double)D)), C, D);
+    out.head = packed(m, floats(r, C * C, 1 / sqrt((double)C)), C, C);
+    out.gamma = m.upload(floats(r, C, 0.2, 1)), out.beta = m.upload(floats(r, C, 0.2));
+    out.head_bias = m.upload(floats(r, C, 0.2));
 }
 
 layer make_layer(memory &m, const stage &s) {
     layer l = {};
-    random_numbers r = {7};
+    random_state r = {7};
     l.s = s, l.length = (size_t)s.side * s.side * s.side;
     l.in.length = (uint32_t)l.length, l.in.features = s.features, l.in.channels = 2 * s.features;
     l.in.states = std::min(s.features, 256u), l.in.rank = (s.features + 15) / 16;
@@ -185,8 +132,8 @@ layer make_layer(memory &m, const stage &s) {
     l.out_weights.branches = BRANCHES;
     l.out_weights.before_gamma = l.in_weights[0].before_gamma;
     l.out_weights.before_beta = l.in_weights[0].before_beta;
-    l.out_weights.after_gamma = m.upload(r.floats(s.features, 0.2, 1));
-    l.out_weights.after_beta = m.upload(r.floats(s.features, 0.2));
+    l.out_weights.after_gamma = m.upload(floats(r, s.features, 0.2, 1));
+    l.out_weights.after_beta = m.upload(floats(r, s.features, 0.2));
     return l;
 }
 
@@ -201,7 +148,7 @@ tensors make_tensors(memory &m, const layer &l, uint64_t seed) {
     tensors t;
     const size_t C = l.s.features, D = l.in.channels, N = l.in.states;
     __half *x = (__half *)m.bytes(l.length * C * 2);
-    fill<<<1024, 256>>>(x, l.length * C, seed);
+    fill_normal(x, VX_F16, l.length * C, 1, seed);
     t.out = l.out_weights;
     t.out.x = x, t.out.out = m.bytes(l.length * C * 2);
     for (int k = 0; k < BRANCHES; k++) {

@@ -14,27 +14,11 @@
  */
 #include "cuda/scan.h"
 #include "cuda/scan_fit.h"
-
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-#include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+#include "cuda/tests/device_host.h"
 
 #include <algorithm>
-#include <vector>
 
 namespace {
-
-#define CHECK_CUDA(call)                                                                           \
-    do {                                                                                           \
-        cudaError_t e_ = (call);                                                                   \
-        if (e_ != cudaSuccess) {                                                                   \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, cudaGetErrorString(e_));            \
-            exit(1);                                                                               \
-        }                                                                                          \
-    } while (0)
 
 struct setting {
     uint32_t dims[3];
@@ -44,58 +28,13 @@ struct setting {
     int axes; /* 0: raster; 1: x slowest */
 };
 
-__device__ uint64_t mix(uint64_t z) {
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
-    return z ^ (z >> 31);
-}
-
-template <typename T> __device__ T from(float v);
-template <> __device__ float from(float v) { return v; }
-template <> __device__ __half from(float v) { return __float2half_rn(v); }
-template <> __device__ __nv_bfloat16 from(float v) { return __float2bfloat16_rn(v); }
-
-template <typename T> __global__ void fill_normal(T *at, size_t n, float scale, uint64_t seed) {
-    for (size_t i = blockIdx.x * (size_t)blockDim.x + threadIdx.x; i < n;
-         i += (size_t)gridDim.x * blockDim.x) {
-        uint64_t r = mix(seed + (i + 1) * 0x9e3779b97f4a7c15ull);
-        float u = ((float)(uint32_t)r + 1.0f) * 0x1p-32f, v = (float)(uint32_t)(r >> 32) * 0x1p-32f;
-        at[i] = from<T>(scale * sqrtf(-2 * logf(u)) * cospif(2 * v));
-    }
-}
-
-void fill(void *at, vx_dtype t, size_t n, float scale, uint64_t seed) {
-    if (t == VX_F32) fill_normal<<<2048, 256>>>((float *)at, n, scale, seed);
-    if (t == VX_F16) fill_normal<<<2048, 256>>>((__half *)at, n, scale, seed);
-    if (t == VX_BF16) fill_normal<<<2048, 256>>>((__nv_bfloat16 *)at, n, scale, seed);
-    CHECK_CUDA(cudaGetLastError());
-}
-
-double value(const char *at, vx_dtype t, size_t i) {
-    if (t == VX_F32) return ((const float *)at)[i];
-    if (t == VX_F16) return __half2float(((const __half *)at)[i]);
-    return __bfloat162float(((const __nv_bfloat16 *)at)[i]);
-}
-
-double uniform(uint64_t &s) {
-    s = s * 6364136223846793005ull + 1442695040888963407ull;
-    return (double)(s >> 11) * 0x1p-53;
-}
-
 struct weights {
     std::vector<float> a, skip, bias, rates, weights;
-    float *da, *ds, *db, *dr, *dw;
 };
-
-void *device_bytes(size_t n) {
-    void *p;
-    CHECK_CUDA(cudaMalloc(&p, n));
-    return p;
-}
 
 /* Relative L2 error over three channels of item 0. */
 double check(const setting &s, const vx_scan_item &it, const weights &w, size_t length) {
-    size_t es = s.type == VX_F32 ? 4 : 2;
+    const size_t es = size_of(s.type);
     std::vector<char> bc(length * it.b_row * es);
     CHECK_CUDA(cudaMemcpy(bc.data(), it.b, bc.size(), cudaMemcpyDeviceToHost));
     double error = 0, norm = 0;
@@ -115,16 +54,16 @@ double check(const setting &s, const vx_scan_item &it, const weights &w, size_t 
                 size_t i0 = t / s.dims[0] / s.dims[1];
                 v = (i2 * s.dims[1] + i1) * s.dims[2] + i0;
             }
-            double u = value(col[0].data(), s.type, v), z = value(col[2].data(), s.type, v);
-            double raw = value(col[1].data(), s.type, v) + w.bias[ch];
+            double u = load(col[0].data(), s.type, v), z = load(col[2].data(), s.type, v);
+            double raw = load(col[1].data(), s.type, v) + w.bias[ch];
             double delta = raw > 20 ? raw : log1p(exp(raw)), sum = 0;
             for (uint32_t n = 0; n < s.n; n++) {
                 h[n] = exp(delta * w.a[(size_t)ch * s.n + n]) * h[n] +
-                       delta * u * value(bc.data(), s.type, v * it.b_row + n);
-                sum += h[n] * value(bc.data(), s.type, v * it.b_row + s.n + n);
+                       delta * u * load(bc.data(), s.type, v * it.b_row + n);
+                sum += h[n] * load(bc.data(), s.type, v * it.b_row + s.n + n);
             }
             double ref = (sum + w.skip[ch] * u) * z / (1 + exp(-z));
-            double e = value(col[3].data(), s.type, v) - ref;
+            double e = load(col[3].data(), s.type, v) - ref;
             error += e * e, norm += ref * ref;
         }
     }
@@ -135,7 +74,7 @@ enum first_pass { BEST, EXACT, FITTED };
 
 void run(const setting &s, const char *name, FILE *json, int repeats, bool checked,
          first_pass first) {
-    const size_t length = (size_t)s.dims[0] * s.dims[1] * s.dims[2], es = s.type == VX_F32 ? 4 : 2;
+    const size_t length = (size_t)s.dims[0] * s.dims[1] * s.dims[2], es = size_of(s.type);
     const size_t tensor = length * s.d * es, bc = length * 2 * s.n * es;
     /* In SegMambaSkip both directions have their own u, delta, z, B, C: so here. */
     const size_t set_bytes = (size_t)s.directions * (4 * tensor + bc);
@@ -146,12 +85,13 @@ void run(const setting &s, const char *name, FILE *json, int repeats, bool check
     CHECK_CUDA(cudaDeviceGetAttribute(&clock, cudaDevAttrClockRate, 0));
 
     weights w;
-    uint64_t seed = 42;
+    memory m;
+    random_state r = {42};
     for (uint32_t d = 0; d < s.d; d++) {
-        w.bias.push_back((float)log(expm1(exp(log(1e-3) + uniform(seed) * log(100)))));
-        w.skip.push_back((float)uniform(seed));
+        w.bias.push_back((float)log(expm1(exp(log(1e-3) + r.uniform() * log(100)))));
+        w.skip.push_back((float)r.uniform());
         for (uint32_t n = 0; n < s.n; n++)
-            w.a.push_back((float)(-(n + 1.0) * (0.9 + 0.2 * uniform(seed))));
+            w.a.push_back((float)(-(n + 1.0) * (0.9 + 0.2 * r.uniform())));
     }
     vx_scan_shape shape = {(uint32_t)length, s.d, s.n, s.type, 0, 0};
     if (first != EXACT) shape.rates = vx_scan_fit_rates(&shape, w.a.data());
@@ -160,35 +100,25 @@ void run(const setting &s, const char *name, FILE *json, int repeats, bool check
         w.weights.resize(vx_scan_fit_weights(&shape, shape.rates));
     if (shape.rates)
         vx_scan_fit_fill(&shape, w.a.data(), shape.rates, w.rates.data(), w.weights.data());
-    w.dr = (float *)device_bytes(w.rates.size() * 4 + 4);
-    w.dw = (float *)device_bytes(w.weights.size() * 4 + 4);
-    CHECK_CUDA(cudaMemcpy(w.dr, w.rates.data(), w.rates.size() * 4, cudaMemcpyHostToDevice));
-    CHECK_CUDA(cudaMemcpy(w.dw, w.weights.data(), w.weights.size() * 4, cudaMemcpyHostToDevice));
-    w.da = (float *)device_bytes(w.a.size() * 4), w.ds = (float *)device_bytes(s.d * 4);
-    w.db = (float *)device_bytes(s.d * 4);
-    CHECK_CUDA(cudaMemcpy(w.da, w.a.data(), w.a.size() * 4, cudaMemcpyHostToDevice));
-    CHECK_CUDA(cudaMemcpy(w.ds, w.skip.data(), s.d * 4, cudaMemcpyHostToDevice));
-    CHECK_CUDA(cudaMemcpy(w.db, w.bias.data(), s.d * 4, cudaMemcpyHostToDevice));
+    const float *da = m.upload(w.a), *ds = m.upload(w.skip), *db = m.upload(w.bias);
+    const float *dr = m.upload(w.rates), *dw = m.upload(w.weights);
 
     std::vector<std::vector<vx_scan_item>> items((size_t)sets);
-    std::vector<void *> owned = {w.da, w.ds, w.db, w.dr, w.dw};
     for (int k = 0; k < sets; k++)
         for (int dir = 0; dir < s.directions; dir++) {
             vx_scan_item it = {};
-            char *p = (char *)device_bytes(4 * tensor + bc);
-            owned.push_back(p);
+            char *p = (char *)m.bytes(4 * tensor + bc); /* y stays NaN */
             uint64_t at = 1000 * (uint64_t)(k * 16 + dir);
-            fill(p, s.type, length * s.d, 1.0f, at + 1);
-            fill(p + tensor, s.type, length * s.d, 0.3f, at + 2);
-            fill(p + 2 * tensor, s.type, length * s.d, 1.0f, at + 3);
-            CHECK_CUDA(cudaMemset(p + 3 * tensor, 0xFF, tensor));
-            fill(p + 4 * tensor, s.type, length * 2 * s.n, 1.0f, at + 4);
+            fill_normal(p, s.type, length * s.d, 1.0f, at + 1);
+            fill_normal(p + tensor, s.type, length * s.d, 0.3f, at + 2);
+            fill_normal(p + 2 * tensor, s.type, length * s.d, 1.0f, at + 3);
+            fill_normal(p + 4 * tensor, s.type, length * 2 * s.n, 1.0f, at + 4);
             it.u = p, it.delta = p + tensor, it.z = p + 2 * tensor, it.y = p + 3 * tensor;
             it.b = p + 4 * tensor, it.c = p + 4 * tensor + s.n * es;
             it.u_row = it.delta_row = it.z_row = it.y_row = s.d;
             it.b_row = it.c_row = 2 * s.n;
-            it.a = w.da, it.skip = w.ds, it.delta_bias = w.db;
-            it.rates = w.dr, it.weights = w.dw;
+            it.a = da, it.skip = ds, it.delta_bias = db;
+            it.rates = dr, it.weights = dw;
             uint32_t step[3] = {s.dims[1] * s.dims[2], s.dims[2], 1};
             for (int a = 0; a < 3; a++) {
                 int axis = s.axes == 1 ? 2 - a : a;
@@ -200,8 +130,7 @@ void run(const setting &s, const char *name, FILE *json, int repeats, bool check
     vx_error err = {};
     size_t bytes;
     if (vx_cuda_scan_scratch(&shape, (size_t)s.directions, &bytes, &err) != VX_OK) exit(1);
-    void *scratch = device_bytes(bytes + 1);
-    owned.push_back(scratch);
+    void *scratch = m.bytes(bytes);
 
     std::vector<float> ms;
     cudaEvent_t start, stop;
@@ -243,7 +172,6 @@ void run(const setting &s, const char *name, FILE *json, int repeats, bool check
                 name, shape.rates, prop.name, length, s.d, s.n, s.directions, s.axes, types[s.type],
                 median, ms.front(), ms.back(), repeats, useful, states, exp_floor, bytes, error);
     fflush(stdout);
-    for (void *p : owned) CHECK_CUDA(cudaFree(p));
 }
 
 } // namespace

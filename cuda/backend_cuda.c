@@ -83,11 +83,24 @@ static vx_status open_device(int ordinal, vx_pool *pool, vx_device **out, vx_err
     return status;
 }
 
+/* What of the kept plans people have to know. */
+static const char *cache_text(void) {
+    switch (vx_plan_cache_state()) {
+    case VX_PLAN_CACHE_OURS:
+        return "";
+    case VX_PLAN_CACHE_FOREIGN:
+        return ", the cache folder is not used, others own it or may write to it: fp32 "
+               "convolutions not timed";
+    default:
+        return ", no cache folder: fp32 convolutions not timed";
+    }
+}
+
 static void describe(const vx_device *device, char *text, size_t bytes) {
     const size_t version = cudnnGetVersion(); /* 10000 major + 100 minor + patch */
     snprintf(text, bytes, "%s, compute capability %d.%d, cuDNN %zu.%zu.%zu%s", device->name,
              device->major, device->minor, version / 10000, version / 100 % 100, version % 100,
-             vx_plan_cache_writable() ? "" : ", no cache folder: fp32 convolutions not timed");
+             cache_text());
 }
 
 const vx_backend vx_cuda_backend = {.name = "cuda",

@@ -174,12 +174,13 @@ static vx_status list_engines(const conv_graph *g, cudnnBackendHeurMode_t mode, 
                                                          &list->count, list->configs),
                                 "listing engines", err);
     if (status != VX_OK) list->count = 0;
+    if (list->count > CANDIDATES) list->count = CANDIDATES; /* it counts those without room too */
     drop(&heuristic);
     return status;
 }
 
 /* Whether every run of this engine gives the same bits, with fp32 arithmetic as asked for. An
- * engine that does not say is not taken. */
+ * engine that does not say, or says more than this library knows, is not taken. */
 static bool is_allowed(cudnnBackendDescriptor_t config, vx_dtype dtype) {
     cudnnBackendNumericalNote_t notes[CUDNN_NUMERICAL_NOTE_TYPE_COUNT];
     cudnnBackendDescriptor_t engine = NULL;
@@ -191,7 +192,8 @@ static bool is_allowed(cudnnBackendDescriptor_t config, vx_dtype dtype) {
                                  1, &engines, &engine) == CUDNN_STATUS_SUCCESS &&
         cudnnBackendGetAttribute(engine, CUDNN_ATTR_ENGINE_NUMERICAL_NOTE,
                                  CUDNN_TYPE_NUMERICAL_NOTE, CUDNN_NUMERICAL_NOTE_TYPE_COUNT, &count,
-                                 notes) == CUDNN_STATUS_SUCCESS;
+                                 notes) == CUDNN_STATUS_SUCCESS &&
+        count <= CUDNN_NUMERICAL_NOTE_TYPE_COUNT;
     for (int64_t i = 0; i < count && allowed; i++)
         allowed = notes[i] != CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC &&
                   notes[i] != CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION &&
@@ -223,6 +225,22 @@ static bool make_plan(const vx_device *device, cudnnBackendDescriptor_t config,
 
 /* --- choosing --------------------------------------------------------------------------------- */
 
+/* The plans of the first allowed engines of a list, `most` at most; returns how many. */
+static size_t plan_engines(const vx_device *device, const engine_list *list, vx_dtype dtype,
+                           vx_cuda_conv *plans, size_t most) {
+    size_t count = 0;
+    for (int64_t i = 0; i < list->count && count < most; i++) {
+        vx_cuda_conv *plan = &plans[count];
+        if (!is_allowed(list->configs[i], dtype) || !make_plan(device, list->configs[i], plan))
+            continue;
+        if (plan->workspace_bytes <= workspace_max)
+            count++;
+        else
+            vx_cuda_conv_destroy(plan);
+    }
+    return count;
+}
+
 /* Device memory to time in. It holds one number all over, 1.04 as a half: enough to compare
  * engines by, not to quote a time. */
 typedef struct bench {
@@ -231,29 +249,30 @@ typedef struct bench {
     cudaEvent_t start, stop;
 } bench;
 
-static vx_status open_bench(const vx_device *device, const vx_cuda_conv_shape *c, bench *b,
-                            vx_error *err) {
-    size_t at[4], end = 0;
+/* False where it cannot be had, for want of memory above all: then nothing is timed. */
+static bool open_bench(const vx_device *device, const vx_cuda_conv_shape *c, size_t workspace,
+                       bench *b) {
+    size_t at[4], end = 0, available = 0, total = 0;
     const size_t filter = c->kernel[0] * c->kernel[1] * c->kernel[2] * c->in.c;
     if (!vx_cuda_reserve(&end, vx_shape_elements(c->in), 1, c->dtype, &at[0]) ||
         !vx_cuda_reserve(&end, c->out.c, filter, c->dtype, &at[1]) ||
-        !vx_cuda_reserve(&end, vx_shape_elements(c->out), 1, c->dtype, &at[2]) ||
-        !vx_add_size(end, workspace_max, &end))
-        return vx_cuda_overflow(err);
-    at[3] = end - workspace_max;
-    vx_status status =
-        vx_cuda_check(cudaMalloc((void **)&b->memory, end), "memory to choose convolutions", err);
-    if (status == VX_OK)
-        status =
-            vx_cuda_check(cudaMemsetAsync(b->memory, 0x3c, end, device->stream), "filling", err);
-    if (status == VX_OK) status = vx_cuda_check(cudaEventCreate(&b->start), "making an event", err);
-    if (status == VX_OK) status = vx_cuda_check(cudaEventCreate(&b->stop), "making an event", err);
-    if (status != VX_OK) return status;
+        !vx_cuda_reserve(&end, vx_shape_elements(c->out), 1, c->dtype, &at[2]))
+        return false;
+    at[3] = end;
+    if (!vx_add_size(end, workspace, &end) || cudaMemGetInfo(&available, &total) != cudaSuccess ||
+        end > available)
+        return false;
+    if (cudaMalloc((void **)&b->memory, end) != cudaSuccess ||
+        cudaMemsetAsync(b->memory, 0x3c, end, device->stream) != cudaSuccess ||
+        cudaEventCreate(&b->start) != cudaSuccess || cudaEventCreate(&b->stop) != cudaSuccess) {
+        (void)cudaGetLastError(); /* or the next launch would be blamed for it */
+        return false;
+    }
     b->x = b->memory + at[0];
     b->w = b->memory + at[1];
     b->y = b->memory + at[2];
     b->workspace = b->memory + at[3];
-    return VX_OK;
+    return true;
 }
 
 static void close_bench(bench *b) {
@@ -280,33 +299,27 @@ static bool time_plan(const vx_device *device, const vx_cuda_conv *conv, const b
     return true;
 }
 
-/* The quickest of the first allowed engines of a list, without a bench the very first; conv->plan
- * stays NULL if there is none. */
-static void choose(const vx_device *device, const engine_list *list,
-                   const vx_cuda_conv_shape *shape, const bench *b, vx_cuda_conv *conv) {
-    int timed = 0;
+/* The quickest of some plans to conv; conv->plan stays NULL if none could be timed. The plans are
+ * gone then. */
+static void keep_quickest(const vx_device *device, const vx_cuda_conv_shape *shape,
+                          vx_cuda_conv *plans, size_t count, vx_cuda_conv *conv) {
+    bench b = {0};
     float best = 0;
-    for (int64_t i = 0; i < list->count && timed < TIMED; i++) {
-        vx_cuda_conv other = {0};
+    size_t workspace = 0;
+    for (size_t i = 0; i < count; i++)
+        if (plans[i].workspace_bytes > workspace) workspace = plans[i].workspace_bytes;
+    const bool open = count && open_bench(device, shape, workspace, &b);
+    for (size_t i = 0; i < count; i++) {
         float ms = 0;
-        if (!is_allowed(list->configs[i], shape->dtype) ||
-            !make_plan(device, list->configs[i], &other))
-            continue;
-        if (!b && other.workspace_bytes <= workspace_max) {
-            *conv = other;
-            return;
+        if (open && time_plan(device, &plans[i], &b, &ms) && (!conv->plan || ms < best)) {
+            const vx_cuda_conv slower = *conv;
+            best = ms;
+            *conv = plans[i];
+            plans[i] = slower;
         }
-        if (b && other.workspace_bytes <= workspace_max && time_plan(device, &other, b, &ms)) {
-            timed++;
-            if (!conv->plan || ms < best) {
-                best = ms;
-                const vx_cuda_conv slower = *conv;
-                *conv = other;
-                other = slower;
-            }
-        }
-        vx_cuda_conv_destroy(&other);
+        vx_cuda_conv_destroy(&plans[i]);
     }
+    close_bench(&b);
 }
 
 /* The taps that our own kernel has: of 3x3x3, 3x3x1 or 1x1x1, on the same grid; 0 for others. */
@@ -336,39 +349,29 @@ bool vx_cuda_conv_variant(const vx_cuda_conv_shape *shape, unsigned variant, vx_
     return false;
 }
 
-/* b: to time with, or NULL: the first one. */
-static vx_status choose_engine(const vx_device *device, const vx_cuda_conv_shape *shape,
-                               const bench *b, vx_cuda_conv *conv, vx_error *err) {
+/* The first engine, or the quickest; conv->plan stays NULL if there is none. */
+static vx_status find_engine(const vx_device *device, const vx_cuda_conv_shape *shape, bool timed,
+                             vx_cuda_conv *conv, vx_error *err) {
     static const cudnnBackendHeurMode_t modes[] = {CUDNN_HEUR_MODE_A, CUDNN_HEUR_MODE_FALLBACK};
     conv_graph graph = {0};
     vx_status status = make_graph(device, shape, &graph, err);
     for (size_t i = 0; i < 2 && status == VX_OK && !conv->plan; i++) {
         engine_list list = {.count = 0};
+        vx_cuda_conv plans[TIMED] = {{0}};
         status = list_engines(&graph, modes[i], &list, err);
-        if (status == VX_OK) choose(device, &list, shape, b, conv);
+        if (timed)
+            keep_quickest(device, shape, plans,
+                          plan_engines(device, &list, shape->dtype, plans, TIMED), conv);
+        else
+            (void)plan_engines(device, &list, shape->dtype, conv, 1);
         drop_engines(&list);
     }
     drop_graph(&graph);
-    if (status == VX_OK && !conv->plan)
-        status = vx_fail(err, VX_ERR_RESOURCE,
-                         "cuDNN has no repeatable engine for a %zux%zux%zu convolution of %zu to "
-                         "%zu channels on this device",
-                         shape->kernel[0], shape->kernel[1], shape->kernel[2], shape->in.c,
-                         shape->out.c);
-    return status;
-}
-
-static vx_status choose_by_time(const vx_device *device, const vx_cuda_conv_shape *shape,
-                                vx_cuda_conv *conv, vx_error *err) {
-    bench b = {0};
-    vx_status status = open_bench(device, shape, &b, err);
-    if (status == VX_OK) status = choose_engine(device, shape, &b, conv, err);
-    close_bench(&b);
     return status;
 }
 
 /* Our own kernel where it was the quicker one on an H100 and an H200: to 32 channels, and with
- * enough tiles for all multiprocessors. */
+ * enough tiles for all multiprocessors. Also where cuDNN has no engine. */
 static vx_status choose_by_shape(const vx_device *device, const vx_cuda_conv_shape *shape,
                                  vx_cuda_conv *conv, vx_error *err) {
     enum { TILES = 512 };
@@ -376,7 +379,14 @@ static vx_status choose_by_shape(const vx_device *device, const vx_cuda_conv_sha
         if (conv->parts * shape->in.n >= TILES) return VX_OK;
         vx_cuda_conv_destroy(conv);
     }
-    return choose_engine(device, shape, NULL, conv, err);
+    vx_status status = find_engine(device, shape, false, conv, err);
+    if (status != VX_OK || conv->plan) return status;
+    for (unsigned variant = 1; variant <= VX_CUDA_TILED_VARIANTS; variant++)
+        if (vx_cuda_conv_variant(shape, variant, conv)) return VX_OK;
+    return vx_fail(err, VX_ERR_RESOURCE,
+                   "cuDNN has no repeatable engine for a %zux%zux%zu convolution of %zu to %zu "
+                   "channels on this device",
+                   shape->kernel[0], shape->kernel[1], shape->kernel[2], shape->in.c, shape->out.c);
 }
 
 /* --- kept plans ------------------------------------------------------------------------------- */
@@ -447,10 +457,10 @@ vx_status vx_cuda_conv_create(const vx_device *device, const vx_cuda_conv_shape 
     if (shape->dtype != VX_F32) return choose_by_shape(device, shape, conv, err);
     make_key(device, shape, key, sizeof key);
     if (restore(device, key, conv)) return VX_OK;
-    if (vx_plan_cache_writable()) {
-        vx_status status = choose_by_time(device, shape, conv, err);
+    if (vx_plan_cache_state() == VX_PLAN_CACHE_OURS) {
+        vx_status status = find_engine(device, shape, true, conv, err);
         if (status != VX_OK) return status;
-        const bool kept = keep(key, conv);
+        const bool kept = conv->plan && keep(key, conv);
         vx_cuda_conv_destroy(conv);
         if (kept && restore(device, key, conv)) return VX_OK; /* as every later run does */
     }

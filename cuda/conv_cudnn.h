@@ -9,7 +9,8 @@
  * quicker one when both were measured, otherwise the first engine that cuDNN's heuristic names; so
  * the bits are the same on all GPUs of a kind with one cuDNN. With fp32 the engines are timed and
  * the quickest is kept on disk (plan_cache.h): the same bits as long as that is there. Where
- * nothing can be kept the first one is taken, as above.
+ * nothing can be kept, or the device has too little memory to time in, the first one is taken, as
+ * above.
  */
 #ifndef VX_CUDA_CONV_CUDNN_H
 #define VX_CUDA_CONV_CUDNN_H
@@ -32,8 +33,9 @@ typedef struct vx_cuda_conv {
         parts; /* of moments of each n that a launch leaves: those of an instance norm; 0: none */
 } vx_cuda_conv;
 
-/* conv: zeroed; vx_cuda_conv_destroy also after a failure. Takes device memory for x, w, y and
- * workspaces while it times. VX_ERR_RESOURCE when no engine does it. */
+/* conv: zeroed; vx_cuda_conv_destroy also after a failure. Takes device memory for x, w, y and the
+ * largest workspace of the engines while it times, if so much is free. VX_ERR_RESOURCE when nothing
+ * does it. */
 vx_status vx_cuda_conv_create(const vx_device *device, const vx_cuda_conv_shape *shape,
                               vx_cuda_conv *conv, vx_error *err);
 void vx_cuda_conv_destroy(vx_cuda_conv *conv);

@@ -43,19 +43,14 @@ __device__ inline float4 load4(const __nv_bfloat16 *at) {
 }
 
 /* Two elements in one register: lo is the one at the lower address. A value beyond the type's range
- * becomes its largest. */
+ * becomes infinite, never its largest: the check of the logits finds that, where a clamped value
+ * would be a wrong one without a word (docs/decisions/0004). */
 template <typename T> struct pair;
 template <> struct pair<__half> {
     __device__ static inline float2 wide(uint32_t v) { return __half22float2(*(__half2 *)&v); }
     __device__ static inline uint32_t pack(float lo, float hi) {
-        uint32_t r;
-#if __CUDA_ARCH__ >= 800
-        asm("cvt.rn.satfinite.f16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(hi), "f"(lo));
-#else
         const __half2 v = __floats2half2_rn(lo, hi);
-        r = *(const uint32_t *)&v;
-#endif
-        return r;
+        return *(const uint32_t *)&v;
     }
 };
 template <> struct pair<__nv_bfloat16> {

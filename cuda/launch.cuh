@@ -39,13 +39,22 @@ inline device_limits limits_of_device() {
     return {(uint32_t)shared, (uint32_t)processors};
 }
 
-/* Allows a kernel more than 48 KB of shared memory, as much of it as the multiprocessor has. */
-template <typename F> cudaError_t allow_shared(F *kernel, size_t bytes) {
-    cudaError_t e = cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
-                                         cudaSharedmemCarveoutMaxShared);
-    if (e == cudaSuccess && bytes > 48 * 1024)
-        e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
-    return e;
+/* Allows a kernel all the shared memory that a block can have. The limit belongs to the kernel, not
+ * to a launch: were it what one launch needs, two threads that launch the kernel at once could take
+ * it from each other. */
+template <typename F> cudaError_t allow_shared(F *kernel) {
+    cudaFuncAttributes has = {};
+    const cudaError_t e = cudaFuncGetAttributes(&has, kernel);
+    if (e != cudaSuccess) return e;
+    return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                (int)(limits_of_device().shared - has.sharedSizeBytes));
+}
+
+/* The same, and prefers a multiprocessor's memory as shared memory to a larger L1 cache. */
+template <typename F> cudaError_t prefer_shared(F *kernel) {
+    const cudaError_t e = cudaFuncSetAttribute(
+        kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared);
+    return e == cudaSuccess ? allow_shared(kernel) : e;
 }
 
 } // namespace vx_cuda

@@ -19,7 +19,7 @@ cudaError_t launch_many(in_args args, size_t count, const device_limits &l, cuda
     args.row_groups = c <= 128 ? 4 : c <= 256 ? 2 : 1;
     while (args.row_groups > 1 && args.row_groups * bytes > l.shared) args.row_groups /= 2;
     const uint32_t shared = args.row_groups * bytes;
-    cudaError_t e = allow_shared(mamba_in_many<T>, shared);
+    cudaError_t e = prefer_shared(mamba_in_many<T>);
     if (e != cudaSuccess) return e;
     mamba_in_many<T><<<dim3(ceil_div(args.tiles, args.row_groups), (unsigned)count),
                        32 * args.row_groups * args.sharers, shared, stream>>>(args);
@@ -35,7 +35,7 @@ template <typename T, int BLOCKS>
 cudaError_t launch_few(in_args args, size_t count, const device_limits &l, cudaStream_t stream) {
     const uint32_t shared = few_bytes<BLOCKS>(args);
     args.row_groups = FEW_THREADS<BLOCKS> / 32, args.sharers = 1;
-    cudaError_t e = allow_shared(mamba_in_few<T, BLOCKS>, shared);
+    cudaError_t e = prefer_shared(mamba_in_few<T, BLOCKS>);
     if (e != cudaSuccess) return e;
     const uint32_t all = ceil_div(args.tiles, args.row_groups);
     const uint32_t share = ceil_div(l.processors * FEW_RESIDENT<BLOCKS>, (uint32_t)count);

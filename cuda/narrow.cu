@@ -68,8 +68,10 @@ static void launch(const void *x, vx_cuda_pending pending, size_t c, const float
                         : c_out <= 4 ? narrow_kernel<T, O, V, 4>
                                      : narrow_kernel<T, O, V, VX_CUDA_NARROW>;
     const size_t columns = c_out <= 2 ? 2 : c_out <= 4 ? 4 : VX_CUDA_NARROW;
-    const size_t bytes =
+    const size_t numbers =
         c * columns * sizeof(float) + (pending.affine ? c * sizeof(vx_cuda_affine) : 0);
+    /* Whole float4, as the kernel declares it: what is read may be more than what is used. */
+    const size_t bytes = (numbers + sizeof(float4) - 1) / sizeof(float4) * sizeof(float4);
     kernel<<<blocks_for(tokens, THREADS), THREADS, bytes, stream>>>(
         (const T *)x, pending, c, w, bias, (unsigned)c_out, (O *)y, tokens);
 }

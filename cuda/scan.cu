@@ -192,7 +192,7 @@ cudaError_t launch_pass(scan_args args, size_t count, cudaStream_t stream) {
     while (args.groups * args.group_warps < BLOCK_WARPS && 2 * bytes() <= limit) args.groups *= 2;
     args.channel_blocks = ceil_div(warps, args.group_warps);
 
-    cudaError_t e = allow_shared(scan_pass<T, OUTPUT, S, SPLIT, RANK>, bytes());
+    cudaError_t e = prefer_shared(scan_pass<T, OUTPUT, S, SPLIT, RANK>);
     if (e != cudaSuccess) return e;
     dim3 grid(ceil_div(args.chunks, args.groups) * args.channel_blocks, (unsigned)count);
     scan_pass<T, OUTPUT, S, SPLIT, RANK>
@@ -213,7 +213,7 @@ cudaError_t launch_ends(scan_args args, size_t count, cudaStream_t stream) {
     args.whole = args.channels % (8 * args.octets) == 0 && args.states == 8 * NT &&
                  args.row_bytes == 16 && args.bc_bytes == 16;
     const size_t shared = 2 * ends_stage<NT>(args.octets, RANK) * sizeof(T);
-    cudaError_t e = allow_shared(scan_ends<T, NT, PAIRS, RANK>, shared);
+    cudaError_t e = prefer_shared(scan_ends<T, NT, PAIRS, RANK>);
     if (e != cudaSuccess) return e;
     dim3 grid(args.chunks * args.octet_blocks, (unsigned)count);
     scan_ends<T, NT, PAIRS, RANK><<<grid, args.octets * args.shares * 32, shared, stream>>>(args);

@@ -32,7 +32,9 @@ constexpr uint32_t ENDS_TOKENS = 64; /* of a stage */
 /* Warps of a block, at most: where a warp needs the fewest registers, more of the smaller blocks
  * fit a multiprocessor. */
 __host__ __device__ constexpr uint32_t ends_warps(int tiles) { return tiles <= 2 ? 4 : 8; }
-constexpr float ENDS_SCALE = 32; /* of delta and x: keeps x among fp16's normal numbers */
+/* Of delta and x: keeps x among fp16's normal numbers. Above 2047 delta u becomes infinite, and so
+ * do the end states: an overflow like any other of fp16. */
+constexpr float ENDS_SCALE = 32;
 
 /* Elements of a row in shared memory: 16 bytes more than its content, so that eight rows in
  * sequence lie in different banks. */

@@ -173,8 +173,7 @@ static cudaError_t launch(const vx_cuda_transposed *t, const void *x, const void
                      (unsigned)t->in.c,      (unsigned)t->c_out,     (unsigned)t->c_skip,
                      vx_shape_tokens(t->in)};
     const unsigned pitch = 2 * s.c_in + 16, bytes = VOXELS * pitch, units = (unsigned)units_of(t);
-    cudaError_t code = cudaFuncSetAttribute(
-        transposed_kernel<T>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
+    const cudaError_t code = allow_shared(transposed_kernel<T>);
     if (code != cudaSuccess) return code;
     const dim3 blocks((unsigned)((s.voxels + VOXELS - 1) / VOXELS), (units + WARPS - 1) / WARPS);
     transposed_kernel<T><<<blocks, 32 * WARPS, bytes, stream>>>(

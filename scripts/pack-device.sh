@@ -10,9 +10,10 @@ OUT=${1:?output folder}; ARCH=${2:-90}
 BUILD=build/device-$ARCH
 cmake -S . -B "$BUILD" -G Ninja -DCMAKE_BUILD_TYPE=Release -DVOXMAMBA_CUDA=ON -DCMAKE_CUDA_ARCHITECTURES="$ARCH-real" \
   -DVOXMAMBA_WERROR=ON -DVOXMAMBA_BENCH=ON -DVOXMAMBA_ITK=OFF -DVOXMAMBA_DICOM=OFF -DVOXMAMBA_ONEDNN=OFF ${CMAKE_ARGS:-}
-FILES="cuda/cuda_test_scan cuda/cuda_test_conv_tiled tests/cuda/cuda_ops tests/cuda/cuda_networks tests/cuda/cuda_sweep
+FILES="cuda/cuda_test_scan cuda/cuda_test_conv_tiled cuda/cuda_test_mamba_in cuda/cuda_test_mamba_out
+  tests/cuda/cuda_ops tests/cuda/cuda_networks tests/cuda/cuda_sessions tests/cuda/cuda_sweep
   bench/voxmamba_bench bench/voxmamba_cuda_bench bench/voxmamba_cuda_conv cli/voxmamba lib/voxmamba/libvoxmamba_cuda.so"
-ninja -C "$BUILD" cuda_test_scan cuda_test_conv_tiled cuda_ops cuda_networks cuda_sweep voxmamba_bench voxmamba_cuda_bench voxmamba_cuda_conv voxmamba voxmamba_cuda
+ninja -C "$BUILD" cuda_test_scan cuda_test_conv_tiled cuda_test_mamba_in cuda_test_mamba_out cuda_ops cuda_networks cuda_sessions cuda_sweep voxmamba_bench voxmamba_cuda_bench voxmamba_cuda_conv voxmamba voxmamba_cuda
 
 rm -rf "$OUT"
 mkdir -p "$OUT/libs"

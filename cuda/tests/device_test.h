@@ -1,56 +1,14 @@
-/* What the device tests share: storage types on the host, random numbers, guarded device memory,
- * scan orders. For one translation unit. */
+/* What the device tests share beside device_host.h: guarded device memory, scan orders, counting
+ * overflows. For one translation unit. */
 #ifndef VX_CUDA_TESTS_DEVICE_TEST_H
 #define VX_CUDA_TESTS_DEVICE_TEST_H
 
 #include "cuda/scan.h"
-
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-#include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+#include "cuda/tests/device_host.h"
 
 #include <utility>
-#include <vector>
 
 namespace {
-
-#define CHECK_CUDA(call)                                                                           \
-    do {                                                                                           \
-        cudaError_t e_ = (call);                                                                   \
-        if (e_ != cudaSuccess) {                                                                   \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, cudaGetErrorString(e_));            \
-            exit(1);                                                                               \
-        }                                                                                          \
-    } while (0)
-
-struct random_state {
-    uint64_t s;
-    double uniform() { /* splitmix64, in [0, 1) */
-        s += 0x9e3779b97f4a7c15ull;
-        uint64_t z = s;
-        z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
-        z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
-        return (double)((z ^ (z >> 31)) >> 11) * 0x1p-53;
-    }
-    double normal() { return sqrt(-2 * log(1 - uniform())) * cos(6.283185307179586 * uniform()); }
-};
-
-inline size_t size_of(vx_dtype t) { return t == VX_F32 ? 4 : 2; }
-
-/* Rounds to the storage type, so that the reference starts from the same numbers. */
-inline double store(void *at, vx_dtype t, size_t i, double v) {
-    if (t == VX_F32) return ((float *)at)[i] = (float)v;
-    if (t == VX_F16) return __half2float(((__half *)at)[i] = __float2half_rn((float)v));
-    return __bfloat162float(((__nv_bfloat16 *)at)[i] = __float2bfloat16_rn((float)v));
-}
-inline double load(const void *at, vx_dtype t, size_t i) {
-    if (t == VX_F32) return ((const float *)at)[i];
-    if (t == VX_F16) return __half2float(((const __half *)at)[i]);
-    return __bfloat162float(((const __nv_bfloat16 *)at)[i]);
-}
 
 constexpr size_t GUARD = 256;                        /* bytes before and after */
 constexpr int GUARD_BYTE = 0xA5, POISON_BYTE = 0xFF; /* 0xFF..: NaN in all three types */
@@ -86,6 +44,28 @@ template <typename V> void *upload(guarded &g, const V &v) {
     void *at = g.make(n);
     CHECK_CUDA(cudaMemcpy(at, v.data(), n, cudaMemcpyHostToDevice));
     return at;
+}
+
+/* Of numbers that fp16 cannot hold: how many are infinite, of the right sign; and of all, how many
+ * are infinite, NaN or finite where they should not be. near: numbers that are relatively so near
+ * the limit may be either. */
+struct overflow_count {
+    size_t right = 0, wrong = 0;
+};
+inline overflow_count count_overflows(const std::vector<double> &truth,
+                                      const std::vector<char> &got, vx_dtype t, double near) {
+    const double limit = 65520; /* rounds to infinity */
+    overflow_count n;
+    for (size_t i = 0; i < truth.size(); i++) {
+        const double v = load(got.data(), t, i), size = fabs(truth[i]);
+        if (size >= limit * (1 + near)) {
+            const bool right = isinf(v) && (v > 0) == (truth[i] > 0);
+            n.right += right, n.wrong += !right;
+        } else if (size < limit * (1 - near)) {
+            n.wrong += !isfinite(v);
+        }
+    }
+    return n;
 }
 
 /* A random permutation of 0 .. n - 1. */

@@ -1,7 +1,7 @@
 /* Our own convolutions (cuda/conv_tiled.h) against a float64 reference on the host: odd grids, both
  * storage types, every variant that fits; y and the moments of the tiles. Outputs are poisoned with
  * NaN, guard bytes around every buffer must survive, a second run must give the same bits, and so
- * must an input whose norm is applied as it is read. Needs no
+ * must an input whose norm is applied as it is read. What overflows in fp16 is infinite. Needs no
  * test library:
  *
  *   test_conv_tiled            all cases; exit 0: all passed, 1: a failure, 77: no CUDA device
@@ -108,19 +108,41 @@ std::vector<char> download(const void *from, size_t bytes) {
     return h;
 }
 
+/* Weights in the order of the variant and in the storage type, times `factor`. */
+std::vector<char> packed(const problem &p, const vx_cuda_tiled &conv, float factor) {
+    std::vector<float> turned(p.w.size());
+    std::vector<char> w(p.w.size() * size_of(conv.dtype));
+    vx_cuda_tiled_pack(&conv, p.w.data(), turned.data());
+    for (size_t i = 0; i < turned.size(); i++) store(w.data(), conv.dtype, i, turned[i] * factor);
+    return w;
+}
+
+/* y of one launch; false, with a line, where it fails. */
+bool launch(const test_case &c, const vx_cuda_tiled &conv, const void *x, vx_cuda_pending pending,
+            const void *w, std::vector<char> &y, const char *what) {
+    guarded gy;
+    const size_t y_bytes = voxels(c.in) * c.c_out * size_of(conv.dtype);
+    void *dy = gy.make(y_bytes);
+    vx_error err;
+    if (vx_cuda_tiled_launch(&conv, x, pending, w, dy, NULL, 0, &err) != VX_OK) {
+        printf("%s: %s\n", what, err.text);
+        return false;
+    }
+    CHECK_CUDA(cudaDeviceSynchronize());
+    y = download(dy, y_bytes);
+    return true;
+}
+
 /* Whether one variant passes. */
 bool run(const test_case &c, const problem &p, const vx_cuda_tiled &conv, const char *what) {
     const vx_dtype t = conv.dtype;
     const size_t parts = vx_cuda_tiled_parts(&conv);
     const size_t y_bytes = voxels(c.in) * c.c_out * size_of(t);
     const size_t m_count = c.in.n * parts * c.c_out;
-    std::vector<float> turned(p.w.size());
-    std::vector<char> w(p.w.size() * size_of(t)), y[2];
+    std::vector<char> y[2];
     std::vector<vx_cuda_moments> moments(m_count);
-    vx_cuda_tiled_pack(&conv, p.w.data(), turned.data());
-    for (size_t i = 0; i < turned.size(); i++) store(w.data(), t, i, turned[i]);
     guarded gx, gw;
-    const void *dx = upload(gx, p.x), *dw = upload(gw, w);
+    const void *dx = upload(gx, p.x), *dw = upload(gw, packed(p, conv, 1));
     bool intact = true;
     for (int k = 0; k < 2; k++) {
         guarded gy, gm;
@@ -145,42 +167,53 @@ bool run(const test_case &c, const problem &p, const vx_cuda_tiled &conv, const 
     return ok;
 }
 
-/* Whether x with a norm pending gives the bits of an x to which it was applied before. */
-bool run_pending(const test_case &c, const problem &p, const vx_cuda_tiled &conv, const char *what,
-                 random_state &r) {
+/* Whether x with a norm pending gives the bits of an x to which it was applied before. grown: the
+ * norm's scale; with a large one what is applied overflows, and y with it. */
+bool run_pending(const test_case &c, const problem &p, const vx_cuda_tiled &conv, float grown,
+                 const char *what, random_state &r) {
     const vx_dtype t = conv.dtype;
     const vx_shape s = c.in;
     const float slope = 0.01f;
     std::vector<vx_cuda_affine> affine(s.n * s.c);
-    for (vx_cuda_affine &a : affine) a = {0, 1 + 0.3f * (float)r.normal(), (float)r.normal()};
-    std::vector<char> applied(p.x.size()), w(p.w.size() * size_of(t)), y[2];
+    for (vx_cuda_affine &a : affine)
+        a = {0, grown * (1 + 0.3f * (float)r.normal()), (float)r.normal()};
+    std::vector<char> applied(p.x.size()), y[2];
     for (size_t i = 0; i < voxels(s) * s.c; i++) {
         const vx_cuda_affine &a = affine[i / (voxels(s) / s.n * s.c) * s.c + i % s.c];
         const float u = fmaf((float)load(p.x.data(), t, i), a.scale, a.shift);
         store(applied.data(), t, i, u > 0 ? u : u * slope);
     }
-    std::vector<float> turned(p.w.size());
-    vx_cuda_tiled_pack(&conv, p.w.data(), turned.data());
-    for (size_t i = 0; i < turned.size(); i++) store(w.data(), t, i, turned[i]);
     std::vector<char> bytes((const char *)affine.data(), (const char *)(affine.data() + s.n * s.c));
     guarded gx[2], gw, ga;
-    const void *dx[2] = {upload(gx[0], p.x), upload(gx[1], applied)}, *dw = upload(gw, w);
+    const void *dx[2] = {upload(gx[0], p.x), upload(gx[1], applied)};
+    const void *dw = upload(gw, packed(p, conv, 1));
     const vx_cuda_pending pending = {(const vx_cuda_affine *)upload(ga, bytes), slope};
-    for (int k = 0; k < 2; k++) {
-        guarded gy;
-        const size_t y_bytes = voxels(s) * c.c_out * size_of(t);
-        void *dy = gy.make(y_bytes);
-        vx_error err;
-        if (vx_cuda_tiled_launch(&conv, dx[k], k ? vx_cuda_pending{} : pending, dw, dy, NULL, 0,
-                                 &err) != VX_OK) {
-            printf("%s, pending: %s\n", what, err.text);
-            return false;
-        }
-        CHECK_CUDA(cudaDeviceSynchronize());
-        y[k] = download(dy, y_bytes);
-    }
-    if (y[0] == y[1]) return true;
-    printf("%s: other bits with the norm pending  FAILED\n", what);
+    if (!launch(c, conv, dx[0], pending, dw, y[0], what) ||
+        !launch(c, conv, dx[1], {}, dw, y[1], what))
+        return false;
+    bool finite = true;
+    for (size_t i = 0; i < voxels(s) * c.c_out; i++) finite &= isfinite(load(y[0].data(), t, i));
+    if (finite == (grown == 1) && y[0] == y[1]) return true;
+    printf("%s: %s with the norm pending, times %g  FAILED\n", what,
+           y[0] == y[1] ? "not all finite, or all" : "other bits", (double)grown);
+    return false;
+}
+
+/* fp16: whether y is infinite where it is too large for the type, and nowhere else. */
+bool run_overflow(const test_case &c, const problem &p, const vx_cuda_tiled &conv,
+                  const char *what) {
+    float largest = 0;
+    for (float w : p.w) largest = fmaxf(largest, fabsf(w));
+    const float factor = exp2f(floorf(log2f(60000 / largest))); /* the weights stay in range */
+    guarded gx, gw;
+    std::vector<char> y;
+    const void *dx = upload(gx, p.x), *dw = upload(gw, packed(p, conv, factor));
+    if (!launch(c, conv, dx, {}, dw, y, what)) return false;
+    std::vector<double> truth;
+    for (double v : p.y) truth.push_back(v * (double)factor);
+    const overflow_count n = count_overflows(truth, y, VX_F16, 0.001);
+    if (n.right && !n.wrong) return true;
+    printf("%s: %zu overflows found, %zu numbers wrong  FAILED\n", what, n.right, n.wrong);
     return false;
 }
 
@@ -214,9 +247,11 @@ int main(int argc, char **argv) {
                          c.in.h, c.in.w, c.in.c, c.c_out, c.taps, k ? "bf16" : "fp16", v);
                 failed += !run(c, p, conv, what);
                 ran++;
+                if (t == VX_F16) failed += !run_overflow(c, p, conv, what), ran++;
                 if (!vx_cuda_tiled_applies(&conv)) continue;
-                failed += !run_pending(c, p, conv, what, r);
+                failed += !run_pending(c, p, conv, 1, what, r);
                 ran++;
+                if (t == VX_F16) failed += !run_pending(c, p, conv, 65504, what, r), ran++;
             }
         }
     printf("%d cases, %d failed\n", ran, failed);

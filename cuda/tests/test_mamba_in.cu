@@ -1,16 +1,19 @@
 /* The first half of a Mamba block (cuda/mamba_in.h) against a float64 reference on the host: odd
  * shapes, fp16 and bf16, one norm or two, scan orders, padded rows, several items in one launch.
  * Outputs are poisoned with NaN, guard bytes around every buffer and the columns between rows must
- * survive, and a second run must give the same bits. Needs no test library:
+ * survive, and a second run must give the same bits. What overflows in fp16 is infinite, and two
+ * threads that launch at once do not hinder each other. Needs no test library:
  *
  *   test_mamba_in            all cases; exit 0: all passed, 1: a failure, 77: no CUDA device that
- * has matrix units test_mamba_in --few      each shape in one storage type (for compute-sanitizer)
+ *                            has matrix units
+ *   test_mamba_in --few      each shape in one storage type (for compute-sanitizer)
  *   test_mamba_in --verbose  also prints every error
  */
 #include "cuda/mamba_in.h"
 #include "cuda/tests/device_test.h"
 
 #include <algorithm>
+#include <thread>
 
 namespace {
 
@@ -43,7 +46,18 @@ vx_mamba_in_shape shape_of(const test_case &c, vx_dtype t) {
     return {(uint32_t)tokens(c), c.c, c.d, c.n, c.r, c.delta, t, 1e-5f};
 }
 
-void fill(const test_case &c, vx_dtype t, random_state &r, problem *p) {
+/* Which output's own weights are so large that it overflows in fp16. */
+enum overflow { U, Z, PROJECTIONS, DELTA, OUTPUTS, NOTHING = OUTPUTS };
+
+/* The weights from `from` on times a power of two: the largest is then in 30000 .. 60000. */
+void grow(std::vector<float> &w, size_t from) {
+    float largest = 0;
+    for (size_t i = from; i < w.size(); i++) largest = fmaxf(largest, fabsf(w[i]));
+    const float factor = exp2f(floorf(log2f(60000 / largest)));
+    for (size_t i = from; i < w.size(); i++) w[i] *= factor;
+}
+
+void fill(const test_case &c, vx_dtype t, overflow what, random_state &r, problem *p) {
     const size_t rows = c.r + 2 * c.n, x_row = c.c + c.pad;
     p->x.assign(tokens(c) * x_row * size_of(t), (char)POISON_BYTE);
     for (size_t v = 0; v < tokens(c); v++) {
@@ -61,6 +75,16 @@ void fill(const test_case &c, vx_dtype t, random_state &r, problem *p) {
     fill_weights(p->gamma, c.c, 1, VX_F32, r);
     fill_weights(p->beta, c.c, 0.3, VX_F32, r);
     if (c.axis[0] < 0) p->table = random_table(tokens(c), r);
+    if (what == U) {
+        grow(p->conv, 0);
+        for (float &w : p->conv) w *= 8; /* not of the storage type */
+    }
+    if (what == Z) grow(p->in_proj, (size_t)c.d * c.c);
+    if (what == PROJECTIONS) grow(p->x_proj, 0);
+    if (what == DELTA) {
+        grow(p->dt_proj, 0);
+        for (size_t i = 0; i < (size_t)c.r * c.d; i++) p->x_proj[i] *= 16; /* of dt */
+    }
     const vx_mamba_in_shape shape = shape_of(c, t);
     p->packed.resize(vx_mamba_in_packed_bytes(&shape));
     vx_mamba_in_pack(&shape, p->in_proj.data(), p->x_proj.data(), p->dt_proj.data(),
@@ -140,31 +164,39 @@ double compare(const std::vector<double> &expected, const std::vector<char> &got
     return relative >= 0 ? relative : INFINITY; /* NaN */
 }
 
-/* Largest relative L2 error of the outputs, or a negative number for another failure. */
-double run_case(const test_case &c, vx_dtype t, bool before, uint64_t seed) {
-    random_state r = {seed};
-    const size_t es = size_of(t), length = tokens(c);
-    const vx_mamba_in_shape shape = shape_of(c, t);
-    const size_t columns = vx_mamba_in_columns(&shape);
-    const size_t u_row = c.d + c.pad, out_row = columns + c.pad;
-    constexpr int BUFFERS = 13;
-    const int outputs = c.delta ? 4 : 3;
-    std::vector<problem> problems(c.items);
-    std::vector<guarded> memory(c.items * BUFFERS);
-    std::vector<vx_mamba_in_item> items(c.items);
-    for (int k = 0; k < c.items; k++) {
-        problem &p = problems[k];
-        guarded *g = &memory[k * BUFFERS];
-        fill(c, t, r, &p);
-        vx_mamba_in_item &it = items[k];
+/* Problems of all items of a case, and their tensors on the device. */
+struct setup {
+    test_case c;
+    vx_dtype t;
+    vx_mamba_in_shape shape;
+    std::vector<problem> problems;
+    std::vector<guarded> memory;
+    std::vector<vx_mamba_in_item> items;
+    bool before;
+    size_t outputs, used[OUTPUTS], written[OUTPUTS], row[OUTPUTS]; /* columns */
+
+    setup(const test_case &c_, vx_dtype t_, bool before_, overflow what, uint64_t seed)
+        : c(c_), t(t_), shape(shape_of(c_, t_)), problems((size_t)c_.items),
+          memory((size_t)c_.items * BUFFERS), items((size_t)c_.items), before(before_) {
+        random_state r = {seed};
+        const size_t columns = vx_mamba_in_columns(&shape);
+        outputs = c.delta ? OUTPUTS : DELTA;
+        for (size_t o = 0; o < OUTPUTS; o++) used[o] = written[o] = c.d, row[o] = c.d + c.pad;
+        used[PROJECTIONS] = 2 * c.n + (c.delta ? 0 : c.r);
+        written[PROJECTIONS] = columns, row[PROJECTIONS] = columns + c.pad;
+        for (size_t k = 0; k < items.size(); k++) {
+            fill(c, t, what, r, &problems[k]);
+            make_item(problems[k], &memory[k * BUFFERS], items[k]);
+        }
+    }
+    void make_item(const problem &p, guarded *g, vx_mamba_in_item &it) {
         it = {};
         it.x = upload(g[0], p.x), it.weights = upload(g[1], p.packed);
-        it.u = g[2].make(length * u_row * es);
-        it.projections = g[3].make(length * out_row * es);
-        it.z = g[9].make(length * u_row * es);
-        if (c.delta) it.delta = g[12].make(length * u_row * es);
-        it.x_row = c.c + c.pad, it.u_row = it.z_row = it.delta_row = u_row;
-        it.projections_row = out_row;
+        it.u = g[2].make(bytes(U)), it.z = g[9].make(bytes(Z));
+        it.projections = g[3].make(bytes(PROJECTIONS));
+        if (c.delta) it.delta = g[12].make(bytes(DELTA));
+        it.x_row = c.c + c.pad, it.u_row = row[U], it.z_row = row[Z], it.delta_row = row[DELTA];
+        it.projections_row = row[PROJECTIONS];
         if (before) it.before_gamma = (float *)upload(g[10], p.before_gamma);
         if (before) it.before_beta = (float *)upload(g[11], p.before_beta);
         it.gamma = (float *)upload(g[4], p.gamma), it.beta = (float *)upload(g[5], p.beta);
@@ -173,42 +205,113 @@ double run_case(const test_case &c, vx_dtype t, bool before, uint64_t seed) {
         it.walk = walk_of(c);
         if (c.axis[0] < 0) it.walk.table = (int32_t *)upload(g[8], p.table);
     }
-    double worst = 0;
-    std::vector<std::vector<char>> first;
-    for (int run = 0; run < 2; run++) {
+    size_t bytes(size_t output) const { return tokens(c) * row[output] * size_of(t); }
+    void *at(size_t item, size_t output) const {
+        const vx_mamba_in_item &it = items[item];
+        void *const of[OUTPUTS] = {it.u, it.z, it.projections, it.delta};
+        return of[output];
+    }
+    std::vector<char> download(size_t item, size_t output) const {
+        std::vector<char> got(bytes(output));
+        CHECK_CUDA(cudaMemcpy(got.data(), at(item, output), got.size(), cudaMemcpyDeviceToHost));
+        return got;
+    }
+    bool launch() const {
         vx_error err = {};
         if (vx_cuda_mamba_in(&shape, items.data(), items.size(), 0, &err) != VX_OK) {
             fprintf(stderr, "%s\n", err.text);
-            return -1;
+            return false;
         }
         CHECK_CUDA(cudaDeviceSynchronize());
-        for (int k = 0; k < c.items; k++) {
-            void *const at[] = {items[k].u, items[k].z, items[k].projections, items[k].delta};
-            const size_t rows[] = {u_row, u_row, out_row, u_row};
-            const size_t used[] = {c.d, c.d, 2 * c.n + (c.delta ? 0 : c.r), c.d};
-            const size_t written[] = {c.d, c.d, columns, c.d};
-            std::vector<double> expected[4];
-            if (run == 0)
-                reference(c, t, before, problems[k], &expected[0], &expected[1], &expected[2],
-                          &expected[3]);
-            for (int o = 0; o < outputs; o++) {
-                std::vector<char> got(length * rows[o] * es);
-                CHECK_CUDA(cudaMemcpy(got.data(), at[o], got.size(), cudaMemcpyDeviceToHost));
+        return true;
+    }
+    void expect(size_t item, std::vector<double> (&expected)[OUTPUTS]) const {
+        reference(c, t, before, problems[item], &expected[U], &expected[Z], &expected[PROJECTIONS],
+                  &expected[DELTA]);
+    }
+    bool intact() const {
+        for (const guarded &g : memory)
+            if (g.base && !g.intact()) return false;
+        return true;
+    }
+    static constexpr size_t BUFFERS = 13;
+};
+
+/* Largest relative L2 error of the outputs, or a negative number for another failure. */
+double run_case(const test_case &c, vx_dtype t, bool before, uint64_t seed) {
+    const setup s(c, t, before, NOTHING, seed);
+    double worst = 0;
+    std::vector<std::vector<char>> first;
+    for (int run = 0; run < 2; run++) {
+        if (!s.launch()) return -1;
+        for (size_t k = 0; k < s.items.size(); k++) {
+            std::vector<double> expected[OUTPUTS];
+            if (run == 0) s.expect(k, expected);
+            for (size_t o = 0; o < s.outputs; o++) {
+                const std::vector<char> got = s.download(k, o);
                 if (run == 1) {
-                    if (got != first[(size_t)(outputs * k + o)]) return -2;
+                    if (got != first[s.outputs * k + o]) return -2;
                     continue;
                 }
-                const double e = compare(expected[o], got, t, length, used[o], written[o], rows[o]);
+                const double e =
+                    compare(expected[o], got, t, tokens(c), s.used[o], s.written[o], s.row[o]);
                 if (e < 0) return e;
                 worst = std::max(worst, e);
                 first.push_back(got);
-                CHECK_CUDA(cudaMemset(at[o], POISON_BYTE, got.size()));
+                CHECK_CUDA(cudaMemset(s.at(k, o), POISON_BYTE, got.size()));
             }
         }
     }
-    for (const guarded &g : memory)
-        if (g.base && !g.intact()) return -3;
-    return worst;
+    return s.intact() ? worst : -3;
+}
+
+/* Whether an output of which some numbers are too large for fp16 has infinity there, and whether
+ * those that are made from it are not all finite. */
+bool run_overflow(const test_case &c, overflow what, uint64_t seed) {
+    static const char *const names[] = {"u", "z", "projections", "delta"};
+    const setup s(c, VX_F16, false, what, seed);
+    std::vector<double> expected[OUTPUTS];
+    std::vector<char> dense;
+    s.expect(0, expected);
+    if (!s.launch()) return false;
+    const std::vector<char> got = s.download(0, what);
+    for (size_t v = 0; v < tokens(c); v++) {
+        const char *row = got.data() + v * s.row[what] * 2;
+        dense.insert(dense.end(), row, row + s.used[what] * 2);
+    }
+    const overflow_count n = count_overflows(expected[what], dense, VX_F16, 0.2);
+    bool made_finite = what == U;
+    if (what == U) {
+        const std::vector<char> made = s.download(0, PROJECTIONS);
+        for (size_t v = 0; v < tokens(c); v++)
+            for (size_t j = 0; j < s.used[PROJECTIONS]; j++)
+                made_finite &= isfinite(load(made.data(), VX_F16, v * s.row[PROJECTIONS] + j));
+    }
+    if (n.right && !n.wrong && !made_finite && s.intact()) return true;
+    printf("FAILED C %u D %u N %u R %u: %s overflows, %zu found, %zu numbers wrong%s\n", c.c, c.d,
+           c.n, c.r, names[what], n.right, n.wrong, made_finite ? ", finite projections" : "");
+    return false;
+}
+
+/* Two threads that launch one kernel with different amounts of shared memory. */
+bool run_side_by_side(const test_case &a, const test_case &b) {
+    const setup s[2] = {{a, VX_F16, false, NOTHING, 1}, {b, VX_F16, false, NOTHING, 2}};
+    std::vector<char> alone[2];
+    bool good[2] = {true, true};
+    for (int k = 0; k < 2; k++) {
+        if (!s[k].launch()) return false;
+        alone[k] = s[k].download(0, PROJECTIONS);
+    }
+    const auto run = [&](int k) {
+        for (int i = 0; i < 300 && good[k]; i++) good[k] = s[k].launch();
+        good[k] = good[k] && s[k].download(0, PROJECTIONS) == alone[k];
+    };
+    std::thread other(run, 1);
+    run(0);
+    other.join();
+    if (good[0] && good[1]) return true;
+    printf("FAILED: launches of two threads at once\n");
+    return false;
 }
 
 const char *failure(double e) {
@@ -287,6 +390,13 @@ int main(int argc, char **argv) {
             printf("FAILED %s %ux%ux%u C %u D %u N %u R %u: %s %.3e\n", names[k], c.dims[0],
                    c.dims[1], c.dims[2], c.c, c.d, c.n, c.r, failure(e), e);
         }
+    for (size_t i : {0, 6, 19, 22}) /* both kernels, with and without delta */
+        for (int what = 0; what < OUTPUTS; what++) {
+            if (what == DELTA && !cases[i].delta) continue;
+            failures += !run_overflow(cases[i], (overflow)what, 5 + i);
+            run++;
+        }
+    if (!few) failures += !run_side_by_side(cases[8], cases[17]), run++;
     printf("%d cases, %d failed; largest relative error", run, failures);
     for (int k = 0; k < 4; k++) printf(" %s %.2e", names[k], worst[k]);
     printf("\n");

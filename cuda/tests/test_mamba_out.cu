@@ -1,8 +1,8 @@
 /* The second half of a Mamba layer (cuda/mamba_out.h) against a float64 reference on the host: all
  * ways to cut features among warps, fp16 and bf16, one or two branches, with and without the outer
  * norms, token counts that end inside a tile, in place. Outputs are poisoned with NaN, guard bytes
- * around every buffer must survive, and a second run must give the same bits. Needs no test
- * library:
+ * around every buffer must survive, and a second run must give the same bits. What overflows in
+ * fp16 is infinite. Needs no test library:
  *
  *   test_mamba_out            all cases; exit 0: all passed, 1: a failure, 77: no CUDA device that
  *                             has matrix units
@@ -80,45 +80,56 @@ std::vector<double> reference(const test_case &c, const std::vector<double> &x, 
     return sum;
 }
 
-/* Relative L2 error, or a negative number for another failure. */
-double run_case(const test_case &c, vx_dtype t, uint64_t seed) {
-    random_state r = {seed};
-    constexpr int BUFFERS = 6, SHARED = 6;
-    std::vector<guarded> memory(SHARED + BUFFERS * VX_MAMBA_BRANCHES);
-    std::vector<branch> branches(c.branches);
+/* What overflows in fp16: out, for the head's weights are large, or the head's input, for those of
+ * the norm before it are. */
+enum overflow { NOTHING, OUT, HEAD_INPUT };
+
+/* A case on the host and on the device. */
+struct setup {
+    test_case c;
+    vx_dtype t;
+    std::vector<guarded> memory;
+    std::vector<branch> branches;
     std::vector<float> x;
     std::vector<char> x_stored;
-    fill(x, x_stored, c.tokens * c.c, 2, t, r);
-    const norms n = {floats(c.c, 1, 0.5, r), floats(c.c, 0, 0.3, r), floats(c.c, 1, 0.5, r),
-                     floats(c.c, 0, 0.3, r)};
+    norms n;
     vx_mamba_out job = {};
-    job.x = upload(memory[0], x_stored);
-    job.out = c.in_place ? (void *)job.x : memory[1].make(x_stored.size());
-    if (c.before) job.before_gamma = (float *)upload(memory[2], n.before_gamma);
-    if (c.before) job.before_beta = (float *)upload(memory[3], n.before_beta);
-    if (c.after) job.after_gamma = (float *)upload(memory[4], n.after_gamma);
-    if (c.after) job.after_beta = (float *)upload(memory[5], n.after_beta);
-    job.branches = c.branches;
-    for (size_t k = 0; k < c.branches; k++) {
-        branch &b = branches[k];
-        guarded *g = &memory[SHARED + BUFFERS * k];
+
+    setup(const test_case &c_, vx_dtype t_, overflow what, uint64_t seed)
+        : c(c_), t(t_), memory(SHARED + BUFFERS * VX_MAMBA_BRANCHES), branches(c_.branches) {
+        random_state r = {seed};
+        fill(x, x_stored, c.tokens * c.c, 2, t, r);
+        n.before_gamma = floats(c.c, 1, 0.5, r), n.before_beta = floats(c.c, 0, 0.3, r);
+        n.after_gamma = floats(c.c, 1, 0.5, r), n.after_beta = floats(c.c, 0, 0.3, r);
+        job.x = upload(memory[0], x_stored);
+        job.out = c.in_place ? (void *)job.x : memory[1].make(x_stored.size());
+        if (c.before) job.before_gamma = (float *)upload(memory[2], n.before_gamma);
+        if (c.before) job.before_beta = (float *)upload(memory[3], n.before_beta);
+        if (c.after) job.after_gamma = (float *)upload(memory[4], n.after_gamma);
+        if (c.after) job.after_beta = (float *)upload(memory[5], n.after_beta);
+        job.branches = c.branches;
+        for (size_t k = 0; k < c.branches; k++)
+            make_branch(what, branches[k], &memory[SHARED + BUFFERS * k], job.branch[k], r);
+    }
+    void make_branch(overflow what, branch &b, guarded *g, vx_mamba_out_branch &to,
+                     random_state &r) {
         std::vector<float> y;
+        const double head = what == OUT ? 1e4 : 1 / sqrt((double)c.c);
         fill(y, b.y, c.tokens * c.d, 1, t, r);
         fill(b.out_proj, b.out_proj_stored, (size_t)c.c * c.d, 1 / sqrt((double)c.d), t, r);
-        fill(b.head, b.head_stored, (size_t)c.c * c.c, 1 / sqrt((double)c.c), t, r);
+        fill(b.head, b.head_stored, (size_t)c.c * c.c, head, t, r);
         b.gamma = floats(c.c, 1, 0.5, r), b.beta = floats(c.c, 0, 0.3, r);
+        for (size_t i = 0; i < c.c && what == HEAD_INPUT; i++) b.gamma[i] *= 1e5f;
         b.bias = floats(c.c, 0, 0.3, r);
-        std::vector<char> out_proj(b.out_proj_stored.size()), head(b.head_stored.size());
+        std::vector<char> out_proj(b.out_proj_stored.size()), packed(b.head_stored.size());
         vx_cuda_pack_blocks(b.out_proj_stored.data(), c.c, c.d, out_proj.data());
-        vx_cuda_pack_blocks(b.head_stored.data(), c.c, c.c, head.data());
-        vx_mamba_out_branch &to = job.branch[k];
+        vx_cuda_pack_blocks(b.head_stored.data(), c.c, c.c, packed.data());
         to.y = upload(g[0], b.y), to.out_proj = upload(g[1], out_proj);
-        to.head = upload(g[2], head), to.gamma = (float *)upload(g[3], b.gamma);
+        to.head = upload(g[2], packed), to.gamma = (float *)upload(g[3], b.gamma);
         to.beta = (float *)upload(g[4], b.beta), to.head_bias = (float *)upload(g[5], b.bias);
     }
-    const vx_mamba_out_shape shape = {c.tokens, c.c, c.d, t, 1e-5f};
-    std::vector<char> got[2];
-    for (int run = 0; run < 2; run++) {
+    bool launch(std::vector<char> &got) const {
+        const vx_mamba_out_shape shape = {c.tokens, c.c, c.d, t, 1e-5f};
         vx_error err = {};
         if (c.in_place)
             CHECK_CUDA(
@@ -127,26 +138,63 @@ double run_case(const test_case &c, vx_dtype t, uint64_t seed) {
             CHECK_CUDA(cudaMemset(job.out, POISON_BYTE, x_stored.size()));
         if (vx_cuda_mamba_out(&shape, &job, 0, &err) != VX_OK) {
             fprintf(stderr, "%s\n", err.text);
-            return -1;
+            return false;
         }
         CHECK_CUDA(cudaDeviceSynchronize());
-        got[run].resize(x_stored.size());
-        CHECK_CUDA(cudaMemcpy(got[run].data(), job.out, got[run].size(), cudaMemcpyDeviceToHost));
+        got.resize(x_stored.size());
+        CHECK_CUDA(cudaMemcpy(got.data(), job.out, got.size(), cudaMemcpyDeviceToHost));
+        return true;
     }
-    if (got[0] != got[1]) return -2;
-    for (const guarded &g : memory)
-        if (g.base && !g.intact()) return -3;
-    double error = 0, norm = 0;
-    for (size_t token = 0; token < c.tokens; token++) {
-        const std::vector<double> from(x.begin() + token * c.c, x.begin() + (token + 1) * c.c);
-        const std::vector<double> expected = reference(c, from, n, branches, t, token);
-        for (uint32_t i = 0; i < c.c; i++) {
-            const double e = load(got[0].data(), t, token * c.c + i) - expected[i];
-            error += e * e, norm += expected[i] * expected[i];
+    std::vector<double> truth() const {
+        std::vector<double> all;
+        for (size_t token = 0; token < c.tokens; token++) {
+            const std::vector<double> from(x.begin() + token * c.c, x.begin() + (token + 1) * c.c);
+            const std::vector<double> row = reference(c, from, n, branches, t, token);
+            all.insert(all.end(), row.begin(), row.end());
         }
+        return all;
+    }
+    bool intact() const {
+        for (const guarded &g : memory)
+            if (g.base && !g.intact()) return false;
+        return true;
+    }
+    static constexpr size_t BUFFERS = 6, SHARED = 6;
+};
+
+/* Relative L2 error, or a negative number for another failure. */
+double run_case(const test_case &c, vx_dtype t, uint64_t seed) {
+    const setup s(c, t, NOTHING, seed);
+    std::vector<char> got[2];
+    for (int run = 0; run < 2; run++)
+        if (!s.launch(got[run])) return -1;
+    if (got[0] != got[1]) return -2;
+    if (!s.intact()) return -3;
+    const std::vector<double> expected = s.truth();
+    double error = 0, norm = 0;
+    for (size_t i = 0; i < expected.size(); i++) {
+        const double e = load(got[0].data(), t, i) - expected[i];
+        error += e * e, norm += expected[i] * expected[i];
     }
     const double relative = sqrt(error / norm);
     return relative >= 0 ? relative : INFINITY; /* NaN */
+}
+
+/* fp16, no norm behind: whether out is infinite where it is too large; and whether no number of a
+ * token is finite whose head got an infinite one: all of them, or a token had no number that
+ * large. */
+bool run_overflow(const test_case &c, overflow what, uint64_t seed) {
+    const setup s(c, VX_F16, what, seed);
+    std::vector<char> got;
+    size_t finite = 0;
+    if (!s.launch(got)) return false;
+    for (size_t i = 0; i < c.tokens * c.c; i++) finite += isfinite(load(got.data(), VX_F16, i));
+    overflow_count n;
+    if (what == OUT) n = count_overflows(s.truth(), got, VX_F16, 0.2);
+    if (what == OUT ? n.right && !n.wrong : !finite) return true;
+    printf("FAILED C %u D %u: %s overflows, %zu found, %zu numbers wrong, %zu finite\n", c.c, c.d,
+           what == OUT ? "out" : "the head's input", n.right, n.wrong, finite);
+    return false;
 }
 
 const char *failure(double e) {
@@ -200,6 +248,11 @@ int main(int argc, char **argv) {
             failures++;
             printf("FAILED %s %zu tokens, C %u D %u, %zu branches: %s %.3e\n", names[k], c.tokens,
                    c.c, c.d, c.branches, failure(e), e);
+        }
+    for (size_t i : {1, 3, 9}) /* a warp alone with its tokens, and warps that share them */
+        for (overflow what : {OUT, HEAD_INPUT}) {
+            failures += !run_overflow(cases[i], what, 5 + i);
+            run++;
         }
     printf("%d cases, %d failed; largest relative error fp16 %.2e bf16 %.2e\n", run, failures,
            worst[0], worst[1]);

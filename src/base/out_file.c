@@ -22,6 +22,7 @@ struct vx_out_file {
     int fd;
     char *path;
     char *temp; /* NULL while the file has no name (O_TMPFILE) */
+    bool only_owner;
 };
 
 static vx_status output_error(vx_error *err, const char *what) {
@@ -112,6 +113,11 @@ vx_status vx_out_open(const char *path, vx_out_file **out, vx_error *err) {
     return VX_OK;
 }
 
+void vx_out_private(vx_out_file *file) {
+    file->only_owner = true;
+    (void)fchmod(file->fd, 0600);
+}
+
 vx_status vx_out_write(vx_out_file *file, const void *data, size_t bytes, vx_error *err) {
     const char *p = data;
     while (bytes) {
@@ -171,7 +177,7 @@ vx_status vx_out_commit(vx_out_file *file, bool replace, vx_error *err) {
         /* Give the nameless file a temporary name first: linkat cannot replace, rename can. */
         char proc[64];
         snprintf(proc, sizeof proc, "/proc/self/fd/%d", file->fd);
-        (void)fchmod(file->fd, default_mode());
+        if (!file->only_owner) (void)fchmod(file->fd, default_mode());
         file->temp = vx_out_temp_name(file->path, "");
         if (!file->temp || linkat(AT_FDCWD, proc, AT_FDCWD, file->temp, AT_SYMLINK_FOLLOW) != 0) {
             vx_status s = output_error(err, "cannot name the output");

@@ -16,6 +16,8 @@ typedef struct vx_out_file vx_out_file;
 
 /* All errors are VX_ERR_OUTPUT with errno's text. The final name is not touched before commit. */
 vx_status vx_out_open(const char *path, vx_out_file **out, vx_error *err);
+/* Its owner alone will be able to read and to write it. */
+void vx_out_private(vx_out_file *file);
 vx_status vx_out_write(vx_out_file *file, const void *data, size_t bytes, vx_error *err);
 /* fsync and rename. replace false: an existing file at the final name is an error. Frees the
  * handle. */

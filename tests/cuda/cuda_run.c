@@ -106,6 +106,8 @@ size_t cuda_run_all(const vx_graph *g, const float *in, cuda_how how, float **re
     return count;
 }
 
+const vx_backend *cuda_backend(void) { return &vx_cuda_backend; }
+
 size_t cuda_steps(const vx_graph *g, vx_precision precision) {
     const vx_compile_options options = {.precision = precision};
     vx_error err = {0};

@@ -22,6 +22,9 @@ typedef struct cuda_how {
  * repeat. Fails the cmocka test on an error. */
 size_t cuda_run_all(const vx_graph *g, const float *in, cuda_how how, float **results);
 
+/* The backend itself, for sessions. */
+const vx_backend *cuda_backend(void);
+
 /* Steps that g is compiled to. */
 size_t cuda_steps(const vx_graph *g, vx_precision precision);
 /* Whether the device has matrix units for 16-bit numbers (compute capability 8.0 and above). */

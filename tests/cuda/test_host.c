@@ -91,7 +91,7 @@ static void plans_are_kept(void **state) {
     assert_non_null(mkdtemp(folder));
     assert_int_equal(setenv("XDG_CACHE_HOME", folder, 1), 0);
     assert_null(vx_plan_cache_read("a key", &bytes));
-    assert_true(vx_plan_cache_writable());
+    assert_int_equal(vx_plan_cache_state(), VX_PLAN_CACHE_OURS);
     assert_true(vx_plan_cache_write("a key", text, sizeof text - 1));
     char *back = vx_plan_cache_read("a key", &bytes);
     assert_non_null(back);
@@ -125,15 +125,73 @@ static void plans_are_kept(void **state) {
         vx_free(back);
     }
     assert_int_equal(setenv("XDG_CACHE_HOME", "/proc/nowhere", 1), 0);
-    assert_false(vx_plan_cache_writable());
+    assert_int_equal(vx_plan_cache_state(), VX_PLAN_CACHE_NONE);
     assert_false(vx_plan_cache_write("a key", text, sizeof text - 1));
     assert_null(vx_plan_cache_read("a key", &bytes));
+}
+
+static void change_mode(const char *folder, mode_t mode) {
+    char path[512];
+    DIR *dir = opendir(folder);
+    assert_non_null(dir);
+    for (struct dirent *e = readdir(dir); e; e = readdir(dir)) {
+        if (e->d_name[0] == '.') continue;
+        snprintf(path, sizeof path, "%s/%s", folder, e->d_name);
+        assert_int_equal(chmod(path, mode), 0);
+    }
+    closedir(dir);
+}
+
+/* What others can write is not read, and is written again; with any umask our own is. */
+static void plans_of_others_are_not_trusted(void **state) {
+    char folder[] = "/tmp/voxmamba-cache-test-XXXXXX", path[96];
+    size_t bytes;
+    (void)state;
+    assert_non_null(mkdtemp(folder));
+    assert_int_equal(setenv("XDG_CACHE_HOME", folder, 1), 0);
+    const mode_t mask = umask(0);
+    assert_int_equal(vx_plan_cache_state(), VX_PLAN_CACHE_OURS);
+    assert_true(vx_plan_cache_write("a key", "text", 4));
+    char *back = vx_plan_cache_read("a key", &bytes);
+    assert_string_equal(back, "text");
+    vx_free(back);
+    snprintf(path, sizeof path, "%s/voxmamba", folder);
+    static const mode_t open_to[] = {0620, 0602, 0666};
+    for (size_t i = 0; i < sizeof open_to / sizeof *open_to; i++) {
+        change_mode(path, open_to[i]);
+        assert_null(vx_plan_cache_read("a key", &bytes));
+        assert_true(vx_plan_cache_write("a key", "again", 5));
+        back = vx_plan_cache_read("a key", &bytes);
+        assert_string_equal(back, "again");
+        vx_free(back);
+        assert_int_equal(chmod(path, 0700 | (open_to[i] & 0077)), 0);
+        assert_int_equal(vx_plan_cache_state(), VX_PLAN_CACHE_FOREIGN);
+        assert_null(vx_plan_cache_read("a key", &bytes));
+        assert_false(vx_plan_cache_write("a key", "text", 4));
+        assert_int_equal(chmod(path, 0700), 0);
+    }
+    if (geteuid() == 0) { /* root can give a folder and a file away */
+        assert_int_equal(chown(path, 1, 1), 0);
+        assert_int_equal(vx_plan_cache_state(), VX_PLAN_CACHE_FOREIGN);
+        assert_null(vx_plan_cache_read("a key", &bytes));
+        assert_int_equal(chown(path, 0, 0), 0);
+        char file[512] = "";
+        DIR *dir = opendir(path);
+        assert_non_null(dir);
+        for (struct dirent *e = readdir(dir); e; e = readdir(dir))
+            if (e->d_name[0] != '.') snprintf(file, sizeof file, "%s/%s", path, e->d_name);
+        closedir(dir);
+        assert_int_equal(chown(file, 1, 1), 0);
+        assert_null(vx_plan_cache_read("a key", &bytes));
+    }
+    umask(mask);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rounds_to_nearest_even),
         cmocka_unit_test(plans_are_kept),
+        cmocka_unit_test(plans_of_others_are_not_trusted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,7 @@
 /* Every op of the CUDA backend against the scalar reference: odd shapes, three types, poisoned
- * memory, guard bytes, the same bits again, with and without a CUDA graph. */
+ * memory, guard bytes, the same bits again, with and without a CUDA graph; what overflows in fp16.
+ *
+ *   cuda_ops [PATTERN]     PATTERN: of the names of tests, as a shell's (for compute-sanitizer) */
 #include "ops.h"
 
 #include <math.h>
@@ -452,6 +454,57 @@ static void norms_left_to_readers(void **state) {
     ops_weights_free(&w);
 }
 
+/* --- overflows -------------------------------------------------------------------------------- */
+
+/* In fp16 the output of g is infinite where it is too large, finite where it is not; both happen.
+ * Numbers within a percent of the limit may be either. */
+static void check_overflow(vx_graph *g, int y, ops_weights *w, const char *what) {
+    const float limit = 65520; /* rounds to infinity */
+    vx_error err;
+    float *result[OPS_OUTPUTS];
+    size_t infinite = 0, finite = 0;
+    vx_graph_output(g, y);
+    if (vx_graph_finish(g, &err) != VX_OK) fail_msg("%s: %s", what, err.text);
+    float *x = ops_input(g, 12345), *truth = ops_run(g, x, ops_reference, 0);
+    assert_int_equal(
+        cuda_run_all(g, x, (cuda_how){.precision = VX_PRECISION_FP16, .separate = true}, result),
+        1);
+    const size_t n = vx_shape_elements(g->values[y].shape);
+    for (size_t i = 0; i < n; i++) {
+        const float is = result[0][i], right = truth[i];
+        if (fabsf(right) > limit * 1.01f) {
+            if (!isinf(is) || signbit(is) != signbit(right))
+                fail_msg("%s: number %zu is %g, should be %g", what, i, (double)is, (double)right);
+            infinite++;
+        } else if (fabsf(right) < limit * 0.99f) {
+            if (!isfinite(is))
+                fail_msg("%s: number %zu is %g, should be %g", what, i, (double)is, (double)right);
+            finite++;
+        }
+    }
+    printf("%s: %zu numbers overflow, %zu do not\n", what, infinite, finite);
+    assert_true(infinite > 0 && finite > 0);
+    vx_free(result[0]);
+    vx_free(truth);
+    vx_free(x);
+    vx_graph_free(g);
+    ops_weights_free(w);
+}
+
+static void overflows_are_infinite(void **state) {
+    static const size_t two[3] = {2, 2, 2};
+    const vx_shape small = {1, 5, 6, 7, 16}, large = {1, 16, 16, 17, 16};
+    (void)state;
+    for (int k = 0; k < 2; k++) { /* a matrix product, our own kernel */
+        ops_weights w = {.seed = 3, .coarse = true};
+        int x;
+        vx_graph *g = begin(k ? large : small, &x);
+        int y = vx_graph_transposed_conv(g, x, ops_weight(&w, 16 * 32 * 8, 5e4f, 0),
+                                         ops_weight(&w, 32, 1, 0), 32, two);
+        check_overflow(g, y, &w, k ? "transposed, large" : "transposed");
+    }
+}
+
 /* --- a whole net ------------------------------------------------------------------------------ */
 
 static void whole_net(void **state) {
@@ -472,7 +525,7 @@ static void whole_net(void **state) {
     end(g, y, &w, "net", 5e-6, 12);
 }
 
-int main(void) {
+int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(activations),
         cmocka_unit_test(sums_and_joins),
@@ -485,9 +538,11 @@ int main(void) {
         cmocka_unit_test(mamba),
         cmocka_unit_test(mamba_layers),
         cmocka_unit_test(norms_left_to_readers),
+        cmocka_unit_test(overflows_are_infinite),
         cmocka_unit_test(whole_net),
     };
     if (!cuda_there()) return 77;
+    if (argc > 1) cmocka_set_test_filter(argv[1]);
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
     cuda_done();
     return failed;
