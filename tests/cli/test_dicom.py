@@ -199,6 +199,14 @@ def test_dicom_seg_may_be_too_large(tmp_path):
         assert dry.code == 0 and ("4.29 GB" in dry.err) == warned, dry.err
 
 
+def test_an_empty_mask_as_dicom_seg(model, tmp_path):
+    write_series(tmp_path / "in")
+    result = run("segment", tmp_path / "in", "-m", model, "-o", tmp_path / "m.dcm", "--remove-small", 1e9)
+    assert result.code == 0 and "no label was found: the mask is empty" in result.err
+    out = pydicom.dcmread(tmp_path / "m.dcm")
+    assert out.NumberOfFrames == 1 and not any(out.PixelData)
+
+
 def test_dicom_seg_needs_dicom(model, tmp_path):
     save(tmp_path / "scan.nii.gz")
     os.rename(save(tmp_path / "other.nii"), tmp_path / "nameless")
