@@ -58,6 +58,9 @@ static vxm_status volume_json(const char *path, const vxm_info_options *options,
     vx_read_options read = {.series = options->series};
     vx_status s = vx_io_info(path, &read, &info, &err);
     if (s != VX_OK) return vx_api_error(error, path, s, &err);
+    bool seg = options->format && vx_format_by_name(options->format) == VX_FORMAT_DICOM_SEG;
+    if (options->session && seg && info.format != VX_FORMAT_DICOM)
+        return vx_api_fail(error, path, VXM_ERR_USAGE, VX_NEEDS_DICOM);
     if (!options->anonymous) vx_json_text(root, "path", path);
     add_image(root, &info);
     return add_plan(root, options, &info.geo, error);

@@ -50,7 +50,8 @@ std::string single(std::string text) {
 
 void put_code(DcmItem &parent, const DcmTagKey &sequence, const SegCode &code) {
     DcmItem &item = add(parent, sequence);
-    put(item, DCM_CodeValue, single(code.value));
+    const bool fits = code.value.size() <= 16; /* SH; SNOMED has identifiers of 18 digits */
+    put(item, fits ? DCM_CodeValue : DCM_LongCodeValue, single(code.value));
     put(item, DCM_CodingSchemeDesignator, single(code.scheme));
     put(item, DCM_CodeMeaning, single(code.meaning));
 }

@@ -1,13 +1,17 @@
 """DICOM folders: one series, several, uneven slices, several studies; and no patient data in reports or logs."""
+import ctypes
 import json
 import os
 
 import numpy as np
 import pytest
-from conftest import files, load, run
+from conftest import files, load, run, save
 
 pydicom = pytest.importorskip("pydicom")
+import tiny_model
 from dicom_series import NAME, PATIENT, write_series  # noqa: E402
+from test_library import SEGMENT_OPTIONS, Error, library, opened  # noqa: E402, F401
+
 from pydicom.encaps import encapsulate, generate_frames  # noqa: E402
 from pydicom.uid import RLELossless, generate_uid  # noqa: E402
 
@@ -110,6 +114,123 @@ def test_masks_as_dicom_seg(model, tmp_path):
     assert run("segment", tmp_path / "in", "-m", model, "-o", tmp_path / "m.dcm").code == 0
     assert pydicom.dcmread(tmp_path / "m.dcm").Modality == "SEG"
     run("segment", tmp_path / "in", "-m", model, "-o", tmp_path / "x.nii", "--format", "dcmseg").error_line(1)
+
+
+def planned(folder, model, *more):
+    return json.loads(run("info", folder, "--plan", "--json", "-m", model, *more).out)
+
+
+def test_dicom_seg_is_planned(model, tmp_path):
+    write_series(tmp_path / "in")
+    plain, seg = (planned(tmp_path / "in", model, "--format", f)["series"][0]["plan"] for f in ("nii.gz", "dcmseg"))
+    assert "output_bytes" not in plain and "caution" not in seg
+    # The helper's 48 MB, and little else for 40 frames.
+    assert 50e6 < seg["volume_bytes"] - plain["volume_bytes"] < 52e6
+    assert run("segment", tmp_path / "in", "-m", model, "-o", tmp_path / "m.dcm").code == 0
+    assert os.path.getsize(tmp_path / "m.dcm") <= seg["output_bytes"] < 2e5
+    dry = run("segment", tmp_path / "in", "-m", model, "-o", tmp_path / "n.dcm", "--dry-run")
+    assert dry.code == 0 and f"up to {seg['output_bytes'] / 1e6:.1f} MB of DICOM SEG" in dry.out
+    assert seg["peak_bytes"] > plain["peak_bytes"] + 30e6
+    limit = ["--memory", (seg["peak_bytes"] + plain["peak_bytes"]) // 2, "--overwrite"]
+    run("segment", tmp_path / "in", "-m", model, "-o", tmp_path / "m.dcm", *limit).error_line(5)
+    assert run("segment", tmp_path / "in", "-m", model, "-o", tmp_path / "m.nii.gz", *limit).code == 0
+
+
+def write_large_series(folder):
+    """9 slices of 4096 x 4096 zeros, run by run: the header's numbers are large, the files are not."""
+    write_series(folder, positions=[2.0 * k for k in range(9)])
+    runs = b"\x81\x00" * (4096 * 4096 // 128)  # of 128 zeros; twice: the words' high and low bytes
+    starts = np.array([2, 64, 64 + len(runs)] + [0] * 13, "<u4").tobytes()
+    for path in folder.iterdir():
+        d = pydicom.dcmread(path)
+        d.Rows, d.Columns, d.PixelSpacing = 4096, 4096, [0.05, 0.05]
+        d.file_meta.TransferSyntaxUID = RLELossless
+        d.PixelData = encapsulate([starts + runs + runs])
+        d["PixelData"].VR = "OB"
+        d.save_as(path, enforce_file_format=True)
+
+
+def test_dicom_seg_may_be_too_large(tmp_path):
+    """255 labels in 9 slices of 2 MiB are 4.8 GB; that is said before anything is computed."""
+    value = tiny_model.recipe("many", labels=24)
+    value["labels"] = [{"value": k, "name": f"l{k}", "rgb": [k, 0, 0]} for k in range(1, 256)]
+    value["network"]["classes"] = 256
+    many = tiny_model.write(str(tmp_path / "many.safetensors"), value)
+    few = tiny_model.write(str(tmp_path / "few.safetensors"), tiny_model.recipe("few", labels=3))
+    write_large_series(tmp_path / "in")
+    plan = planned(tmp_path / "in", many, "--format", "dcmseg")["series"][0]["plan"]
+    assert plan["output_bytes"] > 9 * 255 * 2**21 and "4.29 GB" in plan["caution"]
+    for model, labels, warned in ((many, [], True), (many, ["--labels", "l1,l2"], False), (few, [], False)):
+        dry = run("segment", tmp_path / "in", "-m", model, "-o", tmp_path / "m.dcm", "--dry-run", "--force", *labels)
+        assert dry.code == 0 and ("4.29 GB" in dry.err) == warned, dry.err
+
+
+def test_an_empty_mask_as_dicom_seg(model, tmp_path):
+    write_series(tmp_path / "in")
+    result = run("segment", tmp_path / "in", "-m", model, "-o", tmp_path / "m.dcm", "--remove-small", 1e9)
+    assert result.code == 0 and "no label was found: the mask is empty" in result.err
+    out = pydicom.dcmread(tmp_path / "m.dcm")
+    assert out.NumberOfFrames == 1 and not any(out.PixelData)
+
+
+def test_dicom_seg_needs_dicom(model, tmp_path):
+    save(tmp_path / "scan.nii.gz")
+    os.rename(save(tmp_path / "other.nii"), tmp_path / "nameless")
+    for path in ("scan.nii.gz", "nameless"):
+        result = run("segment", tmp_path / path, "-m", model, "-o", tmp_path / "m.dcm", "-v", "--log-format", "json")
+        assert result.code == 1 and "needs DICOM input" in result.err and '"network"' not in result.err, result.err
+        run("info", tmp_path / path, "--plan", "--format", "dcmseg", "-m", model).error_line(1)
+    assert files(tmp_path) == ["nameless", "probe", "scan.nii.gz"]
+
+
+def test_dicom_seg_without_the_patient(model, tmp_path):
+    uid = write_series(tmp_path / "in")
+    where = ["segment", tmp_path / "in", "-m", model, "-o", tmp_path / "m.dcm"]
+    assert run(*where, "--anonymous").code == 0
+    data = (tmp_path / "m.dcm").read_bytes()
+    for secret in ("Doe", PATIENT, "19700102", "20200304", uid):
+        assert secret.encode() not in data, secret
+    # A mask with the patient is another mask: not taken for done.
+    assert "done before" in run(*where, "--anonymous", "--resume").out
+    assert "done before" not in run(*where, "--resume").out
+    assert PATIENT.encode() in (tmp_path / "m.dcm").read_bytes()
+
+
+def test_dicom_seg_of_some_labels(tmp_path):
+    model = tiny_model.write(str(tmp_path / "m.safetensors"), tiny_model.recipe("three", labels=3))
+    write_series(tmp_path / "in")
+    run("segment", tmp_path / "in", "-m", model, "-o", tmp_path / "out.dcm", "--labels", "posterior")
+    assert [s.SegmentLabel for s in pydicom.dcmread(tmp_path / "out.dcm").SegmentSequence] == ["posterior"]
+
+
+class Progress(ctypes.Structure):
+    _fields_ = [("case_number", ctypes.c_size_t), ("case_count", ctypes.c_size_t), ("cases_done", ctypes.c_size_t),
+                ("stage", ctypes.c_char_p), ("fraction", ctypes.c_double)]
+
+
+def test_dicom_seg_cancelled_while_it_is_written(library, model, tmp_path):
+    write_series(tmp_path / "in")
+    handle, session = opened(library, model)
+    options = (ctypes.c_char * 512)()
+    library.vxm_segment_options_init(options, ctypes.c_size_t(SEGMENT_OPTIONS))
+    seen = []
+
+    @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.POINTER(Progress))
+    def stop(_, progress):
+        if progress[0].stage == b"write":
+            seen.append(progress[0].fraction)
+        return len(seen) > 20  # of 40 frames or so
+
+    pointer = ctypes.sizeof(ctypes.c_void_p)
+    ctypes.memmove(ctypes.addressof(options) + SEGMENT_OPTIONS - pointer,
+                   ctypes.byref(ctypes.c_void_p.from_buffer(stop)), pointer)
+    error = Error()
+    status = library.vxm_segment_file(session, str(tmp_path / "in").encode(), str(tmp_path / "m.dcm").encode(), options,
+                                      None, ctypes.byref(error))
+    assert status == 7 and seen == sorted(seen) and 0.95 < seen[-1] < 0.99
+    assert files(tmp_path) == ["in", "probe"]
+    library.vxm_session_free(session)
+    library.vxm_model_close(handle)
 
 
 def edit(folder, k, change):

@@ -140,11 +140,13 @@ def test_a_straightened_volume_has_no_source_frames(tmp_path):
 def test_segments_are_coded_and_named(tmp_path):
     folder_of(tmp_path / "in", np.eye(3))
     _, d = world_of(write_seg(tmp_path, tmp_path / "in", some_labels((5, 7, 9))))
-    kidney, size = d.SegmentSequence[:2]
+    kidney, size, rare, other = d.SegmentSequence
     kind = kidney.SegmentedPropertyTypeCodeSequence[0]
     assert (kind.CodeValue, kind.SegmentedPropertyTypeModifierCodeSequence[0].CodeMeaning) == ("64033007", "Left")
     assert kidney.SegmentAlgorithmType == "AUTOMATIC" and kidney.SegmentAlgorithmName == "test-model"
     assert kidney.SegmentationAlgorithmIdentificationSequence[0].AlgorithmVersion == "1.2"
+    assert rare.SegmentedPropertyTypeCodeSequence[0].LongCodeValue == "999000011000000103"
+    assert other.SegmentLabel == "Label 3" and other.SegmentedPropertyTypeCodeSequence[0].CodeMeaning == "Tissue"
     assert size.SegmentLabel == "Größe" and d.SpecificCharacterSet == "ISO_IR 192"
     # Red of sRGB under D50 is L 54.29, a 80.81, b 69.89.
     lab = np.array(kidney.RecommendedDisplayCIELabValue) / 65535 * [100, 255, 255] - [0, 128, 128]

@@ -1,8 +1,8 @@
 /* write_seg PATH LABELS OUT [tolerate] [anonymous] [cancel]: reads the volume at PATH and writes a
  * mask on its grid as DICOM SEG, as the program does. LABELS holds the mask's voxels (uint8, x
  * fastest), and is opened when the volume was read. Value 1 is a coded label with a laterality, 2
- * one with a name beyond ASCII and no codes; others are not in the table. cancel: in the middle of
- * the pixels. Errors go to stderr; the exit code is the status. */
+ * one with a name beyond ASCII and no codes, 4 has a code of 18 digits; others are not in the
+ * table. cancel: in the middle of the pixels. Errors go to stderr; the exit code is the status. */
 #include <stdio.h>
 #include <string.h>
 
@@ -32,9 +32,13 @@ static vx_status write_mask(const char *path, const vx_mask *mask, bool anonymou
                          {.value = 2,
                           .name = "Gr\xc3\xb6\xc3\x9f"
                                   "e",
-                          .rgb = {0, 128, 255}}};
+                          .rgb = {0, 128, 255}},
+                         {.value = 4,
+                          .name = "Label 4",
+                          .category = {"SCT", "123037004", "Anatomical Structure"},
+                          .type = {"SCT", "999000011000000103", "An identifier of 18 digits"}}};
     const vx_log stopping = {.progress = stop_halfway};
-    const vx_label_table table = {.count = 2, .labels = labels};
+    const vx_label_table table = {.count = 3, .labels = labels};
     const vx_write_options options = {.format = VX_FORMAT_DICOM_SEG,
                                       .labels = &table,
                                       .algorithm = "test-model",
