@@ -3,10 +3,12 @@
 
 #include <dcmtk/dcmdata/dcspchrs.h>
 
+#include <algorithm>
 #include <filesystem>
 
 #include "io/dicom_attributes.h"
 #include "io/dicom_wire.h"
+#include "io/stream_length.h"
 
 namespace vx_io {
 
@@ -177,6 +179,40 @@ void check_syntax(DcmFileFormat &format) {
              ascii_line(named.c_str(), 64).c_str());
 }
 
+/* DCMTK keeps all of a deflated data set in memory, and a few MB may inflate to thousands as many.
+ * An image seldom shrinks to less than a third: one that shrinks to less than a 32nd is believed up
+ * to the size of the largest frame. */
+void check_deflated(const std::string &path) {
+    DcmFileFormat header;
+    OFString syntax;
+    Uint32 length = 0;
+    if (header
+            .loadFile(OFFilename(path.c_str()), EXS_Unknown, EGL_noChange, DCM_MaxReadLength,
+                      ERM_metaOnly)
+            .bad())
+        return; /* no such header: the whole file is looked at */
+    DcmMetaInfo &meta = *header.getMetaInfo();
+    meta.findAndGetOFString(DCM_TransferSyntaxUID, syntax);
+    if (syntax != UID_DeflatedExplicitVRLittleEndianTransferSyntax) return;
+    if (meta.findAndGetUint32(DCM_FileMetaInformationGroupLength, length).bad())
+        fail(VX_ERR_INPUT, "damaged DICOM file: its header has no length");
+    /* Preamble, magic, the length's own element. */
+    const uint64_t offset = 128 + 4 + 12 + static_cast<uint64_t>(length);
+    const uint64_t limit =
+        std::max<uint64_t>(largest_frame_bytes, 32 * std::filesystem::file_size(path));
+    uint64_t inflated = 0;
+    try {
+        inflated = stream_length(path, offset, Deflated::raw, limit).inflated;
+    } catch (const Failure &) {
+        return; /* damaged before it grew so far; DCMTK stops there too, and says what it has got */
+    }
+    if (inflated > limit)
+        fail(VX_ERR_INPUT,
+             "damaged DICOM file: it inflates to more than %.0f MB, which is not believed of an "
+             "image",
+             1e-6 * static_cast<double>(limit));
+}
+
 void read_image(Attributes &a, DcmDataset &dataset, DicomFile &f) {
     const long frames = a.integer(DCM_NumberOfFrames, "NumberOfFrames", 1);
     const bool enhanced = is_enhanced(f);
@@ -210,6 +246,7 @@ void read_image(Attributes &a, DcmDataset &dataset, DicomFile &f) {
 bool parse_dicom_file(const std::string &path, DcmFileFormat &format, DicomFile &out) {
     out = DicomFile();
     out.path = path;
+    check_deflated(path);
     const OFCondition loaded = format.loadFile(OFFilename(path.c_str()));
     DcmDataset &dataset = *format.getDataset();
     if (loaded.bad()) {

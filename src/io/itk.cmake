@@ -10,7 +10,7 @@ set(CMAKE_MESSAGE_LOG_LEVEL "${vx_message_level}")
 find_package(ZLIB REQUIRED)
 
 set(VX_IO_ITK_SOURCES cxx_boundary.cpp itk_header.cpp itk_nrrd_header.cpp itk_meta_header.cpp itk_reader.cpp
-    nrrd_meta_writer.cpp)
+    stream_length.cpp nrrd_meta_writer.cpp)
 add_library(vx_itk_modules INTERFACE)
 target_include_directories(vx_itk_modules SYSTEM INTERFACE ${ITK_INCLUDE_DIRS})
 target_link_libraries(vx_itk_modules INTERFACE ITKIONRRD ITKIOMeta ITKIOImageBase ITKCommon ZLIB::ZLIB)
@@ -37,8 +37,8 @@ if(VOXMAMBA_DICOM)
 
   # The process that DICOM is parsed and decoded in. Alone it is linked with DCMTK and GDCM.
   add_executable(voxmamba-dicom dicom_helper.cpp dicom_parse.cpp dicom_attributes.cpp dicom_geometry.cpp
-                 dicom_pixels.cpp dicom_stream.cpp dicom_seg_header.cpp dicom_library.cpp dicom_wire.cpp cxx_boundary.cpp)
-  target_link_libraries(voxmamba-dicom PRIVATE vx_dicom_modules vx_volume vx_base)
+                 dicom_pixels.cpp dicom_stream.cpp dicom_seg_header.cpp dicom_library.cpp dicom_wire.cpp stream_length.cpp cxx_boundary.cpp)
+  target_link_libraries(voxmamba-dicom PRIVATE vx_dicom_modules ZLIB::ZLIB vx_volume vx_base)
   # build/.../lib/voxmamba lies to the program in build/.../cli as an installed one to its program.
   set_target_properties(voxmamba-dicom PROPERTIES SKIP_BUILD_RPATH ON INSTALL_RPATH ""
     RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/lib/voxmamba)

@@ -3,7 +3,6 @@
 #include "io/itk_header.h"
 
 #include <sys/stat.h>
-#include <zlib.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -12,6 +11,8 @@
 #include <cstdio>
 #include <cstring>
 #include <memory>
+
+#include "io/stream_length.h"
 
 extern "C" {
 #include "base/size.h"
@@ -32,52 +33,6 @@ File open_file(const std::string &path) {
     File file(std::fopen(path.c_str(), "rb"));
     if (!file) fail(VX_ERR_INPUT, "cannot be opened: %s", std::strerror(errno));
     return file;
-}
-
-struct Inflater {
-    z_stream s{};
-    explicit Inflater(int window_bits) {
-        if (inflateInit2(&s, window_bits) != Z_OK) throw std::bad_alloc();
-    }
-    ~Inflater() { inflateEnd(&s); }
-};
-
-struct StreamLength {
-    uint64_t packed, inflated;
-};
-
-/* Inflates the stream at offset to its end without keeping it. Stops early, with an inflated
- * length above limit, when there is more than limit. */
-StreamLength stream_length(const ImageHeader &header, uint64_t limit) {
-    File file = open_file(header.data_path);
-    if (fseeko(file.get(), static_cast<off_t>(header.data_offset), SEEK_SET) != 0)
-        fail(VX_ERR_INPUT, "cannot be read: %s", std::strerror(errno));
-    /* 16 + 15: gzip with its checksum and length; 32 + 15: zlib or gzip. */
-    Inflater inflater(header.encoding == Encoding::gzip ? 16 + MAX_WBITS : 32 + MAX_WBITS);
-    std::vector<unsigned char> in(1 << 16), out(1 << 18);
-    uint64_t total = 0, packed = 0;
-    bool ended = false;
-    while (!ended) {
-        inflater.s.avail_in = static_cast<uInt>(std::fread(in.data(), 1, in.size(), file.get()));
-        inflater.s.next_in = in.data();
-        if (std::ferror(file.get())) fail(VX_ERR_INPUT, "cannot be read: %s", std::strerror(errno));
-        if (inflater.s.avail_in == 0)
-            fail(VX_ERR_INPUT, "the compressed voxels are cut short (copy the file again)");
-        packed += inflater.s.avail_in;
-        while (inflater.s.avail_in > 0 && !ended) {
-            inflater.s.next_out = out.data();
-            inflater.s.avail_out = static_cast<uInt>(out.size());
-            const int rc = inflate(&inflater.s, Z_NO_FLUSH);
-            total += out.size() - inflater.s.avail_out;
-            if (rc == Z_MEM_ERROR) throw std::bad_alloc();
-            if (rc != Z_OK && rc != Z_STREAM_END)
-                fail(VX_ERR_INPUT, "the compressed voxels are damaged: %s (copy the file again)",
-                     inflater.s.msg ? inflater.s.msg : "bad stream");
-            if (total > limit) return {packed, total};
-            ended = rc == Z_STREAM_END;
-        }
-    }
-    return {packed - inflater.s.avail_in, total};
 }
 
 } // namespace
@@ -234,7 +189,9 @@ uint64_t stored_bytes(const ImageHeader &header) {
 void check_stream(const ImageHeader &header) {
     const uint64_t stored = stored_bytes(header);
     const size_t want = header.data_bytes;
-    const StreamLength length = stream_length(header, want);
+    const Deflated form =
+        header.encoding == Encoding::gzip ? Deflated::gzip : Deflated::zlib_or_gzip;
+    const StreamLength length = stream_length(header.data_path, header.data_offset, form, want);
     if (length.inflated != want)
         fail(VX_ERR_INPUT,
              "the compressed voxels are %s: the header claims %zu bytes, the stream has %s%llu",

@@ -1,6 +1,8 @@
 """DICOM made here with pydicom: enhanced multi-frame objects, compressed frames, stacks that have to be straightened."""
 import random
+import struct
 import sys
+import zlib
 
 import corrupt
 import oracle
@@ -358,6 +360,31 @@ def test_a_file_that_cannot_be_opened_is_not_left_out(tmp_path):
     (tmp_path / "s" / "IM5").symlink_to(tmp_path / "absent")
     must_refuse(tmp_path / "s", "1 file in the folder cannot be read", "IM5", "No such file")
     must_refuse(tmp_path / "s", "IM5", tolerate=True)
+
+
+def inflating(path, megabytes, cut=0):
+    """A file whose deflated pixels are megabytes of zeros, cut before its end."""
+    enhanced(path, [Frame(0)], DeflatedExplicitVRLittleEndian)
+    whole = path.read_bytes()
+    at = 144 + int.from_bytes(whole[140:144], "little")  # behind the group of the header
+    head = zlib.decompressobj(-15).decompress(whole[at:])
+    head = head[:head.index(b"\xe0\x7f\x10\x00OW")]
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    packed = packer.compress(head + struct.pack("<HH2sHI", 0x7FE0, 0x10, b"OW", 0, megabytes << 20))
+    for _ in range(megabytes):
+        packed += packer.compress(bytes(1 << 20))
+    packed += packer.flush()
+    path.write_bytes(whole[:at] + packed[:len(packed) - cut])
+
+
+@pytest.mark.parametrize("cut", [0, 1000])
+def test_a_small_file_that_inflates_to_a_large_one(tmp_path, cut):
+    """No more of it is kept than the largest frame has."""
+    (tmp_path / "s").mkdir()
+    inflating(tmp_path / "s" / "a.dcm", 600, cut)
+    must_refuse(tmp_path / "s", "it inflates to more than 268 MB")
+    inflating(tmp_path / "s" / "a.dcm", 2, cut)
+    must_refuse(tmp_path / "s", "damaged" if cut else "2097152 bytes of pixels where")
 
 
 @pytest.mark.parametrize("kind", ["frames", "deflated", "rle", "stack"])
