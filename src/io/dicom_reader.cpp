@@ -162,8 +162,8 @@ void read_volume(const char *path, const vx_read_options *options, VolumeOwner &
     vx_error err;
     check(vx_volume_create(&ready.geo, 1, &volume.p, &err), err);
     if (ready.straightened) {
-        warn_straightened(ready, log_of(options));
         read_straightened(worker, ready.series, ready.geo, volume.p->data);
+        warn_straightened(ready, log_of(options));
     } else {
         read_slices(worker, ready.series, volume.p->data);
     }

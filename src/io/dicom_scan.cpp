@@ -14,10 +14,6 @@ namespace fs = std::filesystem;
 
 namespace {
 
-std::string base_name(const std::string &path) {
-    return one_line(fs::path(path).filename().string(), 80);
-}
-
 bool ends_in_dcm(const std::string &path) {
     std::string ext = fs::path(path).extension().string();
     std::transform(ext.begin(), ext.end(), ext.begin(),
@@ -57,8 +53,8 @@ class Walk {
         if (error && folder == top)
             fail(VX_ERR_INPUT, "the folder cannot be read: %s", error.message().c_str());
         if (error)
-            fail(VX_ERR_INPUT, "the folder '%s' in it cannot be read: %s",
-                 base_name(folder).c_str(), error.message().c_str());
+            fail(VX_ERR_INPUT, "the folder %s in it cannot be read: %s",
+                 quoted_name(folder).c_str(), error.message().c_str());
         if (!is_new(folder)) return;
         std::sort(names.begin(), names.end()); /* the same result on every file system */
         for (const std::string &name : names) {
@@ -95,7 +91,7 @@ void add_file(DicomWorker &worker, const std::string &path, DicomFolder &out) {
         if (read_dicom_file(worker, path, file)) out.files.push_back(std::move(file));
     } catch (const Failure &failure) {
         if (failure.code != VX_ERR_INPUT) throw;
-        out.damaged.push_back(base_name(path) + ": " + failure.text);
+        out.damaged.push_back(quoted_name(path) + ": " + failure.text);
     }
 }
 
