@@ -29,15 +29,17 @@ using namespace vx_io;
 /* Address space: several times the largest frame, with what decoders need beside it. */
 constexpr rlim_t memory_limit = rlim_t(3) << 30;
 
+/* Bytes that class Noise keeps. */
+constexpr rlim_t noise_limit = 1 << 20;
+
 void limit_self() {
     prctl(PR_SET_PDEATHSIG, SIGKILL); /* never outlive the thread that reads */
     close_range(3, ~0U, 0);           /* nothing of the caller's is ours */
-    signal(SIGINT, SIG_IGN);          /* the caller decides what a key on the terminal means */
-    signal(SIGHUP, SIG_IGN);
+    /* The caller decides what a key on the terminal means, or a signal to all of its group. */
+    for (int wish : {SIGINT, SIGHUP, SIGTERM}) signal(wish, SIG_IGN);
     const rlimit no_core = {0, 0};
     setrlimit(RLIMIT_CORE, &no_core);
-    const rlimit noise_only = {1 << 20,
-                               1 << 20}; /* what class Noise keeps; no other file is written */
+    const rlimit noise_only = {noise_limit, noise_limit}; /* no other file is written */
     setrlimit(RLIMIT_FSIZE, &noise_only);
     signal(SIGXFSZ, SIG_IGN);
 #ifndef __SANITIZE_ADDRESS__ /* its shadow alone is larger */
@@ -54,21 +56,33 @@ class Noise {
         dup2(fd_, 1);
         dup2(fd_, 2);
     }
-    /* What was printed since the last call; "" without such a file. */
+    void forget() { (void)text(); }
+    /* What was printed since the last call; "" without such a file. Throws when it was more than is
+     * kept: what the rest said nobody knows. */
     std::string take() {
-        std::cout.flush();
-        std::cerr.flush();
-        std::fflush(nullptr);
-        const off_t size = lseek(fd_, 0, SEEK_CUR);
-        if (size <= 0) return "";
-        std::string text(static_cast<size_t>(size), ' ');
-        const ssize_t got = pread(fd_, text.data(), text.size(), 0);
-        if (got < 0 || ftruncate(fd_, 0) != 0 || lseek(fd_, 0, SEEK_SET) != 0)
-            fail(VX_ERR_INPUT, "what the decoder says cannot be read");
-        return one_line(text, text.size());
+        const std::string said = text();
+        if (said.size() >= noise_limit)
+            fail(VX_ERR_INPUT, "damaged DICOM file: its reader has too much to say about it");
+        return one_line(said, said.size());
     }
 
   private:
+    std::string text() {
+        std::cout.flush();
+        std::cerr.flush();
+        std::fflush(nullptr);
+        /* A stream that has met the limit would be silent about all files to come. */
+        for (std::ostream *stream : {&std::cout, &std::cerr, &std::clog}) stream->clear();
+        for (std::FILE *stream : {stdout, stderr}) clearerr(stream);
+        const off_t size = lseek(fd_, 0, SEEK_CUR);
+        if (size <= 0) return "";
+        std::string said(static_cast<size_t>(size), ' ');
+        const ssize_t got = pread(fd_, said.data(), said.size(), 0);
+        if (got < 0 || ftruncate(fd_, 0) != 0 || lseek(fd_, 0, SEEK_SET) != 0)
+            fail(VX_ERR_INPUT, "what the decoder says cannot be read");
+        return said;
+    }
+
     int fd_;
 };
 
@@ -138,7 +152,7 @@ void check_warnings(const std::string &said) {
 
 std::unique_ptr<Current> open_file(const std::string &path, Noise &noise) {
     auto current = std::make_unique<Current>();
-    noise.take();
+    noise.forget();
     current->is_dicom = parse_dicom_file(path, current->format, current->file);
     check_warnings(noise.take());
     return current;
@@ -184,7 +198,7 @@ bool answer(const DicomRequest &request, const std::string &path, const std::str
         const std::string packed = pack_file(current->file);
         return reply(DicomAnswer::ok, packed.data(), packed.size());
     }
-    noise.take();
+    noise.forget();
     const auto pixels = stored_pixels(current->file, *current->format.getDataset(), request.frame);
     const std::string said = noise.take();
     if (!said.empty() && !is_second_try(said))

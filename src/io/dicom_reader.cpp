@@ -163,8 +163,8 @@ void read_volume(const char *path, const vx_read_options *options, VolumeOwner &
     check(vx_io_admit(options, &ready.geo, &err), err);
     check(vx_volume_create(&ready.geo, 1, &volume.p, &err), err);
     if (ready.straightened) {
-        warn_straightened(ready, log_of(options));
         read_straightened(worker, ready.series, ready.geo, volume.p->data);
+        warn_straightened(ready, log_of(options));
     } else {
         read_slices(worker, ready.series, volume.p->data);
     }

@@ -76,20 +76,25 @@ bool same_direction(const double a[3], const double b[3]) {
     return true;
 }
 
-/* Problems that single files bring along, each code once. */
+/* Problems that single files bring along, each code once, with the first file that has it. */
 void add_file_problems(DicomSeries &s) {
-    std::map<std::string, std::pair<size_t, std::string>> found;
+    std::map<std::string, std::pair<size_t, const DicomFile *>> found;
     for (const DicomFile &f : s.files)
         if (!f.problem.empty()) {
             auto &entry = found[f.problem_code];
-            if (entry.first++ == 0) entry.second = f.problem;
+            if (entry.first++ == 0) entry.second = &f;
         }
     for (const auto &[code, entry] : found) {
-        if (entry.first == 1 && s.files.size() == 1)
-            add(s, code.c_str(), "%s", entry.second.c_str());
+        const DicomFile &first = *entry.second;
+        const char *const problem = first.problem.c_str(), *const c = code.c_str();
+        const std::string files = counted(s.files.size(), "file");
+        if (s.files.size() == 1)
+            add(s, c, "%s", problem);
+        else if (code == "damaged-files") /* names it */
+            add(s, c, "%zu of %s: %s", entry.first, files.c_str(), problem);
         else
-            add(s, code.c_str(), "%zu of %s: %s", entry.first,
-                counted(s.files.size(), "file").c_str(), entry.second.c_str());
+            add(s, c, "%zu of %s, %s%s: %s", entry.first, files.c_str(),
+                entry.first > 1 ? "first " : "", quoted_name(first.path).c_str(), problem);
     }
 }
 
@@ -440,6 +445,19 @@ void refuse_problems(const DicomSeries &s, bool tolerate) {
     static const struct {
         const char *code, *advice;
     } table[] = {{"damaged-files", "export the series again"},
+                 {"missing-geometry", "export the original series again"},
+                 {"bad-orientation", "export the original series again"},
+                 {"bad-spacing", "export the original series again"},
+                 {"bad-scale", "export the original series again"},
+                 {"bad-frames", "export the original series again"},
+                 {"bad-pixels", "export the original series again"},
+                 {"no-pixels", "export the original series again"},
+                 {"modality-lut", "export it with RescaleSlope and RescaleIntercept"},
+                 {"multi-frame", "export it as single slices or as an enhanced image"},
+                 {"colour", "choose a series of grey values"},
+                 {"not-a-volume", "choose a CT, MR or PET series"},
+                 {"single-slice", "give the folder of the whole series"},
+                 {"mixed-spacings", "move one of them to its own folder"},
                  {"several-volumes", "move one of them to its own folder"},
                  {"several-orientations", "move one of them to its own folder"},
                  {"mixed-origins", "move one of them to its own folder"},

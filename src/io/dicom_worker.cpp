@@ -38,16 +38,18 @@ struct SpawnSetup {
     }
 };
 
-/* The child gets the socket as its standard input, no output, and no signal set-up of ours. */
+/* The child gets the socket as its standard input, no output, and no signal set-up of ours: what is
+ * meant for the program waits until the child has said that it does not want it. */
 int spawn(const std::string &program, int socket, pid_t *child) {
     SpawnSetup setup;
     posix_spawn_file_actions_adddup2(&setup.files, socket, 0);
     posix_spawn_file_actions_addopen(&setup.files, 1, "/dev/null", O_WRONLY, 0);
     posix_spawn_file_actions_addopen(&setup.files, 2, "/dev/null", O_WRONLY, 0);
-    sigset_t none, all;
-    sigemptyset(&none);
+    sigset_t waiting, all;
+    sigemptyset(&waiting);
+    for (int wish : {SIGINT, SIGHUP, SIGTERM}) sigaddset(&waiting, wish);
     sigfillset(&all);
-    posix_spawnattr_setsigmask(&setup.attributes, &none);
+    posix_spawnattr_setsigmask(&setup.attributes, &waiting);
     posix_spawnattr_setsigdefault(&setup.attributes, &all);
     posix_spawnattr_setflags(&setup.attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
     std::string name = program;
@@ -136,6 +138,9 @@ void DicomWorker::lost() {
     if (!greeted)
         fail(VX_ERR_RESOURCE, "the DICOM reader voxmamba-dicom does not run (install the whole "
                               "package with its libraries)");
+    /* Not by us, and no crash: nothing in a file does that. */
+    if (known && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL)
+        fail(VX_ERR_RESOURCE, "the DICOM reader was killed (is memory short?)");
     if (known && WIFSIGNALED(status))
         fail(VX_ERR_INPUT, "damaged DICOM file: its reader crashed (%s)",
              strsignal(WTERMSIG(status)));

@@ -302,6 +302,7 @@ def test_copies(tmp_path):
     other.PixelData = bytes(len(other.PixelData))
     other.save_as(folder / "copy")
     must_refuse(folder, "two slices at one position hold different pixels", tolerate=True)
+    assert not oracle.Read(folder, tolerate=True).warnings  # it was not resampled
 
 
 def test_what_resampling_does_not_mend(tmp_path):
@@ -338,7 +339,18 @@ def test_a_slice_whose_class_is_damaged_is_not_left_out(tmp_path):
     d = pydicom.dcmread(tmp_path / "s" / "4.dcm")
     d.SOPClassUID = "1.2.840.10008.5.1.4.1.1.7"
     d.save_as(tmp_path / "s" / "4.dcm")
-    must_refuse(tmp_path / "s", "1 of 5 files: SecondaryCaptureImageStorage")
+    must_refuse(tmp_path / "s", "1 of 5 files, '4.dcm': SecondaryCaptureImageStorage is no CT, MR or PET volume",
+                "(choose a CT, MR or PET series)")
+
+
+def test_refusals_name_the_first_file_and_what_to_do(tmp_path):
+    stack(tmp_path / "s", [2.0 * k for k in range(5)])
+    for name, count in (("3.dcm", "1 of 5 files, '3.dcm'"), ("1.dcm", "2 of 5 files, first '1.dcm'")):
+        d = pydicom.dcmread(tmp_path / "s" / name)
+        del d.ImagePositionPatient
+        d.save_as(tmp_path / "s" / name)
+        must_refuse(tmp_path / "s", count + ": no ImagePositionPatient (export the original series again)")
+    must_refuse(tmp_path / "s" / "0.dcm", "2 of 5 files, first '1.dcm'", tolerate=True)
 
 
 def test_links_are_followed_and_no_file_is_read_twice(tmp_path):

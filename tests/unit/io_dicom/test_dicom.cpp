@@ -433,10 +433,11 @@ void missing_attributes(void **) {
     static const struct {
         DcmTagKey tag;
         const char *words;
-    } cases[] = {{DCM_ImagePositionPatient, "4 of 4 files: no ImagePositionPatient"},
-                 {DCM_ImageOrientationPatient, "no ImageOrientationPatient"},
-                 {DCM_PixelSpacing, "no PixelSpacing"},
-                 {DCM_PixelData, "no pixel data"}};
+    } cases[] = {
+        {DCM_ImagePositionPatient, "4 of 4 files, first 'slice0.dcm': no ImagePositionPatient"},
+        {DCM_ImageOrientationPatient, "no ImageOrientationPatient"},
+        {DCM_PixelSpacing, "no PixelSpacing"},
+        {DCM_PixelData, "no pixel data"}};
     for (const auto &c : cases) {
         write_series(
             4, [&](Slice &s) { s.change = [&](DcmDataset &d) { d.findAndDeleteElement(c.tag); }; });
@@ -463,7 +464,7 @@ void bad_attributes(void **) {
         {DCM_ImageOrientationPatient, "2\\0\\0\\0\\1\\0", "not two perpendicular"},
         {DCM_ImagePositionPatient, "1\\2\\x", "ImagePositionPatient is not a number"},
         {DCM_PhotometricInterpretation, "RGB", "colour image"},
-        {DCM_ImageType, "ORIGINAL\\PRIMARY\\M\\ND\\MOSAIC", "1 of 4 files: a mosaic"},
+        {DCM_ImageType, "ORIGINAL\\PRIMARY\\M\\ND\\MOSAIC", "1 of 4 files, 'slice1.dcm': a mosaic"},
         {DCM_SeriesInstanceUID, "1.2.\x07", "SeriesInstanceUID is not a UID"},
         {DCM_NumberOfFrames, "3", "pixels where 6 x 5 of 16 bits in 3 frames need 180"},
         {DCM_NumberOfFrames, "0", "NumberOfFrames is 0"},

@@ -1,7 +1,9 @@
 /* The helper process: whatever becomes of it is an error of the file, within bounded time, and no
  * process is left. Its answers are believed only as far as they can be checked. */
+#include <signal.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <chrono>
@@ -159,6 +161,52 @@ void silence(void **) {
     assert_true(clock::now() - begin < std::chrono::seconds(20));
 }
 
+/* The first child of this process. */
+pid_t helper_of_mine() {
+    std::ifstream list("/proc/self/task/" + std::to_string(getpid()) + "/children");
+    pid_t child = 0;
+    list >> child;
+    return child;
+}
+
+/* Signals that a job system sends to all processes are the program's, not the helper's; one that
+ * nobody survives is no error of the file. */
+void signals(void **) {
+    const std::string good = write_file(
+        "signal.dcm", preamble() + element(8, 0x16, "UI", "1.2.840.10008.5.1.4.1.1.88.11") +
+                          element(0x20, 0xe, "UI", "1.2"));
+    DicomWorker worker(nullptr);
+    DicomFile file;
+    assert_true(worker.parse(good, file));
+    const pid_t helper = helper_of_mine();
+    assert_true(helper > 0);
+    for (int wish : {SIGINT, SIGHUP, SIGTERM}) {
+        assert_int_equal(kill(helper, wish), 0);
+        assert_true(worker.parse(good, file));
+    }
+    assert_int_equal(helper_of_mine(), helper);
+    assert_int_equal(kill(helper, SIGKILL), 0);
+    must_fail(failure_of([&] { worker.parse(good, file); }), VX_ERR_RESOURCE, "was killed");
+    assert_true(worker.parse(good, file));
+}
+
+/* A file that makes its reader say more than is kept is refused, and what is said of the next one
+ * is heard. */
+void much_to_say(void **) {
+    const std::string begin = preamble() + element(8, 0x16, "UI", "1.2.840.10008.5.1.4.1.1.88.11");
+    std::string noisy = begin;
+    for (unsigned i = 0; i < 30000; i++) noisy += element(9, 0x1000 + i, "LO", "odd");
+    const std::string bad = write_file("noisy.dcm", noisy);
+    const std::string twice = write_file("twice.dcm", begin + element(0x20, 0xe, "UI", "1.2") +
+                                                          element(0x20, 0xe, "UI", "1.3"));
+    DicomWorker worker(nullptr);
+    DicomFile file;
+    for (int i = 0; i < 2; i++) {
+        must_fail(failure_of([&] { worker.parse(bad, file); }), VX_ERR_INPUT, "too much to say");
+        must_fail(failure_of([&] { worker.parse(twice, file); }), VX_ERR_INPUT, "twice");
+    }
+}
+
 DicomFile sample() {
     DicomFile f;
     f.kind = DicomKind::multiframe;
@@ -234,8 +282,13 @@ void hostile_messages(void **) {
 int main() {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(crash),    TEST(helpers_that_do_not_work), TEST(silence),
-        TEST(messages), TEST(hostile_messages),
+        TEST(crash),
+        TEST(helpers_that_do_not_work),
+        TEST(silence),
+        TEST(signals),
+        TEST(much_to_say),
+        TEST(messages),
+        TEST(hostile_messages),
     };
     return cmocka_run_group_tests(tests, nullptr, nullptr);
 }
