@@ -129,6 +129,11 @@ static void a_file_appears_whole_or_not_at_all(void **state) {
     assert_int_equal(stat(path, &info), 0);
     assert_int_equal(info.st_size, 0);
     assert_int_equal(files_in_folder(), 1);
+    assert_int_equal(vx_out_open(path, &file, &err), VX_OK);
+    vx_out_private(file);
+    assert_int_equal(vx_out_commit(file, true, &err), VX_OK);
+    assert_int_equal(stat(path, &info), 0);
+    assert_int_equal(info.st_mode & 0777, 0600);
     unlink(path);
 
     assert_int_equal(vx_out_open("/nowhere/at/all", &file, &err), VX_ERR_OUTPUT);
