@@ -13,6 +13,7 @@ import datetime
 import json
 import os
 import platform
+import resource
 import shutil
 import subprocess
 import sys
@@ -76,6 +77,7 @@ def write(program, series, labels, out):
     pipe = out.with_suffix(".labels")
     os.mkfifo(pipe)
     found = {"program": 0, "helper": 0}
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     begin = time.perf_counter()
     process = subprocess.Popen([program, series, pipe, out])
     watcher = threading.Thread(target=watch, args=(process, found))
@@ -87,7 +89,9 @@ def write(program, series, labels, out):
     end = time.perf_counter()
     if process.returncode != 0:
         sys.exit(f"{program}: exit {process.returncode}")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return {"read_seconds": round(read - begin, 2), "write_seconds": round(end - read, 2),
+            "processor_seconds": round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 2),
             "program_bytes": found["program"], "helper_bytes": found["helper"],
             "both_bytes": found["program"] + found["helper"]}
 
@@ -117,6 +121,7 @@ def main():
     make_series(work / "series")
     labels = (np.arange(SLICES * SIZE * SIZE, dtype=np.uint32) % LABELS + 1).astype(np.uint8)
     result = {"date": datetime.date.today().isoformat(), "processors": os.cpu_count(), "machine": platform.machine(),
+              "load": os.getloadavg()[0],
               "segments": LABELS, "frames": SLICES * LABELS, "rows": SIZE, "columns": SIZE}
     result.update(write(args.program, work / "series", labels.tobytes(), work / "out.dcm"))
     result["file_bytes"] = os.path.getsize(work / "out.dcm")
