@@ -275,8 +275,9 @@ const cli_verb cli_segment = {
     .summary = "segment volumes: files, DICOM folders, folders of cases",
     .details =
         "A case's files are named after it: its file name without _NNNN and ending. Beside each\n"
-        "mask lies CASE.json with the hashes of input, model and output. A name with .dcm, as\n"
-        "--format dcmseg, is DICOM SEG (of DICOM input only).\n"
+        "mask lies CASE.json with the hashes of input, model and output, and CASE.tsv with the\n"
+        "labels' names and colours where the mask's format holds none (NIfTI, NRRD, MetaImage).\n"
+        "A name with .dcm, as --format dcmseg, is DICOM SEG (of DICOM input only).\n"
         "Exit codes: 0 all done, 1 usage, 2 input, 3 model, 4 output, 5 device or memory,\n"
         "6 cases of a batch failed and the rest are written, 129 SIGHUP, 130 SIGINT,\n"
         "143 SIGTERM.",

@@ -24,6 +24,8 @@ static const char *role_name(vx_role role) {
         return "probability";
     case VX_ROLE_LABEL:
         return "label";
+    case VX_ROLE_TABLE:
+        return "table";
     case VX_ROLE_MASK:
         break;
     }
@@ -73,7 +75,7 @@ vxm_status vx_outputs_make(const vx_target *target, const vx_choices *choices, v
     const vx_recipe *recipe = choices->recipe;
     size_t classes = recipe->network.classes, labels = recipe->labels.count;
     *out = (vx_outputs){.target = target};
-    out->items = vx_alloc_zero(classes + labels + 2, sizeof *out->items);
+    out->items = vx_alloc_zero(classes + labels + 3, sizeof *out->items);
     if (!out->items) return vx_api_no_memory(error);
     if (choices->options.preview)
         add(out, VX_ROLE_PREVIEW, 0, vx_format_text("%s.png", target->stem));
@@ -86,6 +88,8 @@ vxm_status vx_outputs_make(const vx_target *target, const vx_choices *choices, v
                 add(out, VX_ROLE_LABEL, k,
                     path_of_label(target, "", recipe->labels.labels[k].name));
     } else {
+        if (!vx_format_names_labels(target->format))
+            add(out, VX_ROLE_TABLE, 0, vx_format_text("%s.tsv", target->stem));
         add(out, VX_ROLE_MASK, 0, vx_strdup(target->mask));
     }
     vxm_status s = VXM_OK;
@@ -310,11 +314,15 @@ vxm_status vx_outputs_check_writable(const vx_outputs *outputs, vxm_error *error
 
 /* ---- Writing ---- */
 
+static const char *ending_of(const vx_outputs *outputs, const vx_output *item) {
+    if (item->role == VX_ROLE_PREVIEW) return ".png";
+    if (item->role == VX_ROLE_TABLE) return ".tsv";
+    return vx_format_extension(outputs->target->format);
+}
+
 const char *vx_outputs_temp(vx_outputs *outputs, size_t i, vxm_error *error) {
     vx_output *item = &outputs->items[i];
-    const char *suffix =
-        item->role == VX_ROLE_PREVIEW ? ".png" : vx_format_extension(outputs->target->format);
-    if (!item->temp) item->temp = vx_out_temp_name(item->path, suffix);
+    if (!item->temp) item->temp = vx_out_temp_name(item->path, ending_of(outputs, item));
     if (!item->temp) vx_api_no_memory(error);
     return item->temp;
 }

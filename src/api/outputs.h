@@ -67,6 +67,7 @@ typedef enum vx_role {
     VX_ROLE_PREVIEW,
     VX_ROLE_PROBABILITY, /* index: class */
     VX_ROLE_LABEL,       /* index: label of the recipe's table; with --split */
+    VX_ROLE_TABLE,       /* names and colours of the mask's labels, where its format holds none */
     VX_ROLE_MASK
 } vx_role;
 

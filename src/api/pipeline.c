@@ -286,6 +286,9 @@ static vxm_status write_temporaries(vx_case_run *run, const vx_volume *image, co
         case VX_ROLE_LABEL:
             s = write_label(temp, mask, &table->labels[item->index], &options, &err);
             break;
+        case VX_ROLE_TABLE:
+            s = vx_label_table_write(temp, options.labels, true, &err);
+            break;
         case VX_ROLE_MASK:
             s = vx_io_write_mask(temp, mask, &options, &err);
             break;

@@ -79,6 +79,10 @@ const char *vx_format_extension(vx_format format) {
     return row ? row->endings[0] : "";
 }
 
+bool vx_format_names_labels(vx_format format) {
+    return format == VX_FORMAT_SEG_NRRD || format == VX_FORMAT_DICOM_SEG;
+}
+
 bool vx_format_readable(vx_format format) {
     const format_row *row = row_of(format);
     return row && row->ops && row->ops->read;

@@ -28,6 +28,8 @@ vx_format vx_format_by_name(const char *name);
 vx_format vx_format_by_path(const char *path);
 /* ".nii.gz", ... : what to append to a case's name. */
 const char *vx_format_extension(vx_format format);
+/* Whether a mask of the format holds its labels' names and colours itself. */
+bool vx_format_names_labels(vx_format format);
 /* Whether this build reads / writes the format. */
 bool vx_format_readable(vx_format format);
 bool vx_format_writable(vx_format format);

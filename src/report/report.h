@@ -2,6 +2,8 @@
 #ifndef VX_REPORT_REPORT_H
 #define VX_REPORT_REPORT_H
 
+#include <stdbool.h>
+
 #include "base/threads.h"
 #include "volume/labels.h"
 #include "volume/volume.h"
@@ -10,6 +12,12 @@
  * fill, radiological convention, true aspect ratio, as PNG (libpng); atomic. */
 vx_status vx_preview_write(const char *path, const vx_volume *image, const vx_mask *mask,
                            const vx_label_table *labels, int replace, vx_error *err);
+
+/* The labels as BIDS wants them beside a label map (its specification 1.10, "Common image-derived
+ * labels"): tab-separated, columns index, name and color ("#rrggbb"), a line a label in the table's
+ * order; control characters of a name become blanks. Atomic; VX_ERR_OUTPUT. */
+vx_status vx_label_table_write(const char *path, const vx_label_table *labels, bool replace,
+                               vx_error *err);
 
 typedef struct vx_label_stats {
     unsigned label;

@@ -25,7 +25,7 @@ NAMES = ["a", "b", "c", "d", "e"]
 
 
 def both(names):
-    return sorted([n + ".json" for n in names] + [n + ".nii.gz" for n in names])
+    return sorted(n + ending for n in names for ending in (".json", ".nii.gz", ".tsv"))
 
 
 def masks(folder):
@@ -158,7 +158,7 @@ def test_resume_sees_the_data_file_of_a_header(model, tmp_path):
     (tmp_path / "x.raw").write_bytes(values[::-1].tobytes())  # the header stays as it was
     segment(scan, model, out, *options, "--resume")
     again = stamps(out)
-    assert sorted(again) == ["scan.json", "scan.nii.gz"]
+    assert sorted(again) == ["scan.json", "scan.nii.gz", "scan.tsv"]
     assert all(again[name] != first[name] for name in first)
 
 

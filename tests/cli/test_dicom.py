@@ -353,7 +353,7 @@ def test_studies_in_subfolders_are_a_batch(model, tmp_path):
     (tmp_path / "in" / "notes").mkdir()
     result = run("segment", tmp_path / "in", "-m", model, "-o", tmp_path / "out")
     assert result.code == 0, result.err
-    assert files(tmp_path / "out") == ["p1.json", "p1.nii.gz", "p2_ct.json", "p2_ct.nii.gz"]
+    assert files(tmp_path / "out") == ["p1.json", "p1.nii.gz", "p1.tsv", "p2_ct.json", "p2_ct.nii.gz", "p2_ct.tsv"]
     # --batch forces it where DICOM files lie at the top too.
     write_series(tmp_path / "in", 3)
     result = run("segment", tmp_path / "in", "-m", model, "-o", tmp_path / "out2", "--batch", "--jobs", 2)

@@ -119,7 +119,7 @@ def test_options_need_their_init(library, model, tmp_path):
     short = (ctypes.c_size_t * 4)(16, 0, 0xdeadbeef, 0xdeadbeef)
     status = library.vxm_segment_file(session, str(tmp_path / "s.nii.gz").encode(), str(tmp_path / "m.nii.gz").encode(),
                                       short, None, None)
-    assert status == 0 and files(tmp_path) == ["m.json", "m.nii.gz", "s.nii.gz"]
+    assert status == 0 and files(tmp_path) == ["m.json", "m.nii.gz", "m.tsv", "s.nii.gz"]
     library.vxm_session_free(session)
     library.vxm_model_close(handle)
 

@@ -62,14 +62,14 @@ def test_sidecar_report_and_stats(scan, model, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     segment(scan, model, out / "m.nii.gz", "--report", out / "r.json", "--stats", out / "s.json", "--preview")
-    assert files(out) == ["m.json", "m.nii.gz", "m.png", "r.json", "s.json"]
+    assert files(out) == ["m.json", "m.nii.gz", "m.png", "m.tsv", "r.json", "s.json"]
     assert open(out / "m.png", "rb").read(8) == b"\x89PNG\r\n\x1a\n"
 
     sidecar = json.load(open(out / "m.json"))
     assert sidecar["input_sha256"] == sha256(scan)
     assert sidecar["model"]["sha256"] == sha256(model)
     assert {o["role"]: o["sha256"] for o in sidecar["outputs"]} == {
-        "mask": sha256(out / "m.nii.gz"), "preview": sha256(out / "m.png")}
+        "mask": sha256(out / "m.nii.gz"), "preview": sha256(out / "m.png"), "table": sha256(out / "m.tsv")}
     assert sidecar["options"]["step"] == 0.5 and sidecar["options"]["tta"] is False
 
     text = open(out / "r.json").read()
@@ -221,7 +221,7 @@ def test_formats(plain, model, tmp_path, ending):
         assert files(tmp_path) == []
         pytest.skip(f"{ending} is not in this build")
     assert result.code == 0, result.err
-    assert files(tmp_path) == ["m.json", f"m.{ending}"]
+    assert files(tmp_path) == sorted(["m.json", f"m.{ending}"] + ["m.tsv"] * (ending != "seg.nrrd"))
     if ending == "nii":
         data, affine = load(out)
     else:
@@ -237,9 +237,44 @@ def test_formats(plain, model, tmp_path, ending):
     assert np.array_equal(data, base)
 
 
+TABLE = "index\tname\tcolor\n1\tanterior\t#e67850\n2\tposterior\t#508ce6\n"  # names, colours: tiny_model.LABELS
+
+
+@pytest.mark.parametrize("name", ["sub-01_dseg.nii.gz", "sub-01_dseg.nii", "sub-01_dseg.nrrd", "sub-01_dseg.mha"])
+def test_label_table(scan, model, tmp_path, name):
+    """As BIDS has it, beside formats without names of their own; one of the outputs that --resume confirms."""
+    result = run("segment", scan, "-m", model, "-o", tmp_path / name)
+    if "not in this build" in result.err:
+        pytest.skip(f"{name} is not in this build")
+    table = tmp_path / "sub-01_dseg.tsv"
+    assert result.code == 0 and table.read_text() == TABLE
+    sidecar = json.load(open(tmp_path / "sub-01_dseg.json"))
+    assert [o["role"] for o in sidecar["outputs"]] == ["table", "mask"]
+    assert sidecar["outputs"][0]["sha256"] == sha256(table)
+    table.write_text("mine")
+    segment(scan, model, tmp_path / name, "--resume")
+    assert table.read_text() == TABLE
+    segment(scan, model, tmp_path / name, "--overwrite", "--labels", "posterior")
+    assert table.read_text().splitlines() == [TABLE.splitlines()[k] for k in (0, 2)]
+
+
+def test_label_table_of_another_is_not_replaced(scan, model, tmp_path):
+    (tmp_path / "m.tsv").write_text("mine")
+    before = files(tmp_path)
+    line = run("segment", scan, "-m", model, "-o", tmp_path / "m.nii.gz").error_line(4)
+    assert "m.tsv" in line and files(tmp_path) == before and (tmp_path / "m.tsv").read_text() == "mine"
+
+
+def test_no_label_table_where_the_mask_cannot_be_put(scan, model, tmp_path):
+    """Its rename comes first: it is taken back when the mask's fails."""
+    (tmp_path / "out" / "scan.nii.gz").mkdir(parents=True)
+    line = run("segment", scan, "-m", model, "-o", tmp_path / "out", "--overwrite").error_line(4)
+    assert "scan.nii.gz" in line and files(tmp_path / "out") == ["scan.nii.gz"]
+
+
 def test_format_option_names_the_files_of_a_folder(scan, model, tmp_path):
     segment(scan, model, tmp_path / "out", "--format", "nii")
-    assert files(tmp_path / "out") == ["scan.json", "scan.nii"]
+    assert files(tmp_path / "out") == ["scan.json", "scan.nii", "scan.tsv"]
 
 
 def test_two_channels_by_name_and_by_number(model2, tmp_path):
@@ -248,7 +283,7 @@ def test_two_channels_by_name_and_by_number(model2, tmp_path):
     save(folder / "p_0000.nii.gz", 1)
     save(folder / "p_0001.nii.gz", 2)
     segment(folder, model2, tmp_path / "a")
-    assert files(tmp_path / "a") == ["p.json", "p.nii.gz"]
+    assert files(tmp_path / "a") == ["p.json", "p.nii.gz", "p.tsv"]
     result = run("segment", "-m", model2, "-o", tmp_path / "b.nii.gz", "--channel", f"T2w={folder}/p_0001.nii.gz",
                  "--channel", f"T1w={folder}/p_0000.nii.gz")
     assert result.code == 0, result.err
@@ -270,7 +305,7 @@ def test_odd_names(model, tmp_path, name):
     save(folder / name)
     result = run("segment", "-m", model, "-o", "out ü", "--", name, cwd=folder)
     assert result.code == 0, result.err
-    assert files(folder / "out ü") == sorted([name, name.replace(".nii.gz", ".json")])
+    assert files(folder / "out ü") == sorted(name.replace(".nii.gz", e) for e in (".json", ".nii.gz", ".tsv"))
 
 
 def test_model_by_name_and_by_fit(scan, model, model2, tmp_path):

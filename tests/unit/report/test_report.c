@@ -152,6 +152,27 @@ static void preview_cannot_be_written(void **state) {
     vx_volume_free(image);
 }
 
+static void table_of_labels(void **state) {
+    (void)state;
+    vx_label both[2] = {
+        {.value = 2, .name = "left ear", .rgb = {255, 0, 10}},
+        {.value = 65535, .name = "tab\tline\nend\x7f \xc3\xa4", .rgb = {0, 171, 16}}};
+    const vx_label_table labels = {2, both};
+    char text[200] = "";
+    assert_int_equal(vx_label_table_write(path, &labels, true, NULL), VX_OK);
+    FILE *f = fopen(path, "rb");
+    assert_non_null(f);
+    const size_t n = fread(text, 1, sizeof text - 1, f);
+    fclose(f);
+    text[n] = '\0';
+    assert_string_equal(text, "index\tname\tcolor\n2\tleft ear\t#ff000a\n"
+                              "65535\ttab line end  \xc3\xa4\t#00ab10\n");
+    vx_error err;
+    assert_int_equal(vx_label_table_write(path, &labels, false, &err), VX_ERR_OUTPUT);
+    assert_int_equal(vx_label_table_write("/nowhere/a.tsv", &labels, true, &err), VX_ERR_OUTPUT);
+    unlink(path);
+}
+
 static int make_name(void **state) {
     (void)state;
     int fd = mkstemp(path);
@@ -165,6 +186,7 @@ int main(void) {
         cmocka_unit_test(corner_is_where_radiologists_expect_it),
         cmocka_unit_test(statistics_by_hand),
         cmocka_unit_test(preview_cannot_be_written),
+        cmocka_unit_test(table_of_labels),
     };
     return cmocka_run_group_tests_name("report", tests, make_name, NULL);
 }
