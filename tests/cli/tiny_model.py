@@ -68,6 +68,32 @@ def tensors(value, seed):
     return {k: v.astype("<f4") for k, v in out.items()}
 
 
+def brightness_tensors(value, thresholds):
+    """A network that looks at nothing but a voxel's own value: label k where it lies above k of the ascending thresholds.
+
+    Both convolutions on the way of the first channel are the identity, so what is compared is the value after the two
+    instance norms, in units of the tile's deviation (standardised() says what that makes of a value)."""
+    out = {k: np.zeros_like(v) for k, v in tensors(value, 0).items()}
+    for name in out:
+        if name.endswith("norm.weight"):
+            out[name][:] = 1
+    features = value["network"]["features"][0]
+    out["encoder.stages.0.0.convs.0.conv.weight"][0, 0, 1, 1, 1] = 1
+    out["decoder.stages.0.convs.0.conv.weight"][0, features, 1, 1, 1] = 1  # behind the upsampled channels: the skip's
+    # The k-th line is the largest between the k-th and the next threshold.
+    out["decoder.seg_layers.0.weight"][:, 0, 0, 0, 0] = np.arange(len(thresholds) + 1)
+    out["decoder.seg_layers.0.bias"][1:] = -np.cumsum(thresholds)
+    return out
+
+
+def standardised(tile):
+    """The values of a tile (the normalised image in it, zeros around) as brightness_tensors() compares them."""
+    for _ in range(2):
+        tile = (tile - tile.mean()) / np.sqrt(tile.var() + 1e-5)
+        tile = np.where(tile < 0, 0.01 * tile, tile)
+    return tile
+
+
 def safetensors_bytes(weights, metadata):
     """The file format, by hand: the tests also need files that no library would write."""
     header, offset = {"__metadata__": metadata}, 0
@@ -78,9 +104,9 @@ def safetensors_bytes(weights, metadata):
     return struct.pack("<Q", len(text)) + text + b"".join(a.tobytes() for a in weights.values())
 
 
-def write(path, value=None, seed=20):
+def write(path, value=None, seed=20, weights=None):
     value = value or recipe()
-    data = safetensors_bytes(tensors(value, seed), {"voxmamba": json.dumps(value)})
+    data = safetensors_bytes(weights or tensors(value, seed), {"voxmamba": json.dumps(value)})
     with open(path, "wb") as f:
         f.write(data)
     return path
