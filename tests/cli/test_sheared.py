@@ -1,4 +1,8 @@
-"""Grids whose axes are not perpendicular, in every format: the affine is kept, one warning, nothing of a library's own."""
+"""Grids whose axes are not perpendicular, in every format: the affine is kept, one warning, nothing of a library's own.
+And NIfTI files whose two transforms differ. The rules stand in docs/dicom.md."""
+import json
+import struct
+
 import nibabel
 import numpy as np
 import pytest
@@ -57,3 +61,49 @@ def test_singular_grids_are_refused(model, tmp_path, ending):
     write(path, np.array([[1, 1, 0], [0, 0, 0], [0, 0, 2.0]]) + 1e-300)
     line = run("segment", path, "-m", model, "-o", tmp_path / "mask.nii.gz").error_line(2)
     assert "affine" in line and "ITK" not in line and files(tmp_path) == [f"in.{ending}"]
+
+
+def test_a_skew_of_rounding_is_silent(model, tmp_path):
+    path = tmp_path / "in.nii"
+    affine = write(path, np.array([[1, 0, 0], [9e-5, 1, 0], [0, 0, 2.0]]))
+    result = run("segment", path, "-m", model, "-o", tmp_path / "mask.nii.gz", "-q")
+    assert result.code == 0 and result.err == ""
+    assert np.abs(load(tmp_path / "mask.nii.gz")[1] - affine).max() < 1e-6
+
+
+@pytest.mark.parametrize("shift, told", [(0.5, True), (0.05, False)])
+def test_sform_and_qform_that_disagree(model, tmp_path, shift, told):
+    """shift: voxels between them at every corner. The sform counts, the mask gets both."""
+    image = volume(1)
+    other = image.affine.copy()
+    other[:3, 3] += shift * 0.9 * np.array([0.6, 0, 0.8])  # 0.9 mm: the smallest spacing
+    image.set_sform(image.affine, 2)
+    image.set_qform(other, 1)
+    nibabel.save(image, str(tmp_path / "in.nii.gz"))
+    out = tmp_path / "mask.nii.gz"
+    result = run("segment", tmp_path / "in.nii.gz", "-m", model, "-o", out, "-q", "--report", tmp_path / "r.json")
+    assert result.code == 0, result.err
+    words = f"sform and qform disagree by {shift:.2f} voxels at a corner"
+    warnings, = [case["warnings"] for case in json.load(open(tmp_path / "r.json"))["cases"]]
+    assert len(warnings) == len(result.err.splitlines()) == told
+    assert all(words in text for text in warnings + result.err.splitlines())
+    mask, source = nibabel.load(out), nibabel.load(tmp_path / "in.nii.gz")
+    for kind in ("sform", "qform"):
+        got, want = (getattr(i.header, "get_" + kind)(coded=True) for i in (mask, source))
+        assert got[1] == want[1] and np.array_equal(got[0], want[0])
+    assert np.array_equal(mask.affine, source.get_sform())
+
+
+def test_a_qform_that_is_no_rotation(model, tmp_path):
+    """Ignored beside an sform, refused where it is all there is."""
+    path = tmp_path / "in.nii"
+    for sform_code, code in ((1, 0), (0, 2)):
+        write(path, np.eye(3))
+        data = bytearray(path.read_bytes())
+        struct.pack_into("<2h", data, 252, 1, sform_code)
+        struct.pack_into("<f", data, 256, 2.0)  # quatern_b
+        path.write_bytes(data)
+        result = run("segment", path, "-m", model, "-o", tmp_path / "mask.nii.gz", "-q")
+        assert result.code == code and ("is not a rotation" in result.err) == (code == 2), result.err
+        for name in set(files(tmp_path)) - {"in.nii"}:
+            (tmp_path / name).unlink()
