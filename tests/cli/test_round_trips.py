@@ -227,10 +227,12 @@ def write_series(folder, labels, affine, single_file):
 
     def blank(kind, uid):
         meta = FileMetaDataset()
-        meta.TransferSyntaxUID, meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = ExplicitVRLittleEndian, kind, uid
+        meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = kind, uid
         d = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
         d.SOPClassUID, d.SOPInstanceUID = kind, uid
-        d.PatientName, d.PatientID, d.StudyInstanceUID, d.SeriesInstanceUID, d.FrameOfReferenceUID = "A^B", "1", study, series, study
+        d.PatientName, d.PatientID = "A^B", "1"
+        d.StudyInstanceUID, d.SeriesInstanceUID, d.FrameOfReferenceUID = study, series, study
         d.PatientBirthDate = d.PatientSex = d.StudyDate = d.StudyTime = d.StudyID = d.AccessionNumber = ""
         d.ReferringPhysicianName = ""
         d.SeriesNumber, d.ImageType = 3, ["ORIGINAL", "PRIMARY", "M", "NONE"]
