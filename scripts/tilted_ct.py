@@ -75,8 +75,9 @@ def write_model(path, slices):
         seen = (seen - mean) / np.sqrt(np.average((seen - mean) ** 2, weights=weights) + 1e-5)
         seen = np.where(seen < 0, 0.01 * seen, seen)
     value = tiny_model.recipe("brightness", ("CT",), 2, PATCH, SPACING, modality="CT")
-    value["labels"] = [{"value": k + 1, "name": n, "rgb": list(c)} for k, (n, c) in enumerate(zip(("head", "bone"), COLOURS))]
-    value["channels"][0]["normalisation"] = {"kind": "ct", "percentile_00_5": LOW, "percentile_99_5": HIGH, "mean": LOW, "sd": UNIT}
+    value["labels"] = [{"value": k + 1, "name": name, "rgb": list(COLOURS[k])} for k, name in enumerate(("head", "bone"))]
+    value["channels"][0]["normalisation"] = {"kind": "ct", "percentile_00_5": LOW, "percentile_99_5": HIGH, "mean": LOW,
+                                             "sd": UNIT}
     value["resampling"]["image_order"] = 1
     tiny_model.write(path, value, weights=tiny_model.brightness_tensors(value, seen[-2:]))
 

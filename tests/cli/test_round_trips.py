@@ -1,7 +1,7 @@
 """A marked voxel keeps its index and its place: sources in every orientation and format, masks in every format.
 
 The model labels voxels by their brightness alone (tiny_model.brightness_tensors), so the expected mask is known voxel
-by voxel. Masks are read by other programs' readers: nibabel, SimpleITK, pynrrd, slicerio."""
+by voxel. Masks are read by other programs' readers: nibabel, SimpleITK, pynrrd, slicerio, highdicom."""
 import itertools
 
 import nibabel
@@ -155,16 +155,22 @@ def corner_error(a, b, shape):
     return np.linalg.norm((ends @ (a - b).T)[:, :3], axis=1).max()
 
 
-def round_trip(volumes, tmp_path, ending, fine=1):
-    folder, expected = volumes
+def masks_of(folder, tmp_path, form, fine=1):
+    """The folder of the masks that the model gives to the cases of a folder."""
     out = tmp_path / "out"
-    result = run("segment", folder, "-m", marker(tmp_path, fine), "-o", out, "--format", ending, "-q")
+    result = run("segment", folder, "-m", marker(tmp_path, fine), "-o", out, "--format", form, "-q")
     if "not in this build" in result.err:
         result.error_line(1)
-        pytest.skip(f"{ending} is not in this build")
+        pytest.skip(f"{form} is not in this build")
     assert result.code == 0 and result.err == "", result.err
+    return out
+
+
+def round_trip(volumes, tmp_path, ending, fine=1):
+    folder, expected = volumes
+    out = masks_of(folder, tmp_path, ending, fine)
     assert [n for n in files(out) if n.endswith("." + ending)] == sorted(f"{n}.{ending}" for n in expected)
-    for name, (labels, affine) in expected.items():
+    for name, (labels, affine, *_) in expected.items():
         for reader in READERS[ending]:
             data, found = reader(out / f"{name}.{ending}")
             assert data.shape == labels.shape, (name, reader.__name__)
@@ -206,7 +212,8 @@ def dicom_codes():
 
 
 def write_series(folder, labels, affine, single_file):
-    """labels [column][row][slice]; slices in files whose names and numbers tell nothing of their order."""
+    """labels [column][row][slice]; slices in files whose names and numbers tell nothing of their order. Returns the
+    SOP instance of every slice, and the frame's number in it (None: a file a slice)."""
     pydicom = pytest.importorskip("pydicom")
     from pydicom.dataset import FileDataset, FileMetaDataset
     from pydicom.uid import CTImageStorage, EnhancedMRImageStorage, ExplicitVRLittleEndian, generate_uid
@@ -220,10 +227,12 @@ def write_series(folder, labels, affine, single_file):
 
     def blank(kind, uid):
         meta = FileMetaDataset()
-        meta.TransferSyntaxUID, meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = ExplicitVRLittleEndian, kind, uid
+        meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = kind, uid
         d = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
         d.SOPClassUID, d.SOPInstanceUID = kind, uid
-        d.PatientName, d.PatientID, d.StudyInstanceUID, d.SeriesInstanceUID, d.FrameOfReferenceUID = "A^B", "1", study, series, study
+        d.PatientName, d.PatientID = "A^B", "1"
+        d.StudyInstanceUID, d.SeriesInstanceUID, d.FrameOfReferenceUID = study, series, study
         d.PatientBirthDate = d.PatientSex = d.StudyDate = d.StudyTime = d.StudyID = d.AccessionNumber = ""
         d.ReferringPhysicianName = ""
         d.SeriesNumber, d.ImageType = 3, ["ORIGINAL", "PRIMARY", "M", "NONE"]
@@ -248,7 +257,8 @@ def write_series(folder, labels, affine, single_file):
                  PlaneOrientationSequence=[item(ImageOrientationPatient=orientation)]) for k in order]
         d.PixelData = stored[order].tobytes()
         d.save_as(folder / "frames", enforce_file_format=True)
-        return
+        return [(d.SOPInstanceUID, int(np.flatnonzero(order == k)[0]) + 1) for k in range(len(order))]
+    instances = {}
     for number, k in enumerate(order):
         d = blank(CTImageStorage, generate_uid())
         d.Modality, d.InstanceNumber, d.RescaleSlope, d.RescaleIntercept = "CT", number + 1, 1, 0
@@ -256,17 +266,19 @@ def write_series(folder, labels, affine, single_file):
         d.PixelSpacing, d.SliceThickness = [spacing[1], spacing[0]], 1
         d.PixelData = stored[k].tobytes()
         d.save_as(folder / f"IM{number:03d}", enforce_file_format=True)
+        instances[k] = d.SOPInstanceUID, None
+    return [instances[k] for k in range(len(order))]
 
 
 @pytest.fixture(scope="module")
 def series(tmp_path_factory):
+    """As volumes(), with what write_series() returns."""
     folder, expected = tmp_path_factory.mktemp("series"), {}
     cases = itertools.product(dicom_codes(), (False, True), (False, True))
     for code, oblique, single_file in cases:
         labels, affine = oriented(code, oblique)
         name = f"{code}_{'oblique' if oblique else 'straight'}_{'frames' if single_file else 'slices'}"
-        write_series(folder / name, labels, affine, single_file)
-        expected[name] = labels, affine
+        expected[name] = labels, affine, write_series(folder / name, labels, affine, single_file)
     return folder, expected
 
 
@@ -290,3 +302,36 @@ def test_series_of_all_orientations(series, tmp_path, ending):
 def test_series_that_are_resampled(series, tmp_path, fine):
     """A shift by half a voxel on the way there or back would move the marks."""
     round_trip(series, tmp_path, "nii.gz", fine)
+
+
+def labels_of_segments(segmentation, pixels):
+    """Segment numbers to labels, by the segments' names."""
+    out = np.zeros(pixels.shape, np.uint8)
+    for number in segmentation.segment_numbers:
+        name = segmentation.get_segment_description(number).segment_label
+        out[pixels == number] = [n for n, _ in tiny_model.LABELS].index(name) + 1
+    return out
+
+
+def test_series_as_dicom_seg(series, tmp_path):
+    """highdicom finds the marks on the slices that a SEG refers to (index), and by its own positions (world)."""
+    highdicom = pytest.importorskip("highdicom")
+    folder, expected = series
+    out = masks_of(folder, tmp_path, "dcmseg")
+    assert [n for n in files(out) if n.endswith(".dcm")] == sorted(f"{n}.dcm" for n in expected)
+    for name, (labels, affine, instances) in expected.items():
+        seg = highdicom.seg.segread(out / f"{name}.dcm")
+        options = {"combine_segments": True, "assert_missing_frames_are_empty": True}
+        if instances[0][1] is None:
+            pixels = seg.get_pixels_by_source_instance([uid for uid, _ in instances], **options)
+        else:
+            pixels = seg.get_pixels_by_source_frame(instances[0][0], [frame for _, frame in instances], **options)
+        assert np.array_equal(labels_of_segments(seg, pixels).T, labels), name
+        volume = seg.get_volume(combine_segments=True)  # [slice][row][column] of the frames' extent; its affine is LPS
+        found = labels_of_segments(seg, volume.array)
+        places = np.argwhere(found) @ volume.affine[:3, :3].T + volume.affine[:3, 3]
+        wanted = np.argwhere(labels) @ (LPS @ affine)[:3, :3].T + (LPS @ affine)[:3, 3]
+        distances = np.linalg.norm(places[:, None] - wanted[None], axis=2)
+        nearest = distances.argmin(0)
+        assert len(places) == len(wanted) and distances.min(0).max() <= 1e-3, name
+        assert np.array_equal(found[found > 0][nearest], labels[labels > 0]), name
