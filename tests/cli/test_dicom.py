@@ -180,7 +180,7 @@ def test_dicom_seg_needs_dicom(model, tmp_path):
         result = run("segment", tmp_path / path, "-m", model, "-o", tmp_path / "m.dcm", "-v", "--log-format", "json")
         assert result.code == 1 and "needs DICOM input" in result.err and '"network"' not in result.err, result.err
         run("info", tmp_path / path, "--plan", "--format", "dcmseg", "-m", model).error_line(1)
-    assert files(tmp_path) == ["nameless", "probe", "scan.nii.gz"]
+    assert files(tmp_path) == ["nameless", "scan.nii.gz"]
 
 
 def test_dicom_seg_without_the_patient(model, tmp_path):
@@ -228,7 +228,7 @@ def test_dicom_seg_cancelled_while_it_is_written(library, model, tmp_path):
     status = library.vxm_segment_file(session, str(tmp_path / "in").encode(), str(tmp_path / "m.dcm").encode(), options,
                                       None, ctypes.byref(error))
     assert status == 7 and seen == sorted(seen) and 0.95 < seen[-1] < 0.99
-    assert files(tmp_path) == ["in", "probe"]
+    assert files(tmp_path) == ["in"]
     library.vxm_session_free(session)
     library.vxm_model_close(handle)
 
