@@ -13,18 +13,20 @@ static uint64_t less(uint64_t a, uint64_t b) { return a > b ? a - b : 0; }
 
 /* The most bytes that the case holds before and after its prediction, weights aside: several
  * channels come one by one beside the whole image; image and mask are measured and written. The
- * image's bytes were checked with the prediction's plan. */
-static uint64_t outside_bytes(const vxm_session *session, const vx_geometry *geo, bool split,
-                              const vx_predict_plan *plan) {
+ * image's bytes were checked with the prediction's plan. beside: what reading one file takes beside
+ * its volume. */
+static uint64_t outside_bytes(const vxm_session *session, const vx_geometry *geo, uint64_t beside,
+                              bool split, const vx_predict_plan *plan) {
     size_t channels = session->model->model->recipe->channel_count;
     uint64_t voxels = vx_voxels(geo), channel = voxels * sizeof(float), image = channel * channels;
-    uint64_t reading = add(image, channels > 1 ? channel : 0);
+    uint64_t reading = add(add(image, channels > 1 ? channel : 0), beside);
     uint64_t writing = add(add(image, plan->mask_bytes), split ? voxels : 0);
     return reading > writing ? reading : writing;
 }
 
-/* options: NULL, a mask alone. program: resident bytes that are there without the case. */
-static vxm_status plan_case(const vxm_session *session, const vx_geometry *geo,
+/* beside: bytes that reading takes beside the image. options: NULL, a mask alone. program: resident
+ * bytes that are there without the case. */
+static vxm_status plan_case(const vxm_session *session, const vx_geometry *geo, uint64_t beside,
                             const vxm_segment_options *options, bool consume, uint64_t program,
                             vxm_plan *out, vxm_error *error) {
     vx_error err;
@@ -35,7 +37,7 @@ static vxm_status plan_case(const vxm_session *session, const vx_geometry *geo,
     *out = (vxm_plan){0};
     vx_status s = vx_session_plan(session->session, geo, &wants, &plan, &err);
     if (s != VX_OK) return vx_api_error(error, NULL, s, &err);
-    uint64_t outside = outside_bytes(session, geo, options && options->split, &plan);
+    uint64_t outside = outside_bytes(session, geo, beside, options && options->split, &plan);
     uint64_t predicting = less(plan.peak_bytes, plan.weight_bytes);
     *out = (vxm_plan){
         .struct_size = sizeof *out,
@@ -57,9 +59,9 @@ static vxm_status plan_case(const vxm_session *session, const vx_geometry *geo,
 vxm_status vx_plan_volume(const vxm_session *session, const vx_geometry *geo,
                           const vxm_segment_options *options, vxm_plan *out, vxm_error *error) {
     uint64_t program = vx_current_memory(), limit = session->memory_limit;
-    vxm_status s = plan_case(session, geo, options, false, program, out, error);
+    vxm_status s = plan_case(session, geo, 0, options, false, program, out, error);
     if (s != VXM_OK || !limit || out->peak_bytes <= limit) return s;
-    return plan_case(session, geo, options, true, program, out, error);
+    return plan_case(session, geo, 0, options, true, program, out, error);
 }
 
 vxm_status vx_memory_short(const char *file, uint64_t need, uint64_t room, bool limited,
@@ -97,14 +99,14 @@ static bool take(vx_case_run *run, const vxm_plan *plans, size_t count, uint64_t
     return false;
 }
 
-vxm_status vx_memory_take(vx_case_run *run, const vx_geometry *geo, bool can_read_again,
-                          vxm_error *error) {
+vxm_status vx_memory_take(vx_case_run *run, const vx_geometry *geo, uint64_t beside,
+                          bool can_read_again, vxm_error *error) {
     vx_run_state *state = run->state;
     const char *file = run->files ? run->files->shown : NULL;
     vxm_plan plans[2];
     size_t count = can_read_again ? 2 : 1;
     for (size_t k = 0; k < count; k++) {
-        vxm_status s = plan_case(run->session, geo, &run->choices->options, k == 1,
+        vxm_status s = plan_case(run->session, geo, beside, &run->choices->options, k == 1,
                                  state->memory_fixed, &plans[k], error);
         if (s != VXM_OK) return s;
     }

@@ -309,8 +309,9 @@ static vxm_status take_hash(vx_case_run *run, vxm_error *error) {
     return run->ahead ? vx_read_ahead_hash(run->ahead, run, error) : vx_hash_inputs(run, error);
 }
 
-static vxm_status take_memory(void *data, const vx_geometry *geo, vxm_error *error) {
-    return vx_memory_take(data, geo, true, error);
+static vxm_status take_memory(void *data, const vx_geometry *geo, uint64_t beside,
+                              vxm_error *error) {
+    return vx_memory_take(data, geo, beside, true, error);
 }
 
 /* Memory is taken before a voxel is read: a file of few bytes may claim more than the machine has.
@@ -319,7 +320,7 @@ static vxm_status read_image(vx_case_run *run, vx_volume **image, vxm_error *err
     vxm_status s = VXM_OK;
     if (run->ahead) s = vx_read_ahead_image(run->ahead, run, image, error);
     if (s != VXM_OK) return s;
-    if (*image) return take_memory(run, &(*image)->geo, error);
+    if (*image) return take_memory(run, &(*image)->geo, 0, error);
     const vx_admission admission = {take_memory, run};
     return vx_read_inputs(run, run->session->pool, admission, image, error);
 }
@@ -468,7 +469,7 @@ vxm_status vxm_segment_image(vxm_session *session, const vxm_image *image,
     s = vx_case_begin(&run, error);
     if (s == VXM_OK) {
         vx_result_geometry(run.result, &volume.geo);
-        s = vx_memory_take(&run, &volume.geo, false, error);
+        s = vx_memory_take(&run, &volume.geo, 0, false, error);
         if (s == VXM_OK) s = enter(&run, "prepare", 0.0, 0.95, error);
         vx_volume *image_in_place = &volume; /* nothing consumes it */
         if (s == VXM_OK) s = predict(&run, &image_in_place, NULL, &mask, error);
