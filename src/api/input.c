@@ -128,7 +128,9 @@ static vxm_status widen(vx_volume **volume, size_t channels, vxm_error *error) {
 
 /* ---- Admission ---- */
 
-static vxm_status ask_unchanged(void *data, const vx_geometry *geo, vxm_error *error) {
+static vxm_status ask_unchanged(void *data, const vx_geometry *geo, uint64_t beside,
+                                vxm_error *error) {
+    (void)beside;
     if (memcmp(data, geo, sizeof *geo) == 0) return VXM_OK;
     return vx_api_fail(error, NULL, VXM_ERR_INPUT, "changed while it was being segmented");
 }
@@ -138,15 +140,17 @@ vx_admission vx_admit_unchanged(const vx_geometry *geo) {
 }
 
 /* A further channel: only the first one's grid is one that memory was taken for. */
-static vxm_status ask_same_grid(void *data, const vx_geometry *geo, vxm_error *error) {
+static vxm_status ask_same_grid(void *data, const vx_geometry *geo, uint64_t beside,
+                                vxm_error *error) {
+    (void)beside; /* as the first one's */
     return check_grid(data, geo, NULL, error);
 }
 
 /* From a reader's question to ours: data is a vx_admission. */
-static vx_status admit(void *data, const vx_geometry *geo, vx_error *err) {
+static vx_status admit(void *data, const vx_geometry *geo, uint64_t beside, vx_error *err) {
     const vx_admission *admission = data;
     vxm_error error;
-    vxm_status s = admission->ask(admission->data, geo, &error);
+    vxm_status s = admission->ask(admission->data, geo, beside, &error);
     return s == VXM_OK ? VX_OK : vx_fail(err, (vx_status)s, "%s", error.text);
 }
 

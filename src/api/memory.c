@@ -28,19 +28,21 @@ static uint64_t output_bytes(const vx_geometry *geo, const vx_plan_outputs *outp
 
 /* The most bytes that the case holds before and after its prediction, weights aside: several
  * channels come one by one beside the whole image; image and mask are measured and written. The
- * image's bytes were checked with the prediction's plan. */
-static uint64_t outside_bytes(const vxm_session *session, const vx_geometry *geo,
+ * image's bytes were checked with the prediction's plan. beside: what reading one file takes beside
+ * its volume. */
+static uint64_t outside_bytes(const vxm_session *session, const vx_geometry *geo, uint64_t beside,
                               const vx_plan_outputs *outputs, const vx_predict_plan *plan) {
     size_t channels = session->model->model->recipe->channel_count;
     uint64_t voxels = vx_voxels(geo), channel = voxels * sizeof(float), image = channel * channels;
-    uint64_t reading = add(image, channels > 1 ? channel : 0);
+    uint64_t reading = add(add(image, channels > 1 ? channel : 0), beside);
     uint64_t writing = add(add(image, plan->mask_bytes), outputs->split ? voxels : 0);
     writing = add(writing, file_bound(geo, outputs).memory_bytes);
     return reading > writing ? reading : writing;
 }
 
-/* program: resident bytes that are there without the case. */
-static vxm_status plan_case(const vxm_session *session, const vx_geometry *geo,
+/* beside: bytes that reading takes beside the image. program: resident bytes that are there without
+ * the case. */
+static vxm_status plan_case(const vxm_session *session, const vx_geometry *geo, uint64_t beside,
                             const vx_plan_outputs *outputs, bool consume, uint64_t program,
                             vxm_plan *out, vxm_error *error) {
     vx_error err;
@@ -51,7 +53,7 @@ static vxm_status plan_case(const vxm_session *session, const vx_geometry *geo,
     *out = (vxm_plan){0};
     vx_status s = vx_session_plan(session->session, geo, &wants, &plan, &err);
     if (s != VX_OK) return vx_api_error(error, NULL, s, &err);
-    uint64_t outside = outside_bytes(session, geo, outputs, &plan);
+    uint64_t outside = outside_bytes(session, geo, beside, outputs, &plan);
     uint64_t predicting = less(plan.peak_bytes, plan.weight_bytes);
     *out = (vxm_plan){
         .struct_size = sizeof *out,
@@ -74,9 +76,9 @@ static vxm_status plan_case(const vxm_session *session, const vx_geometry *geo,
 vxm_status vx_plan_volume(const vxm_session *session, const vx_geometry *geo,
                           const vx_plan_outputs *outputs, vxm_plan *out, vxm_error *error) {
     uint64_t program = vx_current_memory(), limit = session->memory_limit;
-    vxm_status s = plan_case(session, geo, outputs, false, program, out, error);
+    vxm_status s = plan_case(session, geo, 0, outputs, false, program, out, error);
     if (s != VXM_OK || !limit || out->peak_bytes <= limit) return s;
-    return plan_case(session, geo, outputs, true, program, out, error);
+    return plan_case(session, geo, 0, outputs, true, program, out, error);
 }
 
 vxm_status vx_memory_short(const char *file, uint64_t need, uint64_t room, bool limited,
@@ -114,16 +116,16 @@ static bool take(vx_case_run *run, const vxm_plan *plans, size_t count, uint64_t
     return false;
 }
 
-vxm_status vx_memory_take(vx_case_run *run, const vx_geometry *geo, bool can_read_again,
-                          vxm_error *error) {
+vxm_status vx_memory_take(vx_case_run *run, const vx_geometry *geo, uint64_t beside,
+                          bool can_read_again, vxm_error *error) {
     vx_run_state *state = run->state;
     const char *file = run->files ? run->files->shown : NULL;
     vxm_plan plans[2];
     size_t count = can_read_again ? 2 : 1;
     const vx_plan_outputs outputs = vx_choices_outputs(run->choices, run->target);
     for (size_t k = 0; k < count; k++) {
-        vxm_status s =
-            plan_case(run->session, geo, &outputs, k == 1, state->memory_fixed, &plans[k], error);
+        vxm_status s = plan_case(run->session, geo, beside, &outputs, k == 1, state->memory_fixed,
+                                 &plans[k], error);
         if (s != VXM_OK) return s;
     }
     vxm_status s = VXM_OK;

@@ -316,8 +316,9 @@ static vxm_status take_hash(vx_case_run *run, vxm_error *error) {
     return run->ahead ? vx_read_ahead_hash(run->ahead, run, error) : vx_hash_inputs(run, error);
 }
 
-static vxm_status take_memory(void *data, const vx_geometry *geo, vxm_error *error) {
-    return vx_memory_take(data, geo, true, error);
+static vxm_status take_memory(void *data, const vx_geometry *geo, uint64_t beside,
+                              vxm_error *error) {
+    return vx_memory_take(data, geo, beside, true, error);
 }
 
 /* What can be said of the outputs before the work: a file's name does not tell what it holds. */
@@ -339,7 +340,7 @@ static vxm_status read_image(vx_case_run *run, vx_volume **image, vxm_error *err
     if (run->ahead) s = vx_read_ahead_image(run->ahead, run, image, error);
     if (s != VXM_OK) return s;
     if (*image) {
-        s = take_memory(run, &(*image)->geo, error);
+        s = take_memory(run, &(*image)->geo, 0, error);
     } else {
         const vx_admission admission = {take_memory, run};
         s = vx_read_inputs(run, run->session->pool, admission, image, error);
@@ -491,7 +492,7 @@ vxm_status vxm_segment_image(vxm_session *session, const vxm_image *image,
     s = vx_case_begin(&run, error);
     if (s == VXM_OK) {
         vx_result_geometry(run.result, &volume.geo);
-        s = vx_memory_take(&run, &volume.geo, false, error);
+        s = vx_memory_take(&run, &volume.geo, 0, false, error);
         if (s == VXM_OK) s = enter(&run, "prepare", 0.0, 0.95, error);
         vx_volume *image_in_place = &volume; /* nothing consumes it */
         if (s == VXM_OK) s = predict(&run, &image_in_place, NULL, &mask, error);

@@ -71,10 +71,11 @@ bool vx_say_progress(const vx_case_run *run, const char *stage, double fraction)
 /* Before the first case. counted_twice: bytes of an image that is in memory already and that the
  * plan counts too. */
 void vx_memory_begin(vx_run_state *state, uint64_t limit, uint64_t counted_twice);
-/* Takes the case's share by the largest plan that fits, which run->consume then names; waits for
- * other cases to give theirs back. VXM_ERR_RESOURCE when no plan fits alone. */
-vxm_status vx_memory_take(vx_case_run *run, const vx_geometry *geo, bool can_read_again,
-                          vxm_error *error);
+/* beside: bytes that reading takes beside the image. Takes the case's share by the largest plan
+ * that fits, which run->consume then names; waits for other cases to give theirs back.
+ * VXM_ERR_RESOURCE when no plan fits alone. */
+vxm_status vx_memory_take(vx_case_run *run, const vx_geometry *geo, uint64_t beside,
+                          bool can_read_again, vxm_error *error);
 /* Also by vx_case_end. */
 void vx_memory_give(vx_case_run *run);
 
@@ -90,9 +91,10 @@ vxm_status vx_check_channels(const vx_case_files *files, const vx_recipe *recipe
                              vxm_error *error);
 /* Into run->result. */
 vxm_status vx_hash_inputs(vx_case_run *run, vxm_error *error);
-/* Who says whether a volume of a grid may be read, before a voxel of it is. */
+/* Who says whether a volume of a grid may be read, before a voxel of it is. beside: bytes that
+ * reading a file takes beside its volume. */
 typedef struct vx_admission {
-    vxm_status (*ask)(void *data, const vx_geometry *geo, vxm_error *error);
+    vxm_status (*ask)(void *data, const vx_geometry *geo, uint64_t beside, vxm_error *error);
     void *data;
 } vx_admission;
 /* Admits the grid that the case had when it was read before; geo is borrowed. */

@@ -39,12 +39,13 @@ static bool ask(void *user_data, const char *stage, double fraction) {
 }
 
 /* There is no session yet to make a plan of: what the reading itself takes must be there. */
-static vxm_status ask_room(void *data, const vx_geometry *geo, vxm_error *error) {
+static vxm_status ask_room(void *data, const vx_geometry *geo, uint64_t beside, vxm_error *error) {
     const vx_read_ahead *ahead = data;
     const size_t channels = ahead->run.choices->recipe->channel_count;
     size_t bytes;
     if (vx_product(geo->dims, 3, &bytes) && vx_mul_size(bytes, sizeof(float), &bytes) &&
-        vx_mul_size(bytes, channels + (channels > 1), &bytes) && bytes < vx_available_memory())
+        vx_mul_size(bytes, channels + (channels > 1), &bytes) && beside < UINT64_MAX - bytes &&
+        bytes + beside < vx_available_memory())
         return VXM_OK;
     return vx_api_no_memory(error);
 }

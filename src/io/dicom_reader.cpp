@@ -1,6 +1,7 @@
 /* A DICOM folder, or the series that one file belongs to, as a volume. */
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <memory>
@@ -156,11 +157,26 @@ void warn_straightened(const ReadySeries &ready, const vx_log *log) {
                    reasons.c_str());
 }
 
+/* The most that the helper takes: itself, a frame as it is stored, unpacked and sent, and all
+ * pixels of a file that may be deflated, which is one that is smaller than they are. */
+uint64_t helper_bytes(const DicomSeries &s) {
+    constexpr uint64_t program = 32000000;
+    uint64_t most = 0;
+    for (const DicomFile &f : s.files) {
+        const uint64_t frame = frame_bytes(f), pixels = frame * f.slices.size();
+        struct stat st;
+        const bool packed =
+            stat(f.path.c_str(), &st) != 0 || static_cast<uint64_t>(st.st_size) < pixels;
+        most = std::max(most, 4 * frame + (packed ? pixels : 0));
+    }
+    return program + most;
+}
+
 void read_volume(const char *path, const vx_read_options *options, VolumeOwner &volume) {
     DicomWorker worker(log_of(options));
     const ReadySeries ready(worker, path, options);
     vx_error err;
-    check(vx_io_admit(options, &ready.geo, &err), err);
+    check(vx_io_admit(options, &ready.geo, helper_bytes(ready.series), &err), err);
     check(vx_volume_create(&ready.geo, 1, &volume.p, &err), err);
     if (ready.straightened) {
         read_straightened(worker, ready.series, ready.geo, volume.p->data);

@@ -19,8 +19,14 @@ typedef struct vx_format_ops {
 /* io.c: warns of a grid whose axes are not perpendicular; shear as vx_shear() gives it. */
 void vx_warn_sheared(double shear, const vx_log *log);
 
+/* io.c: whether path ends so, in letters of any case. */
+bool vx_has_ending(const char *path, const char *ending);
+/* io.c: the most bytes that so many deflated ones can stand for; UINT64_MAX where that overflows.
+ */
+uint64_t vx_most_inflated(uint64_t packed);
 /* io.c: what options->admit says; VX_OK where nobody is to be asked. */
-vx_status vx_io_admit(const vx_read_options *options, const vx_geometry *geo, vx_error *err);
+vx_status vx_io_admit(const vx_read_options *options, const vx_geometry *geo, uint64_t beside,
+                      vx_error *err);
 
 extern const vx_format_ops vx_nifti_ops; /* nifti.c */
 #ifdef VX_HAVE_ITK

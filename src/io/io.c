@@ -61,7 +61,7 @@ vx_format vx_format_by_name(const char *name) {
     return VX_FORMAT_UNKNOWN;
 }
 
-static bool has_ending(const char *path, const char *ending) {
+bool vx_has_ending(const char *path, const char *ending) {
     size_t n = strlen(path), m = strlen(ending);
     return n >= m && strcasecmp(path + n - m, ending) == 0;
 }
@@ -69,7 +69,7 @@ static bool has_ending(const char *path, const char *ending) {
 vx_format vx_format_by_path(const char *path) {
     for (int i = 0; i < FORMATS; i++)
         for (int e = 0; e < 5 && formats[i].endings[e]; e++)
-            if (has_ending(path, formats[i].endings[e])) return formats[i].format;
+            if (vx_has_ending(path, formats[i].endings[e])) return formats[i].format;
     return VX_FORMAT_UNKNOWN;
 }
 
@@ -164,7 +164,7 @@ static vx_status find_reader(const char *path, const format_row **row, vx_error 
                        path + strlen(path) - strlen(".nii"));
     if (named == VX_FORMAT_SEG_NRRD && found == VX_FORMAT_NRRD) found = named;
     /* An .img file holds nothing but voxels: any bytes may come first. */
-    bool bare = has_ending(path, ".img") || has_ending(path, ".img.gz");
+    bool bare = vx_has_ending(path, ".img") || vx_has_ending(path, ".img.gz");
     if (named != VX_FORMAT_UNKNOWN && found != VX_FORMAT_UNKNOWN && named != found && !bare)
         return vx_fail(err, VX_ERR_INPUT, "is named like %s but holds %s (rename it)",
                        vx_format_name(named), vx_format_name(found));
@@ -230,8 +230,15 @@ void vx_warn_sheared(double shear, const vx_log *log) {
                        acos(fmin(shear, 1)) * 57.29577951308232);
 }
 
-vx_status vx_io_admit(const vx_read_options *options, const vx_geometry *geo, vx_error *err) {
-    return options && options->admit ? options->admit(options->admit_data, geo, err) : VX_OK;
+uint64_t vx_most_inflated(uint64_t packed) {
+    enum { TIMES = 1040 }; /* zlib's documentation: 1032 */
+    return packed > UINT64_MAX / TIMES ? UINT64_MAX : packed * TIMES;
+}
+
+vx_status vx_io_admit(const vx_read_options *options, const vx_geometry *geo, uint64_t beside,
+                      vx_error *err) {
+    return options && options->admit ? options->admit(options->admit_data, geo, beside, err)
+                                     : VX_OK;
 }
 
 vx_status vx_io_files(const char *path, const vx_read_options *options, vx_file_list *out,

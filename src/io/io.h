@@ -41,8 +41,9 @@ typedef struct vx_read_options {
     const vx_log *log;      /* warnings */
     vx_pool *pool;          /* helps with NIfTI images; borrowed, NULL: the calling thread alone */
     /* vx_io_read asks this when it knows the volume's grid, before a voxel is read or memory of the
-     * volume's size taken; unless VX_OK, reading ends with that. NULL: all may be read. */
-    vx_status (*admit)(void *user_data, const vx_geometry *geo, vx_error *err);
+     * volume's size taken; unless VX_OK, reading ends with that. beside: bytes that reading takes
+     * beside the volume, in this process and a helper's. NULL: all may be read. */
+    vx_status (*admit)(void *user_data, const vx_geometry *geo, uint64_t beside, vx_error *err);
     void *admit_data;
 } vx_read_options;
 

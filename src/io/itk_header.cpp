@@ -231,8 +231,7 @@ void check_size(const ImageHeader &header) {
     }
     case Encoding::gzip:
     case Encoding::zlib:
-        /* deflate never shrinks below 1/1032. */
-        if (stored < want / 1040)
+        if (vx_most_inflated(stored) < want)
             fail(VX_ERR_INPUT,
                  "the header claims %zu bytes of voxels, more than %llu compressed bytes can hold",
                  want, static_cast<unsigned long long>(stored));

@@ -136,15 +136,16 @@ void read_volume(const char *path, const vx_read_options *options, VolumeOwner &
     const ImageHeader header = read_header(path, log);
     check_size(header);
     vx_error err;
-    check(vx_io_admit(options, &header.geo, &err), err);
+    const size_t n = vx_voxels(&header.geo), size = scalar_bytes(header.type);
+    const size_t own_bytes = size > 4 ? header.data_bytes : 0;
+    check(vx_io_admit(options, &header.geo, own_bytes, &err), err);
     check_data(header, log);
     vx_warn_sheared(vx_shear(&header.geo), log);
     check(vx_volume_create(&header.geo, 1, &volume.p, &err), err);
-    const size_t n = vx_voxels(&header.geo), size = scalar_bytes(header.type);
     float *out = volume.p->data;
     /* Up to 4 bytes a voxel fit into the volume's own memory: its tail is decoded and widened to
      * the front, so that no second copy is held. */
-    std::vector<unsigned char> own(size > 4 ? header.data_bytes : 0);
+    std::vector<unsigned char> own(own_bytes);
     unsigned char *raw =
         size > 4 ? own.data() : reinterpret_cast<unsigned char *>(out) + (4 - size) * n;
     decode(path, header, raw);

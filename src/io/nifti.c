@@ -13,23 +13,15 @@
 #include "io/nifti_header.h"
 #include "io/nifti_voxels.h"
 
-/* No deflate stream is longer than its data by more than this (zlib's documentation: 1032). */
-#define MOST_DEFLATED 1040
-
-static bool ends_with(const char *path, const char *end) {
-    size_t n = strlen(path), m = strlen(end);
-    return n >= m && strcasecmp(path + n - m, end) == 0;
-}
-
 /* The partner of a .hdr or .img file: path with its ending changed to one that exists (the same
  * compression first), else to the first. NULL without memory. Free with vx_free. */
 static char *partner(const char *path, const char *const endings[2]) {
-    size_t stem = strlen(path) - (ends_with(path, ".gz") ? 7 : 4);
+    size_t stem = strlen(path) - (vx_has_ending(path, ".gz") ? 7 : 4);
     bool upper = path[stem + 1] == 'H' || path[stem + 1] == 'I';
     char *name = vx_alloc(stem + 8);
     for (int i = 0; name && i < 3; i++) {
         memcpy(name, path, stem);
-        strcpy(name + stem, endings[ends_with(path, ".gz") ? 1 - i % 2 : i % 2]);
+        strcpy(name + stem, endings[vx_has_ending(path, ".gz") ? 1 - i % 2 : i % 2]);
         for (char *p = name + stem; upper && *p; p++)
             if (*p >= 'a' && *p <= 'z') *p = (char)(*p - 'a' + 'A');
         struct stat st;
@@ -42,7 +34,7 @@ static char *partner(const char *path, const char *const endings[2]) {
  * memory. Free with vx_free. */
 static char *header_path(const char *path) {
     static const char *const endings[2] = {".hdr", ".hdr.gz"};
-    bool image = ends_with(path, ".img") || ends_with(path, ".img.gz");
+    bool image = vx_has_ending(path, ".img") || vx_has_ending(path, ".img.gz");
     return image ? partner(path, endings) : vx_strdup(path);
 }
 
@@ -76,8 +68,9 @@ static vx_status open_header(const char *path, nifti_file *f, vx_error *err) {
         got < (vx_nifti_version(bytes) == 2 ? VX_NIFTI2_BYTES : VX_NIFTI1_BYTES))
         s = vx_fail(err, VX_ERR_INPUT, "is truncated: its header ends after %zu bytes", got);
     if (s == VX_OK) s = vx_nifti_parse(bytes, &f->header, err);
-    if (s == VX_OK && f->header.pair && !ends_with(path, ".hdr") && !ends_with(path, ".img") &&
-        !ends_with(path, ".hdr.gz") && !ends_with(path, ".img.gz"))
+    if (s == VX_OK && f->header.pair && !vx_has_ending(path, ".hdr") &&
+        !vx_has_ending(path, ".img") && !vx_has_ending(path, ".hdr.gz") &&
+        !vx_has_ending(path, ".img.gz"))
         s = vx_fail(err, VX_ERR_INPUT,
                     "is the header of a .hdr and .img pair (give it its own name again)");
     if (s != VX_OK) {
@@ -104,8 +97,7 @@ static vx_status seek_voxels(const char *path, nifti_file *f, vx_error *err) {
     }
     uint64_t size = vx_stream_file_size(f->stream);
     bool gzip = vx_stream_is_gzip(f->stream);
-    uint64_t most =
-        gzip ? (size > UINT64_MAX / MOST_DEFLATED ? UINT64_MAX : size * MOST_DEFLATED) : size;
+    uint64_t most = gzip ? vx_most_inflated(size) : size;
     if (most < f->header.offset || most - f->header.offset < bytes) {
         if (gzip)
             return vx_fail(err, VX_ERR_INPUT,
@@ -143,7 +135,7 @@ static vx_status nifti_read(const char *path, const vx_read_options *options, vx
     vx_volume *volume = NULL;
     vx_status s = open_header(path, &f, err);
     if (s == VX_OK) s = seek_voxels(path, &f, err);
-    if (s == VX_OK) s = vx_io_admit(options, &f.header.geo, err);
+    if (s == VX_OK) s = vx_io_admit(options, &f.header.geo, 0, err);
     if (s == VX_OK) s = vx_volume_create(&f.header.geo, 1, &volume, err);
     if (s == VX_OK) s = attach_source(&f, &volume->source, err);
     if (s == VX_OK) {

@@ -278,6 +278,58 @@ static void encodings(void **state) {
 }
 
 /* The data file is listed however the header spells its key. */
+typedef struct question {
+    vx_status answer;
+    size_t asked, voxels;
+    uint64_t beside;
+} question;
+
+static vx_status answer(void *user_data, const vx_geometry *geo, uint64_t beside, vx_error *err) {
+    question *q = user_data;
+    q->asked++;
+    q->voxels = vx_voxels(geo);
+    q->beside = beside;
+    return q->answer == VX_OK ? VX_OK : vx_fail(err, q->answer, "no room");
+}
+
+/* Asked once, before the voxels are looked at: here they are damaged. Wide voxels need a copy. */
+static void asks_before_it_reads(void **state) {
+    (void)state;
+    static const struct {
+        const char *type;
+        size_t size;
+        uint64_t beside;
+    } types[] = {{"uint8", 1, 0}, {"float", 4, 0}, {"double", 8, 192}};
+    static const uint8_t data[192] = {0};
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++)
+        for (int gzip = 0; gzip <= 1; gzip++) {
+            char header[200];
+            question q = {.answer = VX_ERR_RESOURCE};
+            vx_read_options options = collecting();
+            vx_volume *volume = NULL;
+            vx_error err = {0};
+            options.admit = answer;
+            options.admit_data = &q;
+            snprintf(header, sizeof header,
+                     "NRRD0004\ntype: %s\ndimension: 3\nsizes: 4 3 2\nendian: little\n"
+                     "encoding: %s\n\n",
+                     types[i].type, gzip ? "gzip" : "raw");
+            write_image(in_folder("a.nrrd"), header, data, 24 * types[i].size);
+            assert_int_equal(vx_itk_ops.read(in_folder("a.nrrd"), &options, &volume, &err),
+                             VX_ERR_RESOURCE);
+            assert_string_equal(err.text, "no room");
+            assert_null(volume);
+            assert_int_equal(q.asked, 1);
+            assert_int_equal(q.voxels, 24);
+            assert_int_equal(q.beside, types[i].beside);
+            q.answer = VX_OK;
+            const vx_status s = vx_itk_ops.read(in_folder("a.nrrd"), &options, &volume, &err);
+            assert_int_equal(s, gzip ? VX_ERR_INPUT : VX_OK);
+            assert_int_equal(q.asked, 2);
+            vx_volume_free(volume);
+        }
+}
+
 static void files_of_a_volume(void **state) {
     (void)state;
 #define NRRD_FILE(key) NRRD_HEAD "spacings: 1 1 1\n" key
@@ -582,13 +634,21 @@ static void random_damage(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(nrrd_spaces),      cmocka_unit_test(nrrd_spacings),
-        cmocka_unit_test(nrrd_single_axes), cmocka_unit_test(meta_geometry),
-        cmocka_unit_test(other_names),      cmocka_unit_test(every_type),
-        cmocka_unit_test(encodings),        cmocka_unit_test(refused_nrrd),
-        cmocka_unit_test(refused_meta),     cmocka_unit_test(damaged_streams),
-        cmocka_unit_test(not_finite),       cmocka_unit_test(labels),
-        cmocka_unit_test(random_damage),    cmocka_unit_test(files_of_a_volume),
+        cmocka_unit_test(nrrd_spaces),
+        cmocka_unit_test(nrrd_spacings),
+        cmocka_unit_test(nrrd_single_axes),
+        cmocka_unit_test(meta_geometry),
+        cmocka_unit_test(other_names),
+        cmocka_unit_test(every_type),
+        cmocka_unit_test(encodings),
+        cmocka_unit_test(refused_nrrd),
+        cmocka_unit_test(refused_meta),
+        cmocka_unit_test(damaged_streams),
+        cmocka_unit_test(not_finite),
+        cmocka_unit_test(labels),
+        cmocka_unit_test(random_damage),
+        cmocka_unit_test(files_of_a_volume),
+        cmocka_unit_test(asks_before_it_reads),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
