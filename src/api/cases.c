@@ -31,13 +31,12 @@ bool vx_known_ending(const char *path) {
 }
 
 bool vx_is_dicom_file(const char *path) {
-    char mark[4] = "";
+    unsigned char head[132];
     FILE *f = fopen(path, "rb");
     if (!f) return false;
-    bool is =
-        fseek(f, 128, SEEK_SET) == 0 && fread(mark, 1, 4, f) == 4 && memcmp(mark, "DICM", 4) == 0;
+    size_t bytes = fread(head, 1, sizeof head, f);
     fclose(f);
-    return is;
+    return vx_dicom_begins(head, bytes);
 }
 
 /* ---- The list ---- */

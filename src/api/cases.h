@@ -31,7 +31,7 @@ void vx_case_list_free(vx_case_list *list);
 size_t vx_stem_length(const char *base);
 /* Whether path ends like a file that some build can read or write. */
 bool vx_known_ending(const char *path);
-/* Whether the file carries DICOM's mark. */
+/* By its first bytes: vx_dicom_begins(). */
 bool vx_is_dicom_file(const char *path);
 
 #endif
