@@ -13,6 +13,7 @@
 
 #include "api/cases.h"
 #include "base/memory.h"
+#include "io/io.h"
 
 enum { DEEPEST = 5 }; /* levels below the input: export, patient, study, series and one more */
 
@@ -47,8 +48,9 @@ static file_kind kind_of(const char *path) {
     if (!f) return NO_DICOM;
     const size_t bytes = fread(head, 1, sizeof head, f);
     fclose(f);
-    if (bytes < 132 || memcmp(head + 128, "DICM", 4) != 0) return NO_DICOM;
-    return is_segmentation(head, bytes) ? SEGMENTATION : DICOM;
+    if (!vx_dicom_begins(head, bytes)) return NO_DICOM;
+    const bool marked = bytes >= 132 && memcmp(head + 128, "DICM", 4) == 0;
+    return marked && is_segmentation(head, bytes) ? SEGMENTATION : DICOM;
 }
 
 bool vx_is_dicom_file(const char *path) { return kind_of(path) != NO_DICOM; }

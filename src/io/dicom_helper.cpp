@@ -124,6 +124,7 @@ bool reply_text(DicomAnswer answer, const std::string &text) {
 struct Current {
     DcmFileFormat format;
     DicomFile file;
+    FrameTable frames;
     bool is_dicom = false;
 };
 
@@ -199,7 +200,8 @@ bool answer(const DicomRequest &request, const std::string &path, const std::str
         return reply(DicomAnswer::ok, packed.data(), packed.size());
     }
     noise.forget();
-    const auto pixels = stored_pixels(current->file, *current->format.getDataset(), request.frame);
+    const auto pixels =
+        stored_pixels(current->file, *current->format.getDataset(), request.frame, current->frames);
     const std::string said = noise.take();
     if (!said.empty() && !is_second_try(said))
         fail(VX_ERR_INPUT, "the pixels are damaged: %s", ascii_line(said, 200).c_str());

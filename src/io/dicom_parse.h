@@ -20,9 +20,17 @@ bool parse_dicom_file(const std::string &path, DcmFileFormat &format, DicomFile 
 void read_single_slice(DcmDataset &dataset, DicomFile &f);
 void read_functional_groups(DcmDataset &dataset, uint32_t frames, DicomFile &f);
 
+/* Where the frames of a compressed file lie: found once, not for each frame anew. Belongs to one
+ * data set. */
+struct FrameTable {
+    std::vector<DcmPixelItem *> items; /* the offset table, then the fragments */
+    std::vector<size_t> starts;        /* item that each frame begins with, and one past the last */
+};
+
 /* dicom_pixels.cpp: stored values of one frame as they are in the file, frame_bytes(f) of them in
- * native byte order. Throws Failure. */
-std::vector<unsigned char> stored_pixels(const DicomFile &f, DcmDataset &dataset, uint32_t frame);
+ * native byte order. table is empty at first and kept for the next frame. Throws Failure. */
+std::vector<unsigned char> stored_pixels(const DicomFile &f, DcmDataset &dataset, uint32_t frame,
+                                         FrameTable &table);
 
 /* dicom_stream.cpp: throws Failure unless a compressed frame is whole and of the size that f says:
  * decoders fill what is missing with zeros. rle: else JPEG, JPEG-LS or JPEG 2000. */

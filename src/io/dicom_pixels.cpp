@@ -79,12 +79,15 @@ std::vector<size_t> frame_starts(const std::vector<DcmPixelItem *> &items, size_
 }
 
 /* All fragments of a frame one after the other. */
-std::vector<unsigned char> compressed_frame(const DicomFile &f, DcmDataset &dataset,
-                                            uint32_t frame) {
-    const std::vector<DcmPixelItem *> items = items_of(dataset);
-    const std::vector<size_t> starts = frame_starts(items, f.slices.size());
+std::vector<unsigned char> compressed_frame(const DicomFile &f, DcmDataset &dataset, uint32_t frame,
+                                            FrameTable &table) {
+    if (table.starts.empty()) {
+        table.items = items_of(dataset);
+        table.starts = frame_starts(table.items, f.slices.size());
+    }
     std::vector<unsigned char> out;
-    for (size_t i = starts[frame]; i < starts[frame + 1]; i++) append_bytes(*items[i], out);
+    for (size_t i = table.starts[frame]; i < table.starts[frame + 1]; i++)
+        append_bytes(*table.items[i], out);
     return out;
 }
 
@@ -140,7 +143,8 @@ void copy_uncompressed(DcmDataset &dataset, uint32_t frame, std::vector<unsigned
 
 } // namespace
 
-std::vector<unsigned char> stored_pixels(const DicomFile &f, DcmDataset &dataset, uint32_t frame) {
+std::vector<unsigned char> stored_pixels(const DicomFile &f, DcmDataset &dataset, uint32_t frame,
+                                         FrameTable &table) {
     if (!f.problem.empty()) fail(VX_ERR_INPUT, "%s", f.problem.c_str());
     if (frame >= f.slices.size()) fail(VX_ERR_INPUT, "there is no frame %u", frame + 1);
     if (!DcmXfer(dataset.getOriginalXfer()).isEncapsulated()) {
@@ -148,7 +152,7 @@ std::vector<unsigned char> stored_pixels(const DicomFile &f, DcmDataset &dataset
         copy_uncompressed(dataset, frame, out);
         return out;
     }
-    std::vector<unsigned char> stream = compressed_frame(f, dataset, frame);
+    std::vector<unsigned char> stream = compressed_frame(f, dataset, frame, table);
     check_stream(stream, dataset.getOriginalXfer() == EXS_RLELossless, f);
     std::vector<unsigned char> out(frame_bytes(f));
     decode(f, dataset, stream, out);

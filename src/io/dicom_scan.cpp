@@ -21,19 +21,15 @@ bool ends_in_dcm(const std::string &path) {
     return ext == ".dcm" || ext == ".dicom" || ext == ".ima";
 }
 
-/* "DICM" behind the preamble, or a file without one that begins with group 0002 or 0008. Throws
- * Failure when the file cannot be read. */
+/* By its first bytes. Throws Failure when it cannot be read. */
 bool looks_like_dicom(const std::string &path) {
     const std::unique_ptr<std::FILE, int (*)(std::FILE *)> file(std::fopen(path.c_str(), "rb"),
                                                                 std::fclose);
     if (!file) fail(VX_ERR_INPUT, "cannot be opened: %s", std::strerror(errno));
-    char head[132] = {};
+    unsigned char head[132] = {};
     const size_t got = std::fread(head, 1, sizeof head, file.get());
     if (std::ferror(file.get())) fail(VX_ERR_INPUT, "cannot be read: %s", std::strerror(errno));
-    if (got == 132 && std::memcmp(head + 128, "DICM", 4) == 0) return true;
-    const bool little = (head[0] == 2 || head[0] == 8) && head[1] == 0 && head[3] == 0;
-    const bool big = head[0] == 0 && head[1] == 8 && head[2] == 0;
-    return got >= 16 && (little || big);
+    return vx_dicom_begins(head, got);
 }
 
 /* What may be a DICOM file in a folder, by its name. Links are followed, and what they reach once

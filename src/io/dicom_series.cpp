@@ -436,7 +436,8 @@ DicomSeries &choose_series(std::vector<DicomSeries> &series, const char *wanted)
     if (fitting.size() == 1) return *volume;
     if (plains == 1 && !wanted) return *plain; /* localizers beside it are no choice */
     if (fitting.size() > 1)
-        fail(VX_ERR_INPUT, "%zu series%s: %s (choose one by --series UID or NUMBER)",
+        fail(VX_ERR_INPUT,
+             "%zu series%s: %s (choose one by --series UID or NUMBER; info lists them)",
              fitting.size(), wanted ? " of that name" : "", summaries(fitting).c_str());
     fail(VX_ERR_INPUT, "no DICOM volume here: %s", series.front().problems.front().message.c_str());
 }

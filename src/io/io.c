@@ -94,6 +94,14 @@ bool vx_format_writable(vx_format format) {
     return row && row->ops && row->ops->write_mask && !reads_only;
 }
 
+bool vx_dicom_begins(const unsigned char *b, size_t size) {
+    if (size >= 132 && memcmp(b + 128, "DICM", 4) == 0) return true;
+    if (size < 16) return false;
+    const bool little = (b[0] == 2 || b[0] == 8) && b[1] == 0 && b[3] == 0;
+    const bool big = b[0] == 0 && b[1] == 8 && b[2] == 0;
+    return little || big;
+}
+
 /* Bytes that tell a format. */
 enum { HEAD_BYTES = 132 };
 
@@ -168,6 +176,9 @@ static vx_status find_reader(const char *path, const format_row **row, vx_error 
     if (named != VX_FORMAT_UNKNOWN && found != VX_FORMAT_UNKNOWN && named != found && !bare)
         return vx_fail(err, VX_ERR_INPUT, "is named like %s but holds %s (rename it)",
                        vx_format_name(named), vx_format_name(found));
+    if (named == VX_FORMAT_UNKNOWN && found == VX_FORMAT_UNKNOWN && !h.gzip &&
+        vx_dicom_begins(h.bytes, h.size))
+        found = VX_FORMAT_DICOM;
     if (named == VX_FORMAT_UNKNOWN && found == VX_FORMAT_UNKNOWN)
         return vx_fail(err, VX_ERR_INPUT,
                        "is of no known format (NIfTI, NRRD, MetaImage and DICOM can be read)");

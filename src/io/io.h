@@ -26,6 +26,10 @@ const char *vx_format_name(vx_format format);
 vx_format vx_format_by_name(const char *name);
 /* By the ending of path, without looking at the file. */
 vx_format vx_format_by_path(const char *path);
+/* Whether a file that begins with these bytes may be DICOM (132 of them, fewer where the file
+ * ends): "DICM" behind the preamble, or a data set without one, which begins with group 0002 or
+ * 0008. */
+bool vx_dicom_begins(const unsigned char *bytes, size_t size);
 /* ".nii.gz", ... : what to append to a case's name. */
 const char *vx_format_extension(vx_format format);
 /* Whether a mask of the format holds its labels' names and colours itself. */

@@ -190,6 +190,15 @@ void space_signs(const Fields &fields, const vx_log *log, double sign[3]) {
     if (space.find("time") != std::string::npos || space == "rast" || space == "last" ||
         space == "lpst")
         fail(VX_ERR_INPUT, "4D: NRRD space '%s' has a time axis", shown(space).c_str());
+    static const char *const others[] = {"scanner-xyz",     "scannerxyz",    "3d-right-handed",
+                                         "3d right handed", "3drighthanded", "3d-left-handed",
+                                         "3d left handed",  "3dlefthanded"};
+    bool known = space.empty() && !get(fields, "spacedimension").empty();
+    for (const char *other : others) known = known || space == other;
+    if (!known && space.empty())
+        fail(VX_ERR_INPUT, "the NRRD header gives directions, but no space that they are of "
+                           "(add 'space: left-posterior-superior', or what they are)");
+    if (!known) fail(VX_ERR_INPUT, "NRRD space '%s' is not known", shown(space).c_str());
     vx_log_message(log, VX_LOG_WARNING,
                    "NRRD space '%s' does not say how the axes lie in the patient; taken as LPS",
                    space.empty() ? "(none)" : shown(space).c_str());

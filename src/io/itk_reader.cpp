@@ -59,7 +59,7 @@ bool same_scalar(Scalar type, itk::ImageIOBase &io) {
 }
 
 /* out: header.data_bytes bytes, native byte order. */
-void decode(const char *path, const ImageHeader &header, void *out) {
+void decode_by_itk(const char *path, const ImageHeader &header, void *out) {
     itk::Object::SetGlobalWarningDisplay(false); /* it would print on stderr */
     itk::ImageIOBase::Pointer io;
     if (is_meta(path))
@@ -77,6 +77,16 @@ void decode(const char *path, const ImageHeader &header, void *out) {
         fail(VX_ERR_INPUT, "the header is ambiguous (ITK reads %llu bytes from it, we %zu)", bytes,
              header.data_bytes);
     io->Read(out);
+}
+
+/* What ITK says names its own source lines and the file's whole path: nobody is helped. */
+void decode(const char *path, const ImageHeader &header, void *out) {
+    try {
+        decode_by_itk(path, header, out);
+    } catch (const itk::ExceptionObject &) {
+        fail(VX_ERR_INPUT, "the voxels cannot be decoded: ITK does not read a header like this one "
+                           "(save the file again, in 3D, as raw or gzip)");
+    }
 }
 
 /* Calls f with the C type of the voxels as a zero value. */

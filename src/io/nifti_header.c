@@ -180,7 +180,7 @@ static vx_status take_type(const fields *f, vx_nifti_header *out, vx_error *err)
 
 static vx_status take_offset(const fields *f, vx_nifti_header *out, vx_error *err) {
     double least = out->pair ? 0 : out->version == 1 ? 352 : 544;
-    /* 0 means "right behind the header", as for nibabel. */
+    /* 0, which no single file should have, can only mean "right behind the header". */
     double offset = f->offset == 0 ? least : f->offset;
     if (!(offset >= least && offset <= 9007199254740992.0) || offset != floor(offset))
         return vx_fail(err, VX_ERR_INPUT,
@@ -240,6 +240,7 @@ static vx_status take_affine(const fields *f, vx_nifti_header *out, vx_error *er
                            f->pixdim[1], f->pixdim[2], f->pixdim[3]);
     int space = XYZT_TO_SPACE(f->units);
     double unit = space == NIFTI_UNITS_METER ? 1000 : space == NIFTI_UNITS_MICRON ? 1e-3 : 1;
+    out->unit = unit;
     bool has_s = f->sform_code > 0, has_q = f->qform_code > 0;
     vx_geometry *geo = &out->geo, q = *geo;
     q.affine[3][3] = geo->affine[3][3] = 1;
@@ -288,6 +289,11 @@ void vx_nifti_warn(const vx_nifti_header *header, const vx_log *log) {
                        "sform and qform disagree by %.2f voxels at a corner: the sform is used, "
                        "programs that use the qform will see the volume elsewhere",
                        header->disagreement);
+    if (header->unit != 1)
+        vx_log_message(log, VX_LOG_WARNING,
+                       "the header's unit of length is %s: spacing and origin are multiplied by %g "
+                       "(nibabel and others take them for mm)",
+                       header->unit > 1 ? "the metre" : "the micrometre", header->unit);
     vx_warn_sheared(header->shear, log);
 }
 

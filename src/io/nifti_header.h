@@ -47,6 +47,7 @@ typedef struct vx_nifti_header {
     /* What the log is told. */
     bool no_transform;   /* neither sform nor qform: the affine is made of the spacing alone */
     double disagreement; /* voxels between sform and qform at the farthest corner; 0 unless both */
+    double unit;         /* mm that the header's unit of length is taken for */
     double shear;        /* largest |cosine| between two axes */
     unsigned char raw[VX_NIFTI2_BYTES]; /* the header in this machine's byte order */
 } vx_nifti_header;

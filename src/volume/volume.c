@@ -176,6 +176,11 @@ vx_status vx_geometry_check(const vx_geometry *geo, vx_error *err) {
                 return vx_fail(err, VX_ERR_INPUT,
                                "the affine has an entry that is not a finite number (repair the "
                                "header)");
+            if (fabs(geo->affine[r][c]) > 1e6)
+                return vx_fail(err, VX_ERR_INPUT,
+                               "the affine holds %g mm: no patient is that large or that far away "
+                               "(repair the header)",
+                               geo->affine[r][c]);
             if (r == 3 && geo->affine[r][c] != (c == 3 ? 1 : 0))
                 return vx_fail(err, VX_ERR_INPUT, "the affine's last row is not 0 0 0 1");
         }

@@ -86,8 +86,8 @@ double vx_shear(const vx_geometry *geo);
 void vx_affine_apply(const double affine[4][4], const double index[3], double world[3]);
 /* False for a singular affine (volume of a voxel below 1e-12 of the product of its edges). */
 int vx_affine_invert(const double affine[4][4], double inverse[4][4]);
-/* VX_ERR_INPUT unless dims are >= 1, their product fits, and the affine is finite and not singular.
- */
+/* VX_ERR_INPUT unless dims are >= 1, their product fits, and the affine is finite, not singular and
+ * without an entry above 1e6 (1 km: single precision no longer has a tenth of a mm beyond it). */
 vx_status vx_geometry_check(const vx_geometry *geo, vx_error *err);
 /* Largest distance in mm between the world positions of the eight corners; grids of other dims:
  * infinity. */

@@ -32,6 +32,21 @@ def test_a_folder_is_one_case(model, tmp_path):
             assert secret not in text, (secret, text)
 
 
+def test_files_without_ending_or_preamble(model, tmp_path):
+    """As old archives have them: the meta information is the file's beginning."""
+    folder = tmp_path / "in"
+    write_series(folder)
+    masks = []
+    for i in range(2):
+        result = run("segment", folder, "-m", model, "-o", tmp_path / f"m{i}.nii.gz")
+        assert result.code == 0, result.err
+        masks.append(load(tmp_path / f"m{i}.nii.gz")[0])
+        for path in folder.iterdir():
+            path.write_bytes(path.read_bytes()[132 if i == 0 else 0:])
+    assert np.array_equal(*masks)
+    assert run("info", next(folder.iterdir())).code == 0
+
+
 def test_info_lists_series(tmp_path):
     study = generate_uid()
     a = write_series(tmp_path / "in", 1, 4, study=study)

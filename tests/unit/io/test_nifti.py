@@ -175,8 +175,9 @@ def test_units(unit, factor, tmp_path):
             header["qform_code"], header["sform_code"] = q_code, s_code
 
         path = save(tmp_path / "a.nii", np.zeros((4, 3, 2), np.uint8), affine, change=change)
-        _, got, _ = read(path, tmp_path)
+        _, got, facts = read(path, tmp_path)
         np.testing.assert_allclose(got, nib.load(path).affine[:3] * factor, rtol=1e-12, atol=1e-12)
+        assert (f"multiplied by {factor:g} " in " ".join(facts["warnings"])) == (factor != 1)
 
 
 def test_shear_is_told(tmp_path):

@@ -441,6 +441,13 @@ static void refused_nrrd(void **state) {
         {NRRD_HEAD "space: LPS\nspace directions: (1,0,0) (0,1,0) (1,1,0)\n\n", "singular"},
         {NRRD_HEAD "space: LPS\nspace directions: (1,0,0) (0,inf,0) (0,0,1)\n\n", "finite"},
         {NRRD_HEAD "space: LPS\nspace directions: (1,0,0) (0,1,0)\n\n", "2 entries for 3 axes"},
+        {NRRD_HEAD "space: LSP\nspace directions: (1,0,0) (0,1,0) (0,0,1)\n\n",
+         "NRRD space 'lsp' is not known"},
+        {NRRD_HEAD "space directions: (1,0,0) (0,1,0) (0,0,1)\n\n", "no space that they are of"},
+        /* An axis of size 1 that ITK takes for one of space: its own words stay out. */
+        {"NRRD0004\ntype: uint8\ndimension: 4\nsizes: 1 4 3 2\nencoding: raw\nspace: LPS\n"
+         "space directions: none (1,0,0) (0,1,0) (0,0,1)\n\n012345678901234567890123",
+         "the voxels cannot be decoded: ITK does not read a header like this one"},
         {NRRD_HEAD "space: LPS\nspace directions: (1,0) (0,1) (1,1)\n\n", "2-dimensional"},
         {NRRD_HEAD "space: LPS\nspace directions: 1,0,0 (0,1,0) (0,0,1)\n\n", "(x,y,z)"},
         {NRRD_HEAD "type: uint8\n\n", "twice"},

@@ -106,6 +106,12 @@ static void geometry_is_checked(void **state) {
     geo = unit;
     geo.affine[2][2] = 0;
     assert_int_equal(vx_geometry_check(&geo, NULL), VX_ERR_INPUT);
+    /* Beyond that NIfTI-1, which has single precision, cannot say where a voxel lies. */
+    for (int i = 0; i < 2; i++) {
+        geo = unit;
+        geo.affine[0][3] = i ? -1.1e6 : -1e6;
+        assert_int_equal(vx_geometry_check(&geo, NULL), i ? VX_ERR_INPUT : VX_OK);
+    }
 }
 
 static void distance_is_of_the_farthest_corner(void **state) {
