@@ -23,7 +23,8 @@ def segment(folder, model, out, *args):
 
 
 def results(names, kind):
-    return sorted(name + end for name in names for end in (ENDING[kind], ".json"))
+    beside = [".json"] if kind == "dcmseg" else [".json", ".tsv"]  # a SEG names its labels itself
+    return sorted(name + end for name in names for end in [ENDING[kind], *beside])
 
 
 def content(path):
