@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "api/dicom_folders.h"
 #include "api/order.h"
 #include "api/read_ahead.h"
 #include "base/clock.h"

@@ -10,6 +10,7 @@
 #include <strings.h>
 #include <sys/stat.h>
 
+#include "api/dicom_folders.h"
 #include "base/memory.h"
 
 /* Longer endings first where one contains another. */
@@ -28,16 +29,6 @@ size_t vx_stem_length(const char *base) {
 bool vx_known_ending(const char *path) {
     const char *base = vx_base_name(path);
     return vx_stem_length(base) != strlen(base);
-}
-
-bool vx_is_dicom_file(const char *path) {
-    char mark[4] = "";
-    FILE *f = fopen(path, "rb");
-    if (!f) return false;
-    bool is =
-        fseek(f, 128, SEEK_SET) == 0 && fread(mark, 1, 4, f) == 4 && memcmp(mark, "DICM", 4) == 0;
-    fclose(f);
-    return is;
 }
 
 /* ---- The list ---- */
@@ -228,26 +219,12 @@ static bool is_second_of_pair(const char *path) {
     return pair;
 }
 
-typedef struct folder_look {
-    file_set volumes; /* files of known endings, DICOM not among them */
-    bool dicom;       /* DICOM files lie right here */
-    size_t subfolders;
-    char **paths; /* of the subfolders, by name */
-} folder_look;
-
-static void look_free(folder_look *look) {
-    file_set_free(&look->volumes);
-    for (size_t i = 0; i < look->subfolders; i++) vx_free(look->paths[i]);
-    vx_free(look->paths);
-}
-
-static vxm_status look_at(const char *folder, folder_look *out, vxm_error *error) {
-    *out = (folder_look){0};
+/* Files right in folder whose names end like a volume's; DICOM is not among them. */
+static vxm_status find_volumes(const char *folder, file_set *out, vxm_error *error) {
     struct dirent **entries;
     int n = scandir(folder, &entries, not_hidden, alphasort);
     if (n < 0) return vx_api_fail(error, folder, VXM_ERR_INPUT, "cannot open: %s", strerror(errno));
-    out->paths = vx_alloc_zero((size_t)n + 1, sizeof *out->paths);
-    bool memory = out->paths != NULL;
+    bool memory = true;
     for (int i = 0; i < n; i++) {
         char *path = memory ? join(folder, entries[i]->d_name) : NULL;
         free(entries[i]);
@@ -255,51 +232,13 @@ static vxm_status look_at(const char *folder, folder_look *out, vxm_error *error
         if (!memory) continue;
         const char *ending = strrchr(path, '.');
         bool dcm = ending && strcasecmp(ending, ".dcm") == 0;
-        if (is_kind(path, S_IFDIR)) {
-            out->paths[out->subfolders++] = path;
-            continue;
-        }
-        if (is_kind(path, S_IFREG)) {
-            if (!dcm && vx_known_ending(path)) {
-                if (!is_second_of_pair(path)) {
-                    memory = file_set_add(&out->volumes, path);
-                    continue;
-                }
-            } else if (!out->dicom) {
-                /* A CD's index is no image. */
-                bool is_index = strcasecmp(vx_base_name(path), "DICOMDIR") == 0;
-                out->dicom = dcm || (!is_index && vx_is_dicom_file(path));
-            }
-        }
-        vx_free(path);
+        if (!dcm && vx_known_ending(path) && is_kind(path, S_IFREG) && !is_second_of_pair(path))
+            memory = file_set_add(out, path);
+        else
+            vx_free(path);
     }
     free(entries);
-    if (memory) return VXM_OK;
-    look_free(out);
-    return vx_api_no_memory(error);
-}
-
-/* Each folder below that holds DICOM files is a case, named by its way from the top ("p1_ct"). */
-static vxm_status add_dicom_folders(vx_case_list *list, const folder_look *look, size_t top,
-                                    int depth, vxm_error *error) {
-    vxm_status s = VXM_OK;
-    for (size_t i = 0; i < look->subfolders && s == VXM_OK; i++) {
-        const char *path = look->paths[i];
-        folder_look below;
-        s = look_at(path, &below, error);
-        if (s != VXM_OK) return s;
-        if (below.dicom) {
-            char *name = vx_strdup(path + top);
-            for (char *p = name; p && *p; p++)
-                if (*p == '/') *p = '_';
-            if (!name || !add_single(list, path, name, strlen(name))) s = vx_api_no_memory(error);
-            vx_free(name);
-        } else if (depth < 4) {
-            s = add_dicom_folders(list, &below, top, depth + 1, error);
-        }
-        look_free(&below);
-    }
-    return s;
+    return memory ? VXM_OK : vx_api_no_memory(error);
 }
 
 /* The name of a folder that is one case: its last part, or "case" for "." and "/". */
@@ -321,21 +260,34 @@ static bool add_dicom_case(vx_case_list *list, const char *folder) {
     return add_single(list, folder, name, length);
 }
 
-static vxm_status add_folder(vx_case_list *list, const char *folder, bool each, vxm_error *error) {
-    folder_look look;
-    vxm_status s = look_at(folder, &look, error);
-    if (s != VXM_OK) return s;
-    size_t before = list->count, n = strlen(folder);
-    if (each) {
-        s = add_dicom_folders(list, &look, n + (n && folder[n - 1] != '/'), 0, error);
-    } else if (look.volumes.count) {
-        s = add_files(list, &look.volumes, error);
-    } else if (look.dicom) {
-        if (!add_dicom_case(list, folder)) s = vx_api_no_memory(error);
-    } else {
-        s = add_dicom_folders(list, &look, n + (n && folder[n - 1] != '/'), 0, error);
+/* DICOM cases at or below folder; one below is named by its way from there ("p1_ct"). */
+static vxm_status add_dicom(vx_case_list *list, const char *folder, bool each, vxm_error *error) {
+    vx_file_list cases = {0};
+    vxm_status s = vx_dicom_case_folders(folder, each, &cases, error);
+    const size_t top = strlen(folder);
+    for (size_t i = 0; i < cases.count && s == VXM_OK; i++) {
+        const char *path = cases.paths[i];
+        if (!path[top]) {
+            if (!add_dicom_case(list, folder)) s = vx_api_no_memory(error);
+            continue;
+        }
+        char *name = vx_strdup(path + top + strspn(path + top, "/"));
+        for (char *p = name; p && *p; p++)
+            if (*p == '/') *p = '_';
+        if (!name || !add_single(list, path, name, strlen(name))) s = vx_api_no_memory(error);
+        vx_free(name);
     }
-    look_free(&look);
+    vx_file_list_clear(&cases);
+    return s;
+}
+
+static vxm_status add_folder(vx_case_list *list, const char *folder, bool each, vxm_error *error) {
+    file_set volumes = {0};
+    size_t before = list->count;
+    vxm_status s = each ? VXM_OK : find_volumes(folder, &volumes, error);
+    if (s == VXM_OK)
+        s = volumes.count ? add_files(list, &volumes, error) : add_dicom(list, folder, each, error);
+    file_set_free(&volumes);
     if (s == VXM_OK && list->count == before)
         s = vx_api_fail(error, folder, VXM_ERR_INPUT,
                         "no case in this folder (volumes end in .nii.gz, .nii, .nrrd, .mha, .mhd; "

@@ -18,8 +18,8 @@ typedef struct vx_case_list {
     vx_case_files *cases; /* ascending names */
 } vx_case_list;
 
-/* folders: every subfolder of an input is one DICOM case. VXM_ERR_INPUT without any case,
- * VXM_ERR_USAGE for two cases of one name. */
+/* folders: every subfolder of an input that holds DICOM is one case (dicom_folders.h).
+ * VXM_ERR_INPUT without any case, VXM_ERR_USAGE for two cases of one name. */
 vxm_status vx_find_cases(const char *const *inputs, size_t input_count, bool folders,
                          vx_case_list *out, vxm_error *error);
 /* The one case of NAME=FILE arguments, named after its first file. */
@@ -31,7 +31,5 @@ void vx_case_list_free(vx_case_list *list);
 size_t vx_stem_length(const char *base);
 /* Whether path ends like a file that some build can read or write. */
 bool vx_known_ending(const char *path);
-/* Whether the file carries DICOM's mark. */
-bool vx_is_dicom_file(const char *path);
 
 #endif

@@ -303,7 +303,7 @@ typedef struct vxm_batch_options {
     unsigned jobs;           /* cases at a time, on each device; they share threads and memory;
                                 default 1 */
     int resume;              /* 1: skip what the sidecar confirms as done, redo the rest */
-    int folders;             /* 1: every subfolder of an input is a DICOM case */
+    int folders;             /* 1: every subfolder of an input with DICOM is a case */
     int dry_run;             /* 1: check and plan only, write nothing */
     /* Called for every case that ends, in the order of the cases (log lines too come in that
      * order), never two at once. May be NULL. */

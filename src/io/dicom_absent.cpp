@@ -13,4 +13,6 @@ vx_status vx_dicom_series(const char *, const vx_read_options *, vx_series **out
     *count = 0;
     return vx_fail(err, VX_ERR_USAGE, "DICOM is not in this build (build with VOXMAMBA_DICOM=ON)");
 }
+
+void vx_dicom_studies(const vx_file_list *, char (*)[80]) {}
 }

@@ -228,4 +228,15 @@ vx_status vx_dicom_series(const char *folder, const vx_read_options *options, vx
         *count = series.size();
     });
 }
+
+void vx_dicom_studies(const vx_file_list *files, char (*uids)[80]) {
+    DicomWorker worker(nullptr);
+    for (size_t i = 0; i < files->count; i++) {
+        vx_error ignored;
+        guarded(VX_ERR_INPUT, &ignored, [&] {
+            DicomFile file;
+            if (read_dicom_file(worker, files->paths[i], file)) copy_text(uids[i], file.study_uid);
+        });
+    }
+}
 }

@@ -26,6 +26,8 @@ extern const vx_format_ops vx_dicom_ops;     /* DICOM folder or file */
 extern const vx_format_ops vx_dicom_seg_ops; /* dicom_seg_writer.cpp: written only */
 vx_status vx_dicom_series(const char *folder, const vx_read_options *, vx_series **out,
                           size_t *count, vx_error *err);
+/* As vx_io_studies; the texts are "" before. */
+void vx_dicom_studies(const vx_file_list *files, char (*uids)[80]);
 #endif
 
 #endif

@@ -249,6 +249,13 @@ vx_status vx_io_series(const char *folder, const vx_read_options *options, vx_se
 #endif
 }
 
+void vx_io_studies(const vx_file_list *files, char (*uids)[80]) {
+    memset(uids, 0, files->count * sizeof *uids);
+#ifdef VX_IO_ITK
+    vx_dicom_studies(files, uids);
+#endif
+}
+
 vx_status vx_io_write_mask(const char *path, const vx_mask *mask, const vx_write_options *options,
                            vx_error *err) {
     if (!vx_format_writable(options->format))

@@ -100,6 +100,10 @@ vx_status vx_io_files(const char *path, const vx_read_options *options, vx_file_
 vx_status vx_io_series(const char *folder, const vx_read_options *options, vx_series **out,
                        size_t *count, vx_error *err);
 
+/* The StudyInstanceUID of each DICOM file into uids, which has files->count texts; "" where it has
+ * none or cannot be read: reading the file as a volume says why. */
+void vx_io_studies(const vx_file_list *files, char (*uids)[80]);
+
 /* Compression of labels and of probabilities where nothing else is asked for (bench/results/gzip-*:
  * higher levels cost several times the time for masks a little smaller). */
 enum { VX_GZIP_LABELS = 4, VX_GZIP_FLOATS = 1 };

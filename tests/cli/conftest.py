@@ -96,3 +96,16 @@ def model2(tmp_path_factory):
 @pytest.fixture
 def scan(tmp_path):
     return save(tmp_path / "scan.nii.gz")
+
+
+@pytest.fixture(scope="session")
+def dicom_is_built(tmp_path_factory):
+    """Skips what needs DICOM in a build without it."""
+    pytest.importorskip("pydicom")
+    import dicom_series
+    folder = tmp_path_factory.mktemp("probe")
+    dicom_series.write_series(folder)
+    result = run("info", folder)
+    if result.code != 0:
+        assert "not in this build" in result.err or "DICOM" in result.err, result.err
+        pytest.skip("this build does not read DICOM")

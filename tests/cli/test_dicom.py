@@ -9,47 +9,12 @@ from conftest import files, load, run, save
 
 pydicom = pytest.importorskip("pydicom")
 import tiny_model
+from dicom_series import NAME, PATIENT, write_series  # noqa: E402
 from test_library import SEGMENT_OPTIONS, Error, library, opened  # noqa: E402, F401
-
-from pydicom.dataset import FileDataset, FileMetaDataset  # noqa: E402
 from pydicom.encaps import encapsulate, generate_frames  # noqa: E402
-from pydicom.uid import ExplicitVRLittleEndian, RLELossless, generate_uid  # noqa: E402
+from pydicom.uid import RLELossless, generate_uid  # noqa: E402
 
-NAME, PATIENT = "Doe^Jane", "PID-Q4711"
-
-
-def write_series(folder, seed=0, number=3, positions=None, description="T1 of Doe", study=None):
-    folder.mkdir(parents=True, exist_ok=True)
-    random = np.random.default_rng(seed)
-    series, study = generate_uid(), study or generate_uid()
-    positions = positions if positions is not None else [2.0 * k for k in range(20)]
-    for k, z in enumerate(positions):
-        meta = FileMetaDataset()
-        meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.4"
-        meta.MediaStorageSOPInstanceUID = generate_uid()
-        d = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
-        d.SOPClassUID, d.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
-        d.PatientName, d.PatientID, d.PatientBirthDate, d.StudyDate = NAME, PATIENT, "19700102", "20200304"
-        d.Modality, d.SeriesDescription, d.SeriesNumber, d.InstanceNumber = "MR", description, number, k + 1
-        d.SeriesInstanceUID, d.StudyInstanceUID, d.FrameOfReferenceUID = series, study, study
-        d.ImageType = ["ORIGINAL", "PRIMARY"]
-        d.ImageOrientationPatient, d.ImagePositionPatient = [1, 0, 0, 0, 1, 0], [-10, -20, z]
-        d.PixelSpacing, d.SliceThickness = [1.0, 1.5], 2.0
-        d.Rows, d.Columns, d.SamplesPerPixel, d.PhotometricInterpretation = 24, 22, 1, "MONOCHROME2"
-        d.BitsAllocated, d.BitsStored, d.HighBit, d.PixelRepresentation = 16, 12, 11, 0
-        d.PixelData = random.integers(0, 4000, (24, 22)).astype("<u2").tobytes()
-        d.save_as(folder / f"IM{seed}{random.integers(1e6)}_{k:03d}", enforce_file_format=True)
-    return str(series)
-
-
-@pytest.fixture(autouse=True)
-def dicom_is_built(tmp_path):
-    write_series(tmp_path / "probe")
-    result = run("info", tmp_path / "probe")
-    if result.code != 0:
-        assert "not in this build" in result.err or "DICOM" in result.err, result.err
-        pytest.skip("this build does not read DICOM")
+pytestmark = pytest.mark.usefixtures("dicom_is_built")
 
 
 def test_a_folder_is_one_case(model, tmp_path):
@@ -214,7 +179,7 @@ def test_dicom_seg_needs_dicom(model, tmp_path):
         result = run("segment", tmp_path / path, "-m", model, "-o", tmp_path / "m.dcm", "-v", "--log-format", "json")
         assert result.code == 1 and "needs DICOM input" in result.err and '"network"' not in result.err, result.err
         run("info", tmp_path / path, "--plan", "--format", "dcmseg", "-m", model).error_line(1)
-    assert files(tmp_path) == ["nameless", "probe", "scan.nii.gz"]
+    assert files(tmp_path) == ["nameless", "scan.nii.gz"]
 
 
 def test_dicom_seg_without_the_patient(model, tmp_path):
@@ -262,7 +227,7 @@ def test_dicom_seg_cancelled_while_it_is_written(library, model, tmp_path):
     status = library.vxm_segment_file(session, str(tmp_path / "in").encode(), str(tmp_path / "m.dcm").encode(), options,
                                       None, ctypes.byref(error))
     assert status == 7 and seen == sorted(seen) and 0.95 < seen[-1] < 0.99
-    assert files(tmp_path) == ["in", "probe"]
+    assert files(tmp_path) == ["in"]
     library.vxm_session_free(session)
     library.vxm_model_close(handle)
 
@@ -345,20 +310,6 @@ def test_bad_series(model, tmp_path, name):
         assert "resampled to a straight, even grid of 2" in text and words in text
     mask, affine = load(out)
     assert mask.shape[2] == 20 and abs(affine[:3, :3] - np.diag([-1.5, -1, 2])).max() < 1e-9
-
-
-def test_studies_in_subfolders_are_a_batch(model, tmp_path):
-    write_series(tmp_path / "in" / "p1", 1)
-    write_series(tmp_path / "in" / "p2" / "ct", 2)
-    (tmp_path / "in" / "notes").mkdir()
-    result = run("segment", tmp_path / "in", "-m", model, "-o", tmp_path / "out")
-    assert result.code == 0, result.err
-    assert files(tmp_path / "out") == ["p1.json", "p1.nii.gz", "p2_ct.json", "p2_ct.nii.gz"]
-    # --batch forces it where DICOM files lie at the top too.
-    write_series(tmp_path / "in", 3)
-    result = run("segment", tmp_path / "in", "-m", model, "-o", tmp_path / "out2", "--batch", "--jobs", 2)
-    assert result.code == 0, result.err
-    assert files(tmp_path / "out2") == files(tmp_path / "out")
 
 
 def test_errors_of_dicom_hold_no_names_in_reports(model, tmp_path):

@@ -41,7 +41,17 @@ static char *in_folder(const char *name) {
     return path;
 }
 
-/* An empty file, its folder too; a name with "dicom" gets DICOM's mark. */
+/* The meta information of a DICOM file of class uid, whose length is even: version, class. */
+static void put_meta(FILE *f, const char *uid) {
+    const unsigned char version[] = {2, 0, 1, 0, 'O', 'B', 0, 0, 2, 0, 0, 0, 0, 1};
+    const unsigned char class_[] = {2, 0, 2, 0, 'U', 'I', (unsigned char)strlen(uid), 0};
+    fwrite(version, 1, sizeof version, f);
+    fwrite(class_, 1, sizeof class_, f);
+    fputs(uid, f);
+}
+
+/* An empty file, its folder too; a name with "dicom" gets DICOM's mark, one with "dicomseg" the
+ * class of a segmentation. */
 static void touch(const char *name) {
     char *path = in_folder(name);
     for (char *p = path + strlen(folder) + 1; *p; p++)
@@ -55,6 +65,8 @@ static void touch(const char *name) {
     if (strstr(name, "dicom")) {
         assert_int_equal(fseek(f, 128, SEEK_SET), 0);
         fputs("DICM", f);
+        put_meta(f, strstr(name, "dicomseg") ? "1.2.840.10008.5.1.4.1.1.66.4"
+                                             : "1.2.840.10008.5.1.4.1.1.66.400");
     }
     fclose(f);
 }
@@ -131,16 +143,37 @@ static void test_dicom_folders(void **state) {
     touch("p2/ct/x.dcm");
     touch("p3/readme");
     assert_int_equal(find(false, text, &error), VXM_OK);
-    assert_string_equal(text, "p1:1 p2_ct:1");
+    assert_string_equal(text, "p1:1 p2:1"); /* files without a study are of none together */
+    touch("p2/mr/dicom3");
+    assert_int_equal(find(false, text, &error), VXM_OK);
+    assert_string_equal(text, "p1:1 p2_ct:1 p2_mr:1");
     touch("dicom0");
     assert_int_equal(find(false, text, &error), VXM_OK);
     assert_non_null(strstr(text, "vxcases")); /* the folder itself is the case */
     assert_int_equal(find(true, text, &error), VXM_OK);
-    assert_string_equal(text, "p1:1 p2_ct:1");
+    assert_string_equal(text, "p1:1 p2:1");
     const char *slashed[] = {in_folder("p1//")};
     assert_int_equal(vx_find_cases(slashed, 1, false, &list, &error), VXM_OK);
     assert_string_equal(list.cases[0].name, "p1");
     vx_case_list_free(&list);
+}
+
+static void test_segmentations_are_results(void **state) {
+    (void)state;
+    char text[256];
+    vxm_error error;
+    touch("dicomseg0");
+    assert_int_equal(find(false, text, &error), VXM_OK);
+    assert_non_null(strstr(text, "vxcases")); /* refused by name when it is read */
+    assert_int_equal(find(true, text, &error), VXM_ERR_INPUT);
+    touch("p1/dicomseg");
+    touch("p1/dicom1");
+    touch("p2/a/b/c/dicom2");
+    touch("old/dicomseg");
+    for (int each = 0; each < 2; each++) {
+        assert_int_equal(find(each, text, &error), VXM_OK);
+        assert_string_equal(text, "p1:1 p2:1");
+    }
 }
 
 static void test_nothing_found(void **state) {
@@ -210,6 +243,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_channels, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_collisions, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_dicom_folders, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_segmentations_are_results, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_nothing_found, set_up, tear_down),
         cmocka_unit_test(test_named_channels),
         cmocka_unit_test_setup_teardown(test_targets, set_up, tear_down),
