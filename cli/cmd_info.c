@@ -203,6 +203,7 @@ static vxm_status run_info(const info_args *args) {
     info.session = session;
     if (s == VXM_OK) s = vxm_info_json(path, &info, &json, &error);
     if (s != VXM_OK) {
+        if (args->anonymous) vxm_redact(error.text);
         if (error.text[0]) cli_error(&error, 0);
     } else if (args->json) {
         puts(json);

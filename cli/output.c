@@ -59,8 +59,9 @@ static void put_json(const char *level, int code, size_t case_number, const char
     if (name) cJSON_AddStringToObject(line, "file", name);
     free(name);
     char *message = cli_clean_utf8(text);
-    /* What was typed as an option may be repeated; what was read from a file may not. */
-    if (message && !out.paths && code != VXM_ERR_USAGE) vxm_redact(message);
+    /* What was typed as an option may be repeated; what was read from a file, or names one, not. */
+    const bool typed = code == VXM_ERR_USAGE && !(file && *file);
+    if (message && !out.paths && !typed) vxm_redact(message);
     if (message) cJSON_AddStringToObject(line, "message", message);
     free(message);
     char *json = cJSON_PrintUnformatted(line);

@@ -140,10 +140,16 @@ static size_t name_length(const char *s) {
     return strspn(s, "abcdefghijklmnopqrstuvwxyz-") < colon ? colon : 0;
 }
 
-/* 'quoted': readers quote what they took from a file. */
+/* 'quoted': readers quote what they took from a file. An apostrophe inside a word ('O'Neil') is no
+ * end; a quotation without any, of a message that was cut, goes on to the message's end. */
 static size_t quoted_length(const char *s) {
-    const char *end = s[0] == '\'' ? strchr(s + 1, '\'') : NULL;
-    return end ? (size_t)(end - s) + 1 : 0;
+    if (s[0] != '\'') return 0;
+    size_t n = 1;
+    for (; s[n]; n++) {
+        const unsigned char next = (unsigned char)s[n + 1];
+        if (s[n] == '\'' && !isalnum(next) && next < 0x80) return n + 1;
+    }
+    return n;
 }
 
 void vxm_redact(char *text) {

@@ -39,4 +39,15 @@ std::string one_line(const std::string &text, size_t limit) {
     return out;
 }
 
+std::string quotable(const std::string &text, size_t limit) {
+    std::string out;
+    for (char c : one_line(text, limit))
+        out += c == '\'' ? std::string("\u2019") : std::string(1, c);
+    return out;
+}
+
+std::string quoted_name(const std::string &path) {
+    return "'" + quotable(path.substr(path.rfind('/') + 1), 80) + "'";
+}
+
 } // namespace vx_io

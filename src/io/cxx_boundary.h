@@ -30,6 +30,11 @@ void check(vx_status status, const vx_error &err);
 /* Control characters and line breaks become single spaces, at most limit bytes: text from files
  * and libraries may hold anything and ends on terminals. */
 std::string one_line(const std::string &text, size_t limit);
+/* The same to stand between quotation marks: with another apostrophe than the one that ends them
+ * (what messages quote is left out of logs). */
+std::string quotable(const std::string &text, size_t limit);
+/* The name of the file at path, in quotation marks. */
+std::string quoted_name(const std::string &path);
 /* Runs body; returns VX_OK, or fills *err. fallback is the code of a foreign exception. */
 template <typename Body>
 vx_status guarded(vx_status fallback, vx_error *err, Body &&body) noexcept {

@@ -18,10 +18,6 @@ void set_problem(DicomFile &f, const char *code, const std::string &text) {
 
 namespace {
 
-std::string base_name(const std::string &path) {
-    return one_line(std::filesystem::path(path).filename().string(), 80);
-}
-
 std::string described(DcmDataset &dataset) {
     OFString description;
     dataset.findAndGetOFStringArray(DCM_SeriesDescription, description);
@@ -220,7 +216,7 @@ bool parse_dicom_file(const std::string &path, DcmFileFormat &format, DicomFile 
         /* What was parsed before the damage often tells at least whose slice it is. */
         const std::string text = "damaged DICOM file: " + ascii_line(loaded.text(), 120);
         if (!salvage(dataset, out)) fail(VX_ERR_INPUT, "%s", text.c_str());
-        set_problem(out, "damaged-files", base_name(path) + ": " + text);
+        set_problem(out, "damaged-files", quoted_name(path) + ": " + text);
         return true;
     }
     OFString media_class;

@@ -9,10 +9,6 @@ namespace vx_io {
 
 namespace {
 
-std::string base_name(const std::string &path) {
-    return one_line(std::filesystem::path(path).filename().string(), 80);
-}
-
 bool ends_in_dcm(const std::string &path) {
     std::string ext = std::filesystem::path(path).extension().string();
     std::transform(ext.begin(), ext.end(), ext.begin(),
@@ -38,7 +34,7 @@ void add_file(DicomWorker &worker, const std::string &path, DicomFolder &out) {
         if (read_dicom_file(worker, path, file)) out.files.push_back(std::move(file));
     } catch (const Failure &failure) {
         if (failure.code != VX_ERR_INPUT) throw;
-        out.damaged.push_back(base_name(path) + ": " + failure.text);
+        out.damaged.push_back(quoted_name(path) + ": " + failure.text);
     }
 }
 

@@ -379,7 +379,7 @@ void keep_named(std::vector<DicomSeries> &series, const char *wanted) {
                                 [&](const DicomSeries &s) { return !is_named(s, wanted); }),
                  series.end());
     if (series.empty())
-        fail(VX_ERR_INPUT, "no series '%s' among: %s", one_line(wanted, 70).c_str(), list.c_str());
+        fail(VX_ERR_INPUT, "no series '%s' among: %s", quotable(wanted, 70).c_str(), list.c_str());
 }
 
 DicomSeries &choose_series(std::vector<DicomSeries> &series, const char *wanted) {

@@ -157,7 +157,7 @@ std::string lower(std::string_view s) {
     return out;
 }
 
-std::string shown(std::string_view s) { return one_line(std::string(s.substr(0, 200)), 60); }
+std::string shown(std::string_view s) { return quotable(std::string(s.substr(0, 200)), 60); }
 
 double parse_double(std::string_view s, const char *field) {
     std::string_view digits = trim(s);

@@ -23,6 +23,8 @@ static void test_redaction(void **state) {
     (void)state;
     check_redacted("2 series: 1.2.840.113619.2.5 (MR)", "2 series: * (MR)");
     check_redacted("cannot open '/data/Doe^John/a b.nii'", "cannot open *");
+    check_redacted("e.g. 'Zo\xc3\xab O'Neil 7': cut short", "e.g. *: cut short");
+    check_redacted("the line 'Doe^John of a message that was c", "the line *");
     check_redacted("spacing 1.25 x 3.5 mm, version 0.1.0", "spacing 1.25 x 3.5 mm, version 0.1.0");
     check_redacted("1 / 2 and z/y/x stay", "1 / 2 and z/y/x stay");
     check_redacted("5 files cannot be read, e.g. Doe_J.dcm: damaged file",

@@ -514,7 +514,7 @@ void cut_files(void **) {
                          static_cast<size_t>(size), r.status);
         }
         fs::resize_file(path, 0);
-        must_refuse({"slice1.dcm: not a DICOM file"});
+        must_refuse({"'slice1.dcm': not a DICOM file"});
     }
 }
 
