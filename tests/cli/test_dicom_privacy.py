@@ -157,7 +157,8 @@ def test_a_segmentation_belongs_to_its_patient(model, tmp_path):
     for anonymous in ((), ("--anonymous",)):
         for spoken, options in LOUD.items():
             out = tmp_path / f"{spoken}{len(anonymous)}"
-            result = run("segment", tmp_path / FOLDER, "-m", model, "-o", out, "--format", "dcmseg", "--split", "--preview", "--report", tmp_path / f"{out.name} r.json", *options, *anonymous)
+            result = run("segment", tmp_path / FOLDER, "-m", model, "-o", out, "--format", "dcmseg", "--split", "--preview",
+                         "--report", tmp_path / f"{out.name} r.json", *options, *anonymous)
             assert result.code == 0, result.err
             said = result.err + result.out.replace(FOLDER, "")
             assert not leaks(said, SEARCHED + NAMES), said
