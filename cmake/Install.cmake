@@ -41,8 +41,9 @@ install(FILES docs/completion/voxmamba.bash RENAME voxmamba
         DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions)
 install(FILES LICENSE packaging/copyright DESTINATION ${CMAKE_INSTALL_DOCDIR})
 install(FILES README.md CHANGELOG.md DESTINATION ${CMAKE_INSTALL_DOCDIR})
-install(DIRECTORY docs DESTINATION ${CMAKE_INSTALL_DOCDIR}
-        FILES_MATCHING PATTERN "*.md" PATTERN "*.schema.json" PATTERN "*.c" PATTERN "*.png"
+install(DIRECTORY docs DESTINATION ${CMAKE_INSTALL_DOCDIR} USE_SOURCE_PERMISSIONS
+        FILES_MATCHING PATTERN "*.md" PATTERN "*.schema.json" PATTERN "*.c" PATTERN "*.png" PATTERN "*.sh"
+        PATTERN "*.service" PATTERN "*.path"
         PATTERN "completion" EXCLUDE)
 
 # ---- The Debian package --------------------------------------------------------------------------
