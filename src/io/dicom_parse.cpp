@@ -261,7 +261,10 @@ bool parse_dicom_file(const std::string &path, DcmFileFormat &format, DicomFile 
     if (media_class == UID_MediaStorageDirectoryStorage) return false; /* DICOMDIR: a list */
 
     check_syntax(format);
-    check_lengths(dataset, std::filesystem::file_size(path));
+    std::error_code gone; /* its exception would name the file, which logs must not */
+    const auto bytes = std::filesystem::file_size(path, gone);
+    if (gone) fail(VX_ERR_INPUT, "cannot be read: %s", gone.message().c_str());
+    check_lengths(dataset, bytes);
     Attributes a(dataset);
     read_identity(a, dataset, out);
     if (out.sop_class.empty() && out.series_uid.empty() && !a.has(DCM_Rows)) return false;
