@@ -4,8 +4,8 @@
 #include <string.h>
 
 #include "base/memory.h"
-#include "base/size.h"
 #include "cuda/check_libraries.h"
+#include "cuda/conv_try.h"
 #include "cuda/plan_cache.h"
 
 /* Engines that are asked for, that are timed, and the workspace one may take: at 128^3 some want
@@ -225,70 +225,64 @@ static bool make_plan(const vx_device *device, cudnnBackendDescriptor_t config,
 
 /* --- choosing --------------------------------------------------------------------------------- */
 
-/* The plans of the first allowed engines of a list, `most` at most; returns how many. */
-static size_t plan_engines(const vx_device *device, const engine_list *list, vx_dtype dtype,
-                           vx_cuda_conv *plans, size_t most) {
-    size_t count = 0;
-    for (int64_t i = 0; i < list->count && count < most; i++) {
-        vx_cuda_conv *plan = &plans[count];
-        if (!is_allowed(list->configs[i], dtype) || !make_plan(device, list->configs[i], plan))
+/* The plans of the first engines of a list that may be taken, `most` at most. */
+static vx_status plan_engines(const vx_device *device, const engine_list *list,
+                              const vx_cuda_conv_shape *shape, vx_cuda_conv *plans, size_t most,
+                              size_t *count, vx_error *err) {
+    vx_status status = VX_OK;
+    *count = 0;
+    for (int64_t i = 0; i < list->count && *count < most && status == VX_OK; i++) {
+        vx_cuda_conv *plan = &plans[*count];
+        if (!is_allowed(list->configs[i], shape->dtype) ||
+            !make_plan(device, list->configs[i], plan))
             continue;
-        if (plan->workspace_bytes <= workspace_max)
-            count++;
+        bool good = plan->workspace_bytes <= workspace_max;
+        if (good && shape->dtype == VX_F16)
+            status = vx_cuda_conv_overflows(device, shape, plan, &good, err);
+        if (status == VX_OK && good)
+            ++*count;
         else
             vx_cuda_conv_destroy(plan);
     }
-    return count;
+    return status;
 }
 
-/* Device memory to time in. It holds one number all over, 1.04 as a half: enough to compare
- * engines by, not to quote a time. */
+/* Memory and events to time in. The memory holds one number all over, 1.04 as a half: enough to
+ * compare engines by, not to quote a time. */
 typedef struct bench {
-    unsigned char *memory;
-    void *x, *w, *y, *workspace;
+    vx_cuda_conv_memory memory;
     cudaEvent_t start, stop;
 } bench;
 
 /* False where it cannot be had, for want of memory above all: then nothing is timed. */
 static bool open_bench(const vx_device *device, const vx_cuda_conv_shape *c, size_t workspace,
                        bench *b) {
-    size_t at[4], end = 0, available = 0, total = 0;
-    const size_t filter = c->kernel[0] * c->kernel[1] * c->kernel[2] * c->in.c;
-    if (!vx_cuda_reserve(&end, vx_shape_elements(c->in), 1, c->dtype, &at[0]) ||
-        !vx_cuda_reserve(&end, c->out.c, filter, c->dtype, &at[1]) ||
-        !vx_cuda_reserve(&end, vx_shape_elements(c->out), 1, c->dtype, &at[2]))
-        return false;
-    at[3] = end;
-    if (!vx_add_size(end, workspace, &end) || cudaMemGetInfo(&available, &total) != cudaSuccess ||
-        end > available)
-        return false;
-    if (cudaMalloc((void **)&b->memory, end) != cudaSuccess ||
-        cudaMemsetAsync(b->memory, 0x3c, end, device->stream) != cudaSuccess ||
+    const vx_cuda_conv_memory *m = &b->memory;
+    if (!vx_cuda_conv_memory_open(c, workspace, &b->memory)) return false;
+    if (cudaMemsetAsync(m->all, 0x3c, m->x_bytes + m->w_bytes + m->y_bytes, device->stream) !=
+            cudaSuccess ||
         cudaEventCreate(&b->start) != cudaSuccess || cudaEventCreate(&b->stop) != cudaSuccess) {
         (void)cudaGetLastError(); /* or the next launch would be blamed for it */
         return false;
     }
-    b->x = b->memory + at[0];
-    b->w = b->memory + at[1];
-    b->y = b->memory + at[2];
-    b->workspace = b->memory + at[3];
     return true;
 }
 
 static void close_bench(bench *b) {
     if (b->start) cudaEventDestroy(b->start);
     if (b->stop) cudaEventDestroy(b->stop);
-    cudaFree(b->memory);
+    vx_cuda_conv_memory_close(&b->memory);
 }
 
 /* The shortest of some runs after one that does not count, in milliseconds; false when it fails. */
 static bool time_plan(const vx_device *device, const vx_cuda_conv *conv, const bench *b,
                       float *best) {
+    const vx_cuda_conv_memory *m = &b->memory;
     vx_error ignored;
     for (int run = -1; run < REPEATS; run++) {
         float ms = 0;
         if (cudaEventRecord(b->start, device->stream) != cudaSuccess ||
-            vx_cuda_conv_launch(device, conv, b->x, (vx_cuda_pending){0}, b->w, b->y, b->workspace,
+            vx_cuda_conv_launch(device, conv, m->x, (vx_cuda_pending){0}, m->w, m->y, m->workspace,
                                 NULL, &ignored) != VX_OK ||
             cudaEventRecord(b->stop, device->stream) != cudaSuccess ||
             cudaEventSynchronize(b->stop) != cudaSuccess ||
@@ -358,12 +352,12 @@ static vx_status find_engine(const vx_device *device, const vx_cuda_conv_shape *
     for (size_t i = 0; i < 2 && status == VX_OK && !conv->plan; i++) {
         engine_list list = {.count = 0};
         vx_cuda_conv plans[TIMED] = {{0}};
+        size_t count = 0;
         status = list_engines(&graph, modes[i], &list, err);
-        if (timed)
-            keep_quickest(device, shape, plans,
-                          plan_engines(device, &list, shape->dtype, plans, TIMED), conv);
-        else
-            (void)plan_engines(device, &list, shape->dtype, conv, 1);
+        if (status == VX_OK)
+            status = plan_engines(device, &list, shape, timed ? plans : conv, timed ? TIMED : 1,
+                                  &count, err);
+        if (timed) keep_quickest(device, shape, plans, count, conv);
         drop_engines(&list);
     }
     drop_graph(&graph);
@@ -384,8 +378,9 @@ static vx_status choose_by_shape(const vx_device *device, const vx_cuda_conv_sha
     for (unsigned variant = 1; variant <= VX_CUDA_TILED_VARIANTS; variant++)
         if (vx_cuda_conv_variant(shape, variant, conv)) return VX_OK;
     return vx_fail(err, VX_ERR_RESOURCE,
-                   "cuDNN has no repeatable engine for a %zux%zux%zu convolution of %zu to %zu "
+                   "cuDNN has no repeatable engine%s for a %zux%zux%zu convolution of %zu to %zu "
                    "channels on this device",
+                   shape->dtype == VX_F16 ? " that stores infinities (use --precision fp32)" : "",
                    shape->kernel[0], shape->kernel[1], shape->kernel[2], shape->in.c, shape->out.c);
 }
 

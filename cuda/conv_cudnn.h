@@ -4,13 +4,14 @@
  *   x [n][d][h][w][c], y [n][d][h][w][Cout], w packed by vx_cuda_conv_pack, all of one type.
  *
  * Only engines that give the same bits on every run; with fp32 none that uses tensor cores (which
- * would round to TF32), and sums are never kept in less than fp32. Which one is taken can change
+ * would round to TF32), and sums are never kept in less than fp32; with fp16 none that stores
+ * something finite where a sum is beyond fp16 (conv_try.h). Which one is taken can change
  * the last bits. With fp16 and bf16 it follows from the shape: our own kernel where it was the
- * quicker one when both were measured, otherwise the first engine that cuDNN's heuristic names; so
- * the bits are the same on all GPUs of a kind with one cuDNN. With fp32 the engines are timed and
- * the quickest is kept on disk (plan_cache.h): the same bits as long as that is there. Where
- * nothing can be kept, or the device has too little memory to time in, the first one is taken, as
- * above.
+ * quicker one when both were measured, otherwise the first such engine that cuDNN's heuristic
+ * names; so the bits are the same on all GPUs of a kind with one cuDNN. With fp32 the engines are
+ * timed and the quickest is kept on disk (plan_cache.h): the same bits as long as that is there.
+ * Where nothing can be kept, or the device has too little memory to time in, the first one is
+ * taken, as above.
  */
 #ifndef VX_CUDA_CONV_CUDNN_H
 #define VX_CUDA_CONV_CUDNN_H
@@ -34,8 +35,8 @@ typedef struct vx_cuda_conv {
 } vx_cuda_conv;
 
 /* conv: zeroed; vx_cuda_conv_destroy also after a failure. Takes device memory for x, w, y and the
- * largest workspace of the engines while it times, if so much is free. VX_ERR_RESOURCE when nothing
- * does it. */
+ * largest workspace of the engines while it times, if so much is free; as much, and it must be
+ * free, while it tries an fp16 engine. VX_ERR_RESOURCE when nothing does it. */
 vx_status vx_cuda_conv_create(const vx_device *device, const vx_cuda_conv_shape *shape,
                               vx_cuda_conv *conv, vx_error *err);
 void vx_cuda_conv_destroy(vx_cuda_conv *conv);

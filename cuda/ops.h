@@ -10,6 +10,7 @@
 
 #include <cuda_runtime_api.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -21,6 +22,10 @@ extern "C" {
 /* cast.cu: n numbers from one type to another, rounded to the nearest, ties to even. */
 vx_status vx_cuda_cast(const void *x, vx_dtype from, void *y, vx_dtype to, size_t n,
                        cudaStream_t stream, vx_error *err);
+
+/* count.cu: adds to *count (device memory) how many of n halves have these bits. */
+vx_status vx_cuda_count_halves(const void *x, size_t n, uint16_t bits, unsigned long long *count,
+                               cudaStream_t stream, vx_error *err);
 
 /* widen.cu: y [tokens][wide] from x [tokens][c], rows of `w` voxels: at each voxel the numbers of
  * `taps` neighbours along x (odd: from taps / 2 before it to as many behind), zeros beyond the

@@ -285,16 +285,19 @@ static vx_status fill_memory(vx_plan *plan, vx_error *err) {
     return status;
 }
 
-vx_status vx_cuda_capture(const vx_plan *plan, vx_cuda_queue_fn queue, void *context,
-                          cudaGraph_t *out, vx_error *err) {
+/* One try. *broken: something that another thread did to the GPU ended it. */
+static vx_status try_capture(const vx_plan *plan, vx_cuda_queue_fn queue, void *context,
+                             cudaGraph_t *out, bool *broken, vx_error *err) {
     const cudaStream_t stream = plan->device->stream;
     *out = NULL;
+    *broken = false;
     vx_status status =
         vx_cuda_check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal),
                       "capturing the network's launches", err);
     if (status != VX_OK) return status;
     status = queue(plan, context, err);
     const cudaError_t ended = cudaStreamEndCapture(stream, out); /* also after a failure */
+    *broken = ended == cudaErrorStreamCaptureInvalidated;
     if (status == VX_OK)
         status = vx_cuda_check(ended, "capturing the network's launches", err);
     else
@@ -303,6 +306,18 @@ vx_status vx_cuda_capture(const vx_plan *plan, vx_cuda_queue_fn queue, void *con
         cudaGraphDestroy(*out);
         *out = NULL;
     }
+    return status;
+}
+
+/* Another thread that waits for the whole GPU, as closing a session does, ends every capture on it:
+ * then it is begun again. */
+vx_status vx_cuda_capture(const vx_plan *plan, vx_cuda_queue_fn queue, void *context,
+                          cudaGraph_t *out, vx_error *err) {
+    enum { TRIES = 16 };
+    vx_status status = VX_OK;
+    bool broken = true;
+    for (int i = 0; i < TRIES && broken; i++)
+        status = try_capture(plan, queue, context, out, &broken, err);
     return status;
 }
 

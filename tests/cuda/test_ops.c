@@ -491,6 +491,33 @@ static void check_overflow(vx_graph *g, int y, ops_weights *w, const char *what)
     ops_weights_free(w);
 }
 
+/* Nothing behind it: an overflow reaches a mask. Some of cuDNN's engines store 0 for these shapes.
+ */
+static void overflowing_conv(vx_shape in, size_t c_out, float scale, bool bias) {
+    ops_weights w = {.seed = 3, .coarse = true};
+    char what[80];
+    int x;
+    vx_graph *g = begin(in, &x);
+    const vx_weight b = bias ? ops_weight(&w, c_out, 1, 0) : (vx_weight){0};
+    const int y =
+        vx_graph_conv(g, x, ops_weight(&w, in.c * c_out * 27, scale, 0), b, c_out, three, one, one);
+    snprintf(what, sizeof what, "convolution of %zu to %zu channels%s", in.c, c_out,
+             bias ? " and bias" : "");
+    check_overflow(g, y, &w, what);
+}
+
+/* By cuBLASLt; the sum behind it makes it store halves, as an output it would be float. */
+static void overflowing_linear(size_t c, size_t c_out, float scale) {
+    ops_weights w = {.seed = 3, .coarse = true};
+    char what[80];
+    int x;
+    vx_graph *g = begin((vx_shape){1, 5, 6, 7, c}, &x);
+    int y = vx_graph_linear(g, x, ops_weight(&w, c * c_out, scale, 0), (vx_weight){0}, c_out);
+    y = vx_graph_add(g, y, y, 0.5f);
+    snprintf(what, sizeof what, "linear layer of %zu to %zu channels", c, c_out);
+    check_overflow(g, y, &w, what);
+}
+
 static void overflows_are_infinite(void **state) {
     static const size_t two[3] = {2, 2, 2};
     const vx_shape small = {1, 5, 6, 7, 16}, large = {1, 16, 16, 17, 16};
@@ -503,6 +530,13 @@ static void overflows_are_infinite(void **state) {
                                          ops_weight(&w, 32, 1, 0), 32, two);
         check_overflow(g, y, &w, k ? "transposed, large" : "transposed");
     }
+    overflowing_conv(small, 24, 1e4f, false);
+    overflowing_conv(small, 24, 1e4f, true);
+    overflowing_conv(small, 32, 1e4f, false);
+    overflowing_conv((vx_shape){1, 24, 24, 24, 1}, 32, 4e4f, false);
+    overflowing_conv((vx_shape){1, 16, 16, 16, 32}, 32, 7e3f, false);
+    overflowing_linear(32, 32, 3e4f);
+    overflowing_linear(64, 128, 2e4f);
 }
 
 /* --- a whole net ------------------------------------------------------------------------------ */
