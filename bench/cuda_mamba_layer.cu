@@ -182,7 +182,7 @@ layer make_layer(memory &m, const stage &s) {
     l.scan = {l.in.length, l.in.channels, l.in.states, VX_F16, 0, l.in.delta ? 0 : l.in.rank};
     l.out = {l.length, s.features, l.in.channels, VX_F16, 1e-5f};
     for (int k = 0; k < BRANCHES; k++) make_branch(m, r, &l, k);
-    l.out_weights.branches = BRANCHES;
+    l.out_weights.branches = BRANCHES, l.out_weights.scale = 1;
     l.out_weights.before_gamma = l.in_weights[0].before_gamma;
     l.out_weights.before_beta = l.in_weights[0].before_beta;
     l.out_weights.after_gamma = m.upload(r.floats(s.features, 0.2, 1));
@@ -243,7 +243,7 @@ size_t launch(const layer &l, const tensors &t, int together, void *scratch, siz
                 err);
     }
     next(OUT);
-    succeed(vx_cuda_mamba_out(&l.out, &t.out, stream, &err), err);
+    succeed(vx_cuda_mamba_out(&l.out, &t.out, 1, stream, &err), err);
     if (events) CHECK_CUDA(cudaEventRecord(events[count], stream));
     return count;
 }

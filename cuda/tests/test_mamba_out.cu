@@ -1,6 +1,7 @@
 /* The second half of a Mamba layer (cuda/mamba_out.h) against a float64 reference on the host: all
  * ways to cut features among warps, fp16 and bf16, one or two branches, with and without the outer
- * norms, token counts that end inside a tile, in place. Outputs are poisoned with NaN, guard bytes
+ * norms, token counts that end inside a tile, in place, several jobs in a launch, with something to
+ * add. Outputs are poisoned with NaN, guard bytes
  * around every buffer must survive, and a second run must give the same bits. Needs no test
  * library:
  *
@@ -21,7 +22,11 @@ struct test_case {
     size_t tokens;
     uint32_t c, d;
     size_t branches;
-    bool before, after, in_place;
+    bool before, after;
+    bool in_place; /* out is x, or what is added */
+    size_t jobs = 1;
+    float scale = 1;
+    bool added = false;
 };
 
 struct branch { /* on the host; matrices twice, as numbers and in the storage type */
@@ -58,16 +63,19 @@ void multiply(const std::vector<float> &m, const std::vector<double> &x, std::ve
         for (size_t i = 0; i < x.size(); i++) v[o] += (double)m[o * x.size() + i] * x[i];
 }
 
-struct norms {
-    std::vector<float> before_gamma, before_beta, after_gamma, after_beta;
+/* What one job has of its own, on the host. */
+struct problem {
+    std::vector<float> before_gamma, before_beta, after_gamma, after_beta, added;
+    std::vector<char> added_stored;
+    std::vector<branch> branches;
 };
 
 /* out of one token. */
-std::vector<double> reference(const test_case &c, const std::vector<double> &x, const norms &n,
-                              const std::vector<branch> &branches, vx_dtype t, size_t token) {
-    std::vector<double> a = x, sum(c.c, 0.0);
-    if (c.before) layer_norm(a, n.before_gamma, n.before_beta);
-    for (const branch &b : branches) {
+std::vector<double> reference(const test_case &c, const std::vector<float> &x, const problem &p,
+                              vx_dtype t, size_t token) {
+    std::vector<double> a(x.begin() + token * c.c, x.begin() + (token + 1) * c.c), sum(c.c, 0.0);
+    if (c.before) layer_norm(a, p.before_gamma, p.before_beta);
+    for (const branch &b : p.branches) {
         std::vector<double> y(c.d), h = a, f(c.c);
         for (uint32_t i = 0; i < c.d; i++) y[i] = load(b.y.data(), t, token * c.d + i);
         multiply(b.out_proj, y, h);
@@ -76,77 +84,108 @@ std::vector<double> reference(const test_case &c, const std::vector<double> &x, 
         multiply(b.head, h, f);
         for (uint32_t i = 0; i < c.c; i++) sum[i] += f[i];
     }
-    if (c.after) layer_norm(sum, n.after_gamma, n.after_beta);
+    if (c.after) layer_norm(sum, p.after_gamma, p.after_beta);
+    for (uint32_t i = 0; i < c.c; i++)
+        sum[i] = c.scale * (sum[i] + (c.added ? p.added[token * c.c + i] : 0.0f));
     return sum;
+}
+
+constexpr size_t BRANCH_BUFFERS = 6, OWN_BUFFERS = 6; /* of a branch; of a job besides */
+constexpr size_t JOB_BUFFERS = OWN_BUFFERS + BRANCH_BUFFERS * VX_MAMBA_BRANCHES;
+
+vx_mamba_out_branch make_branch(const test_case &c, vx_dtype t, random_state &r, branch &b,
+                                guarded *g) {
+    std::vector<float> y;
+    fill(y, b.y, c.tokens * c.d, 1, t, r);
+    fill(b.out_proj, b.out_proj_stored, (size_t)c.c * c.d, 1 / sqrt((double)c.d), t, r);
+    fill(b.head, b.head_stored, (size_t)c.c * c.c, 1 / sqrt((double)c.c), t, r);
+    b.gamma = floats(c.c, 1, 0.5, r), b.beta = floats(c.c, 0, 0.3, r);
+    b.bias = floats(c.c, 0, 0.3, r);
+    std::vector<char> out_proj(b.out_proj_stored.size()), head(b.head_stored.size());
+    vx_cuda_pack_blocks(b.out_proj_stored.data(), c.c, c.d, out_proj.data());
+    vx_cuda_pack_blocks(b.head_stored.data(), c.c, c.c, head.data());
+    vx_mamba_out_branch to;
+    to.y = upload(g[0], b.y), to.out_proj = upload(g[1], out_proj);
+    to.head = upload(g[2], head), to.gamma = (float *)upload(g[3], b.gamma);
+    to.beta = (float *)upload(g[4], b.beta), to.head_bias = (float *)upload(g[5], b.bias);
+    return to;
+}
+
+/* A job on x in device memory. g: JOB_BUFFERS. */
+vx_mamba_out make_job(const test_case &c, vx_dtype t, random_state &r, void *x, problem &p,
+                      guarded *g) {
+    const size_t elements = c.tokens * c.c;
+    p.before_gamma = floats(c.c, 1, 0.5, r), p.before_beta = floats(c.c, 0, 0.3, r);
+    p.after_gamma = floats(c.c, 1, 0.5, r), p.after_beta = floats(c.c, 0, 0.3, r);
+    vx_mamba_out job = {};
+    job.x = x, job.scale = c.scale, job.branches = c.branches;
+    if (c.before) job.before_gamma = (float *)upload(g[0], p.before_gamma);
+    if (c.before) job.before_beta = (float *)upload(g[1], p.before_beta);
+    if (c.after) job.after_gamma = (float *)upload(g[2], p.after_gamma);
+    if (c.after) job.after_beta = (float *)upload(g[3], p.after_beta);
+    if (c.added) {
+        fill(p.added, p.added_stored, elements, 2, t, r);
+        job.added = upload(g[4], p.added_stored);
+    }
+    job.out = !c.in_place ? g[5].make(elements * size_of(t)) : c.added ? (void *)job.added : x;
+    p.branches.resize(c.branches);
+    for (size_t k = 0; k < c.branches; k++)
+        job.branch[k] = make_branch(c, t, r, p.branches[k], g + OWN_BUFFERS + BRANCH_BUFFERS * k);
+    return job;
 }
 
 /* Relative L2 error, or a negative number for another failure. */
 double run_case(const test_case &c, vx_dtype t, uint64_t seed) {
     random_state r = {seed};
-    constexpr int BUFFERS = 6, SHARED = 6;
-    std::vector<guarded> memory(SHARED + BUFFERS * VX_MAMBA_BRANCHES);
-    std::vector<branch> branches(c.branches);
+    std::vector<guarded> memory(1 + JOB_BUFFERS * c.jobs);
+    std::vector<problem> problems(c.jobs);
+    std::vector<vx_mamba_out> jobs;
     std::vector<float> x;
     std::vector<char> x_stored;
     fill(x, x_stored, c.tokens * c.c, 2, t, r);
-    const norms n = {floats(c.c, 1, 0.5, r), floats(c.c, 0, 0.3, r), floats(c.c, 1, 0.5, r),
-                     floats(c.c, 0, 0.3, r)};
-    vx_mamba_out job = {};
-    job.x = upload(memory[0], x_stored);
-    job.out = c.in_place ? (void *)job.x : memory[1].make(x_stored.size());
-    if (c.before) job.before_gamma = (float *)upload(memory[2], n.before_gamma);
-    if (c.before) job.before_beta = (float *)upload(memory[3], n.before_beta);
-    if (c.after) job.after_gamma = (float *)upload(memory[4], n.after_gamma);
-    if (c.after) job.after_beta = (float *)upload(memory[5], n.after_beta);
-    job.branches = c.branches;
-    for (size_t k = 0; k < c.branches; k++) {
-        branch &b = branches[k];
-        guarded *g = &memory[SHARED + BUFFERS * k];
-        std::vector<float> y;
-        fill(y, b.y, c.tokens * c.d, 1, t, r);
-        fill(b.out_proj, b.out_proj_stored, (size_t)c.c * c.d, 1 / sqrt((double)c.d), t, r);
-        fill(b.head, b.head_stored, (size_t)c.c * c.c, 1 / sqrt((double)c.c), t, r);
-        b.gamma = floats(c.c, 1, 0.5, r), b.beta = floats(c.c, 0, 0.3, r);
-        b.bias = floats(c.c, 0, 0.3, r);
-        std::vector<char> out_proj(b.out_proj_stored.size()), head(b.head_stored.size());
-        vx_cuda_pack_blocks(b.out_proj_stored.data(), c.c, c.d, out_proj.data());
-        vx_cuda_pack_blocks(b.head_stored.data(), c.c, c.c, head.data());
-        vx_mamba_out_branch &to = job.branch[k];
-        to.y = upload(g[0], b.y), to.out_proj = upload(g[1], out_proj);
-        to.head = upload(g[2], head), to.gamma = (float *)upload(g[3], b.gamma);
-        to.beta = (float *)upload(g[4], b.beta), to.head_bias = (float *)upload(g[5], b.bias);
-    }
+    void *const at = (void *)upload(memory[0], x_stored);
+    for (size_t k = 0; k < c.jobs; k++)
+        jobs.push_back(make_job(c, t, r, at, problems[k], &memory[1 + JOB_BUFFERS * k]));
     const vx_mamba_out_shape shape = {c.tokens, c.c, c.d, t, 1e-5f};
-    std::vector<char> got[2];
+    std::vector<std::vector<char>> got[2];
     for (int run = 0; run < 2; run++) {
         vx_error err = {};
-        if (c.in_place)
-            CHECK_CUDA(
-                cudaMemcpy(job.out, x_stored.data(), x_stored.size(), cudaMemcpyHostToDevice));
-        else
-            CHECK_CUDA(cudaMemset(job.out, POISON_BYTE, x_stored.size()));
-        if (vx_cuda_mamba_out(&shape, &job, 0, &err) != VX_OK) {
+        for (size_t k = 0; k < c.jobs; k++) {
+            const std::vector<char> &from = c.added ? problems[k].added_stored : x_stored;
+            if (c.in_place)
+                CHECK_CUDA(
+                    cudaMemcpy(jobs[k].out, from.data(), from.size(), cudaMemcpyHostToDevice));
+            else
+                CHECK_CUDA(cudaMemset(jobs[k].out, POISON_BYTE, x_stored.size()));
+        }
+        if (vx_cuda_mamba_out(&shape, jobs.data(), c.jobs, 0, &err) != VX_OK) {
             fprintf(stderr, "%s\n", err.text);
             return -1;
         }
         CHECK_CUDA(cudaDeviceSynchronize());
-        got[run].resize(x_stored.size());
-        CHECK_CUDA(cudaMemcpy(got[run].data(), job.out, got[run].size(), cudaMemcpyDeviceToHost));
+        for (const vx_mamba_out &job : jobs) {
+            got[run].emplace_back(x_stored.size());
+            CHECK_CUDA(cudaMemcpy(got[run].back().data(), job.out, x_stored.size(),
+                                  cudaMemcpyDeviceToHost));
+        }
     }
     if (got[0] != got[1]) return -2;
     for (const guarded &g : memory)
         if (g.base && !g.intact()) return -3;
-    double error = 0, norm = 0;
-    for (size_t token = 0; token < c.tokens; token++) {
-        const std::vector<double> from(x.begin() + token * c.c, x.begin() + (token + 1) * c.c);
-        const std::vector<double> expected = reference(c, from, n, branches, t, token);
-        for (uint32_t i = 0; i < c.c; i++) {
-            const double e = load(got[0].data(), t, token * c.c + i) - expected[i];
-            error += e * e, norm += expected[i] * expected[i];
+    double worst = 0;
+    for (size_t k = 0; k < c.jobs; k++) {
+        double error = 0, norm = 0;
+        for (size_t token = 0; token < c.tokens; token++) {
+            const std::vector<double> expected = reference(c, x, problems[k], t, token);
+            for (uint32_t i = 0; i < c.c; i++) {
+                const double e = load(got[0][k].data(), t, token * c.c + i) - expected[i];
+                error += e * e, norm += expected[i] * expected[i];
+            }
         }
+        const double relative = sqrt(error / norm);
+        worst = relative >= 0 ? std::max(worst, relative) : INFINITY; /* NaN */
     }
-    const double relative = sqrt(error / norm);
-    return relative >= 0 ? relative : INFINITY; /* NaN */
+    return worst;
 }
 
 const char *failure(double e) {
@@ -171,14 +210,27 @@ int main(int argc, char **argv) {
     }
     const test_case cases[] = {
         /* tokens, C, D, branches, norm before, norm after, in place */
-        {512, 32, 64, 2, true, true, false},    {1, 32, 64, 1, false, false, false},
-        {127, 32, 64, 2, false, true, true},    {129, 32, 32, 1, true, false, false},
-        {33, 32, 96, 2, true, false, true},     {300, 64, 128, 2, true, true, false},
-        {31, 64, 128, 1, false, true, true},    {97, 96, 192, 2, true, true, false},
-        {100, 128, 256, 2, true, true, true},   {64, 128, 160, 1, false, false, false},
-        {50, 160, 320, 2, false, true, false},  {65, 256, 512, 2, true, true, false},
-        {64, 320, 640, 2, true, true, true},    {7, 288, 64, 1, true, true, false},
+        {512, 32, 64, 2, true, true, false},
+        {1, 32, 64, 1, false, false, false},
+        {127, 32, 64, 2, false, true, true},
+        {129, 32, 32, 1, true, false, false},
+        {33, 32, 96, 2, true, false, true},
+        {300, 64, 128, 2, true, true, false},
+        {31, 64, 128, 1, false, true, true},
+        {97, 96, 192, 2, true, true, false},
+        {100, 128, 256, 2, true, true, true},
+        {64, 128, 160, 1, false, false, false},
+        {50, 160, 320, 2, false, true, false},
+        {65, 256, 512, 2, true, true, false},
+        {64, 320, 640, 2, true, true, true},
+        {7, 288, 64, 1, true, true, false},
         {40, 224, 1024, 2, false, true, false},
+        /* and jobs, scale, something to add */
+        {130, 32, 64, 2, false, true, false, 4, 1, false},
+        {129, 32, 64, 2, true, true, true, 1, 0.25f, true},
+        {97, 64, 128, 2, false, true, false, 2, 0.5f, true},
+        {61, 128, 256, 1, true, false, false, 3, 2, false},
+        {64, 320, 640, 2, false, true, true, 4, 0.25f, true},
     };
     const char *names[] = {"fp16", "bf16"};
     /* The rounding of v, 2^-12 and 2^-9 at most, and of the output. */
@@ -198,8 +250,8 @@ int main(int argc, char **argv) {
                 printf("%s %zu tokens, C %u D %u: %.2e\n", names[k], c.tokens, c.c, c.d, e);
             if (e >= 0 && e <= limit[k]) continue;
             failures++;
-            printf("FAILED %s %zu tokens, C %u D %u, %zu branches: %s %.3e\n", names[k], c.tokens,
-                   c.c, c.d, c.branches, failure(e), e);
+            printf("FAILED %s %zu tokens, C %u D %u, %zu branches, %zu jobs: %s %.3e\n", names[k],
+                   c.tokens, c.c, c.d, c.branches, c.jobs, failure(e), e);
         }
     printf("%d cases, %d failed; largest relative error fp16 %.2e bf16 %.2e\n", run, failures,
            worst[0], worst[1]);
