@@ -37,6 +37,7 @@ typedef struct layer_state {
     vx_mamba_out_shape out;
     vx_mamba_scan scan;
     size_t columns;  /* of the projections */
+    size_t dt_row;   /* of dt */
     size_t all;      /* branches of all parts */
     size_t together; /* branches of a launch: of one, or of whole parts */
     branch_weights at[BRANCHES];
@@ -45,7 +46,8 @@ typedef struct layer_state {
     } norms[VX_MAMBA_PARTS];
     /* In the scratch: of branches that follow one another u, the projections and delta take over
      * each other's memory, of parts z too. */
-    size_t u_at[BRANCHES], z_at[BRANCHES], projections_at[BRANCHES], delta_at[BRANCHES];
+    size_t u_at[BRANCHES], z_at[BRANCHES], projections_at[BRANCHES], dt_at[BRANCHES];
+    size_t delta_at[BRANCHES];
     size_t terms_at; /* out of each part, where all are made by one launch */
     size_t scan_at;
 } layer_state;
@@ -204,11 +206,13 @@ static bool place_scratch(vx_cuda_step *step, layer_state *s) {
         s->z_at[k] = s->z_at[k % kept];
         s->u_at[k] = s->u_at[from];
         s->projections_at[k] = s->projections_at[from];
+        s->dt_at[k] = s->dt_at[from];
         s->delta_at[k] = s->delta_at[from];
         if (k < kept && !vx_cuda_reserve(end, tokens, D, step->dtype, &s->z_at[k])) return false;
         if (k < s->together &&
             (!vx_cuda_reserve(end, tokens, D, step->dtype, &s->u_at[k]) ||
              !vx_cuda_reserve(end, tokens, s->columns, step->dtype, &s->projections_at[k]) ||
+             !vx_cuda_reserve(end, tokens, s->dt_row, step->dtype, &s->dt_at[k]) ||
              !vx_cuda_reserve(end, tokens, deltas, step->dtype, &s->delta_at[k])))
             return false;
     }
@@ -241,25 +245,27 @@ static vx_mamba_in_item in_item(const vx_cuda_step *step, const vx_cuda_run *run
     const size_t C = step->in.c, D = s->in.channels, columns = s->columns;
     const unsigned char *x = run->value[step->op->in[0]];
     const bool before = step->op->layer.part[part].in_gamma.data != NULL;
-    return (vx_mamba_in_item){.x = x + n * s->in.length * C * vx_dtype_size(step->dtype),
-                              .u = tensor(step, run, s->u_at[k], n, D),
-                              .z = tensor(step, run, s->z_at[k], n, D),
-                              .projections = tensor(step, run, s->projections_at[k], n, columns),
-                              .delta = tensor(step, run, s->delta_at[k], n, D),
-                              .x_row = C,
-                              .u_row = D,
-                              .z_row = D,
-                              .projections_row = columns,
-                              .delta_row = D,
-                              .before_gamma = norm_of(step, before, s->norms[part].before_gamma),
-                              .before_beta = norm_of(step, before, s->norms[part].before_beta),
-                              .gamma = vx_cuda_floats(step, at->gamma1),
-                              .beta = vx_cuda_floats(step, at->beta1),
-                              .conv = vx_cuda_floats(step, at->conv),
-                              .conv_bias = vx_cuda_floats(step, at->conv_bias),
-                              .weights = step->weights + at->in,
-                              .walk =
-                                  vx_cuda_mamba_walk(&branch_of(step, k)->mamba.order, step->in)};
+    return (vx_mamba_in_item){
+        .x = x + n * s->in.length * C * vx_dtype_size(step->dtype),
+        .u = tensor(step, run, s->u_at[k], n, D),
+        .z = tensor(step, run, s->z_at[k], n, D),
+        .projections = tensor(step, run, s->projections_at[k], n, columns),
+        .dt = s->in.delta ? NULL : tensor(step, run, s->dt_at[k], n, s->dt_row),
+        .delta = tensor(step, run, s->delta_at[k], n, D),
+        .x_row = C,
+        .u_row = D,
+        .z_row = D,
+        .projections_row = columns,
+        .dt_row = s->dt_row,
+        .delta_row = D,
+        .before_gamma = norm_of(step, before, s->norms[part].before_gamma),
+        .before_beta = norm_of(step, before, s->norms[part].before_beta),
+        .gamma = vx_cuda_floats(step, at->gamma1),
+        .beta = vx_cuda_floats(step, at->beta1),
+        .conv = vx_cuda_floats(step, at->conv),
+        .conv_bias = vx_cuda_floats(step, at->conv_bias),
+        .weights = step->weights + at->in,
+        .walk = vx_cuda_mamba_walk(&branch_of(step, k)->mamba.order, step->in)};
 }
 
 static vx_scan_item scan_item(const vx_cuda_step *step, const vx_cuda_run *run, size_t k,
@@ -273,10 +279,11 @@ static vx_scan_item scan_item(const vx_cuda_step *step, const vx_cuda_run *run, 
     item.z = item.y = tensor(step, run, s->z_at[k], n, D);
     item.b = projections;
     item.c = projections + N * size;
-    item.dt = projections + 2 * N * size;
+    item.dt = tensor(step, run, s->dt_at[k], n, s->dt_row);
     item.delta = tensor(step, run, s->delta_at[k], n, D);
     item.u_row = item.z_row = item.y_row = item.delta_row = D;
-    item.b_row = item.c_row = item.dt_row = s->columns;
+    item.b_row = item.c_row = s->columns;
+    item.dt_row = s->dt_row;
     return item;
 }
 
@@ -397,6 +404,7 @@ vx_status vx_cuda_prepare_mamba_layer(vx_cuda_step *step, vx_error *err) {
     s->in = in_shape(step->op, step->in, step->dtype);
     s->out = out_shape(step->op, step->in, step->dtype);
     s->columns = vx_mamba_in_columns(&s->in);
+    s->dt_row = vx_mamba_in_dt_columns(&s->in);
     s->together = choose_together(step, s->in.channels);
     /* With one part each token of x is read before the same token of out is written, with parts of
      * one launch all of x before out; else x is read again for the next part. */

@@ -79,15 +79,14 @@ void layer_norm(std::vector<double> &v, const std::vector<float> &gamma,
         v[i] = (v[i] - mean) / sqrt(variance + (double)1e-5f) * gamma[i] + beta[i];
 }
 
-/* u, z [voxel][D], projections [voxel][2 N + R] (with delta [voxel][2 N]) and delta [voxel][D], in
- * float64. */
+/* u, z [voxel][D], projections [voxel][2 N], and dt [voxel][R] or delta [voxel][D], in float64. */
 void reference(const test_case &c, vx_dtype t, bool before, const problem &p,
                std::vector<double> *u, std::vector<double> *z, std::vector<double> *projections,
-               std::vector<double> *delta) {
+               std::vector<double> *last) {
     const std::vector<uint32_t> order = visited(c, p.table);
-    const uint32_t columns = c.delta ? 2 * c.n : 2 * c.n + c.r;
+    const uint32_t columns = 2 * c.n;
     u->assign(order.size() * c.d, 0), z->assign(order.size() * c.d, 0);
-    delta->assign(c.delta ? order.size() * c.d : 0, 0);
+    last->assign(order.size() * (c.delta ? c.d : c.r), 0);
     std::vector<double> dt(c.r);
     projections->assign(order.size() * columns, 0);
     std::vector<double> window(4 * (size_t)c.d, 0.0), v(c.c); /* the latest token last */
@@ -108,36 +107,41 @@ void reference(const test_case &c, vx_dtype t, bool before, const problem &p,
             for (int k = 0; k < 4; k++) conv += w[k] * p.conv[4 * (size_t)d + k];
             const double value = conv / (1 + exp(-conv));
             (*u)[(size_t)voxel * c.d + d] = value;
-            for (uint32_t j = 0; j < columns; j++) {
-                const uint32_t row = j < 2 * c.n ? c.r + j : j - 2 * c.n; /* [dt | B | C] */
+            for (uint32_t j = 0; j < columns; j++) /* rows of x_proj: [dt | B | C] */
                 (*projections)[(size_t)voxel * columns + j] +=
-                    value * p.x_proj[(size_t)row * c.d + d];
-            }
+                    value * p.x_proj[(size_t)(c.r + j) * c.d + d];
             for (uint32_t i = 0; i < c.r; i++) dt[i] += value * p.x_proj[(size_t)i * c.d + d];
         }
+        for (uint32_t i = 0; i < c.r && !c.delta; i++) (*last)[voxel * (size_t)c.r + i] = dt[i];
         for (size_t d = 0; d < c.d && c.delta; d++)
             for (uint32_t i = 0; i < c.r; i++)
-                (*delta)[voxel * (size_t)c.d + d] += dt[i] * p.dt_proj[d * c.r + i];
+                (*last)[voxel * (size_t)c.d + d] += dt[i] * p.dt_proj[d * c.r + i];
     }
 }
 
-/* Relative L2 error of `columns` of each row; negative where a value between the rows changed or a
- * column past `columns` is not zero. */
-double compare(const std::vector<double> &expected, const std::vector<char> &got, vx_dtype t,
-               size_t rows, size_t columns, size_t written, size_t row) {
+struct squares {
     double error = 0, norm = 0;
+    double relative() const {
+        const double e = sqrt(error / norm);
+        return e >= 0 ? e : INFINITY; /* NaN */
+    }
+};
+
+/* Adds up `columns` of each row; negative where a value between the rows changed or a column past
+ * `columns` is not zero. */
+int compare(const std::vector<double> &expected, const std::vector<char> &got, vx_dtype t,
+            size_t rows, size_t columns, size_t written, size_t row, squares *sum) {
     for (size_t v = 0; v < rows; v++) {
         for (size_t j = 0; j < columns; j++) {
             const double e = load(got.data(), t, v * row + j) - expected[v * columns + j];
-            error += e * e, norm += expected[v * columns + j] * expected[v * columns + j];
+            sum->error += e * e, sum->norm += expected[v * columns + j] * expected[v * columns + j];
         }
         for (size_t j = columns; j < written; j++)
             if (load(got.data(), t, v * row + j) != 0) return -5;
         for (size_t i = (v * row + written) * size_of(t); i < (v + 1) * row * size_of(t); i++)
             if ((unsigned char)got[i] != POISON_BYTE) return -4;
     }
-    const double relative = sqrt(error / norm);
-    return relative >= 0 ? relative : INFINITY; /* NaN */
+    return 0;
 }
 
 /* Largest relative L2 error of the outputs, or a negative number for another failure. */
@@ -146,9 +150,9 @@ double run_case(const test_case &c, vx_dtype t, bool before, uint64_t seed) {
     const size_t es = size_of(t), length = tokens(c);
     const vx_mamba_in_shape shape = shape_of(c, t);
     const size_t columns = vx_mamba_in_columns(&shape);
-    const size_t u_row = c.d + c.pad, out_row = columns + c.pad;
-    constexpr int BUFFERS = 13;
-    const int outputs = c.delta ? 4 : 3;
+    const size_t dt_columns = vx_mamba_in_dt_columns(&shape);
+    const size_t u_row = c.d + c.pad, out_row = columns + c.pad, dt_row = dt_columns + c.pad;
+    constexpr int BUFFERS = 13, OUTPUTS = 4;
     std::vector<problem> problems(c.items);
     std::vector<guarded> memory(c.items * BUFFERS);
     std::vector<vx_mamba_in_item> items(c.items);
@@ -162,9 +166,12 @@ double run_case(const test_case &c, vx_dtype t, bool before, uint64_t seed) {
         it.u = g[2].make(length * u_row * es);
         it.projections = g[3].make(length * out_row * es);
         it.z = g[9].make(length * u_row * es);
-        if (c.delta) it.delta = g[12].make(length * u_row * es);
+        if (c.delta)
+            it.delta = g[12].make(length * u_row * es);
+        else
+            it.dt = g[12].make(length * dt_row * es);
         it.x_row = c.c + c.pad, it.u_row = it.z_row = it.delta_row = u_row;
-        it.projections_row = out_row;
+        it.projections_row = out_row, it.dt_row = dt_row;
         if (before) it.before_gamma = (float *)upload(g[10], p.before_gamma);
         if (before) it.before_beta = (float *)upload(g[11], p.before_beta);
         it.gamma = (float *)upload(g[4], p.gamma), it.beta = (float *)upload(g[5], p.beta);
@@ -183,24 +190,29 @@ double run_case(const test_case &c, vx_dtype t, bool before, uint64_t seed) {
         }
         CHECK_CUDA(cudaDeviceSynchronize());
         for (int k = 0; k < c.items; k++) {
-            void *const at[] = {items[k].u, items[k].z, items[k].projections, items[k].delta};
-            const size_t rows[] = {u_row, u_row, out_row, u_row};
-            const size_t used[] = {c.d, c.d, 2 * c.n + (c.delta ? 0 : c.r), c.d};
-            const size_t written[] = {c.d, c.d, columns, c.d};
-            std::vector<double> expected[4];
+            void *const at[] = {items[k].u, items[k].z, items[k].projections,
+                                c.delta ? items[k].delta : items[k].dt};
+            const size_t rows[] = {u_row, u_row, out_row, c.delta ? u_row : dt_row};
+            const size_t used[] = {c.d, c.d, 2 * c.n, c.delta ? c.d : c.r};
+            const size_t written[] = {c.d, c.d, columns, c.delta ? c.d : dt_columns};
+            std::vector<double> expected[OUTPUTS];
+            squares sum;
             if (run == 0)
                 reference(c, t, before, problems[k], &expected[0], &expected[1], &expected[2],
                           &expected[3]);
-            for (int o = 0; o < outputs; o++) {
+            for (int o = 0; o < OUTPUTS; o++) {
                 std::vector<char> got(length * rows[o] * es);
                 CHECK_CUDA(cudaMemcpy(got.data(), at[o], got.size(), cudaMemcpyDeviceToHost));
                 if (run == 1) {
-                    if (got != first[(size_t)(outputs * k + o)]) return -2;
+                    if (got != first[(size_t)(OUTPUTS * k + o)]) return -2;
                     continue;
                 }
-                const double e = compare(expected[o], got, t, length, used[o], written[o], rows[o]);
-                if (e < 0) return e;
-                worst = std::max(worst, e);
+                /* B, C and dt are one product's. */
+                if (o < 3 || c.delta) sum = squares();
+                const int failed =
+                    compare(expected[o], got, t, length, used[o], written[o], rows[o], &sum);
+                if (failed) return failed;
+                if (o != 2 || c.delta) worst = std::max(worst, sum.relative());
                 first.push_back(got);
                 CHECK_CUDA(cudaMemset(at[o], POISON_BYTE, got.size()));
             }
