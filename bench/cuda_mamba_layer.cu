@@ -2,14 +2,16 @@
  * at the shapes of SegMambaSkip's stages, fp16, two branches: each piece (cuda/mamba_in.h,
  * cuda/scan.h, cuda/mamba_out.h) between events, then the layer as a CUDA graph.
  *
- *   cuda_mamba_layer [--name VARIANT] [--json FILE] [--once STAGE BRANCHES]
+ *   cuda_mamba_layer [--multi] [--name VARIANT] [--json FILE] [--once STAGE BRANCHES]
  *
- * Every stage runs with both branches in a launch and with one after the other. --once: one stage
- * (0 .. 5) with so many branches a launch, one run after three to warm up, for a profiler. Buffers
- * rotate so that together they exceed the L2 cache. Times are medians. "bytes": what a piece has to
- * read and write, each tensor once, but for the scan's first pass, which reads u, B and dt or delta
- * again; divide by the copy rate of cuda_probe for the floor. Results are checked by cuda/tests,
- * here only for numbers that are none.
+ * Every stage runs with both branches in a launch and with one after the other. --multi: at
+ * MultiSegMamba's, four parts on four orders, with two, four and eight branches a launch; without
+ * the sum of parts that one launch makes. --once: one stage (0 .. 5) with so many branches a
+ * launch, one run after three to warm up, for a profiler. Buffers rotate so that together they
+ * exceed the L2 cache. Times are medians. "bytes": what a piece has to read and write, each tensor
+ * once, but for the scan's first pass, which reads u, B and dt or delta again; divide by the copy
+ * rate of cuda_probe for the floor. Results are checked by cuda/tests, here only for numbers that
+ * are none.
  */
 #include "cuda/mamba_in.h"
 #include "cuda/mamba_out.h"
@@ -22,13 +24,20 @@
 
 namespace {
 
-constexpr int BRANCHES = 2, REPEATS = 21, WARM_UP = 3;
+constexpr int PAIR = 2, REPEATS = 21, WARM_UP = 3; /* PAIR: branches of a part */
 enum piece { IN, SCAN, OUT, PIECES };
 const char *const piece_names[] = {"mamba_in", "scan", "mamba_out"};
 
 struct stage {
     uint32_t side, features;
 };
+struct network {
+    int parts;
+    uint32_t states; /* at most */
+};
+constexpr network skip = {1, 256}, multi = {VX_MAMBA_PARTS, 64};
+/* Slowest axis first, of z, y, x. */
+const int orders[VX_MAMBA_PARTS][3] = {{0, 1, 2}, {0, 2, 1}, {1, 0, 2}, {2, 0, 1}};
 const stage stages[] = {{128, 32}, {64, 64}, {32, 128}, {16, 256}, {8, 320}, {4, 320}};
 
 /* Normal numbers of deviation `scale` about mean; numbers of fp16. */
@@ -43,13 +52,14 @@ std::vector<float> floats(random_state &r, size_t n, double scale, double mean =
 /* The shapes of a stage and the weights of its branches. */
 struct layer {
     stage s;
-    size_t length, columns;
+    size_t length, columns, dt_columns;
     vx_mamba_in_shape in;
     vx_scan_shape scan;
     vx_mamba_out_shape out;
-    vx_mamba_in_item in_weights[BRANCHES];
-    vx_scan_item scan_weights[BRANCHES];
-    vx_mamba_out out_weights;
+    int parts, branches; /* branches: of all parts */
+    vx_mamba_in_item in_weights[VX_MAMBA_PARTS * PAIR];
+    vx_scan_item scan_weights[VX_MAMBA_PARTS * PAIR];
+    vx_mamba_out out_weights[VX_MAMBA_PARTS];
 };
 
 /* A matrix in fp16, packed for mamba_out. */
@@ -65,7 +75,7 @@ void make_branch(memory &m, random_state &r, layer *l, int k) {
     const size_t C = l->s.features, D = l->in.channels, N = l->in.states, R = l->in.rank;
     vx_mamba_in_item &in = l->in_weights[k];
     vx_scan_item &scan = l->scan_weights[k];
-    vx_mamba_out_branch &out = l->out_weights.branch[k];
+    vx_mamba_out_branch &out = l->out_weights[k / PAIR].branch[k % PAIR];
     std::vector<char> weights(vx_mamba_in_packed_bytes(&l->in));
     const auto in_proj = floats(r, 2 * D * C, 1 / sqrt((double)C));
     const auto x_proj = floats(r, (R + 2 * N) * D, 1 / sqrt((double)D));
@@ -79,9 +89,11 @@ void make_branch(memory &m, random_state &r, layer *l, int k) {
     vx_mamba_in_pack_conv(&l->in, conv.data(), conv_packed.data());
     in.conv = m.upload(conv_packed), in.conv_bias = m.upload(floats(r, D, 0.2));
     in.x_row = C, in.u_row = in.z_row = in.delta_row = D, in.projections_row = l->columns;
+    in.dt_row = l->dt_columns;
     const uint32_t step[3] = {l->s.side * l->s.side, l->s.side, 1};
-    for (int a = 0; a < 3; a++) in.walk.dims[a] = l->s.side, in.walk.step[a] = step[a];
-    in.walk.reverse = k == 1;
+    for (int a = 0; a < 3; a++)
+        in.walk.dims[a] = l->s.side, in.walk.step[a] = step[orders[k / PAIR][a]];
+    in.walk.reverse = k % PAIR == 1;
 
     std::vector<float> bias, a;
     for (size_t d = 0; d < D; d++) {
@@ -96,7 +108,7 @@ void make_branch(memory &m, random_state &r, layer *l, int k) {
         for (size_t i = 0; i < R; i++) dt_w[i * D + d] = dt_proj[d * R + i];
     scan.dt_w = m.upload(dt_w);
     scan.u_row = scan.z_row = scan.y_row = scan.delta_row = D;
-    scan.b_row = scan.c_row = scan.dt_row = l->columns;
+    scan.b_row = scan.c_row = l->columns, scan.dt_row = l->dt_columns;
     scan.walk = in.walk;
     const uint32_t last = l->scan.rates;
     l->scan.rates = vx_scan_fit_rates(&l->scan, a.data());
@@ -117,31 +129,35 @@ void make_branch(memory &m, random_state &r, layer *l, int k) {
     out.head_bias = m.upload(floats(r, C, 0.2));
 }
 
-layer make_layer(memory &m, const stage &s) {
+layer make_layer(memory &m, const network &n, const stage &s) {
     layer l = {};
     random_state r = {7};
     l.s = s, l.length = (size_t)s.side * s.side * s.side;
     l.in.length = (uint32_t)l.length, l.in.features = s.features, l.in.channels = 2 * s.features;
-    l.in.states = std::min(s.features, 256u), l.in.rank = (s.features + 15) / 16;
+    l.parts = n.parts, l.branches = n.parts * PAIR;
+    l.in.states = std::min(s.features, n.states), l.in.rank = (s.features + 15) / 16;
     l.in.delta = l.in.rank >= 4; /* as in cuda/step_mamba_layer.c */
     l.in.dtype = VX_F16, l.in.eps = 1e-5f;
-    l.columns = vx_mamba_in_columns(&l.in);
+    l.columns = vx_mamba_in_columns(&l.in), l.dt_columns = vx_mamba_in_dt_columns(&l.in);
     l.scan = {l.in.length, l.in.channels, l.in.states, VX_F16, 0, l.in.delta ? 0 : l.in.rank};
     l.out = {l.length, s.features, l.in.channels, VX_F16, 1e-5f};
-    for (int k = 0; k < BRANCHES; k++) make_branch(m, r, &l, k);
-    l.out_weights.branches = BRANCHES;
-    l.out_weights.before_gamma = l.in_weights[0].before_gamma;
-    l.out_weights.before_beta = l.in_weights[0].before_beta;
-    l.out_weights.after_gamma = m.upload(floats(r, s.features, 0.2, 1));
-    l.out_weights.after_beta = m.upload(floats(r, s.features, 0.2));
+    for (int k = 0; k < l.branches; k++) make_branch(m, r, &l, k);
+    for (int p = 0; p < l.parts; p++) {
+        vx_mamba_out &out = l.out_weights[p];
+        out.branches = PAIR, out.scale = 1;
+        out.before_gamma = l.in_weights[PAIR * p].before_gamma;
+        out.before_beta = l.in_weights[PAIR * p].before_beta;
+        out.after_gamma = m.upload(floats(r, s.features, 0.2, 1));
+        out.after_beta = m.upload(floats(r, s.features, 0.2));
+    }
     return l;
 }
 
 /* One set of tensors, ready to be launched. */
 struct tensors {
-    vx_mamba_in_item in[BRANCHES];
-    vx_scan_item scan[BRANCHES];
-    vx_mamba_out out;
+    vx_mamba_in_item in[VX_MAMBA_PARTS * PAIR];
+    vx_scan_item scan[VX_MAMBA_PARTS * PAIR];
+    vx_mamba_out out[VX_MAMBA_PARTS]; /* into one tensor; but those of one launch */
 };
 
 tensors make_tensors(memory &m, const layer &l, uint64_t seed) {
@@ -149,18 +165,22 @@ tensors make_tensors(memory &m, const layer &l, uint64_t seed) {
     const size_t C = l.s.features, D = l.in.channels, N = l.in.states;
     __half *x = (__half *)m.bytes(l.length * C * 2);
     fill_normal(x, VX_F16, l.length * C, 1, seed);
-    t.out = l.out_weights;
-    t.out.x = x, t.out.out = m.bytes(l.length * C * 2);
-    for (int k = 0; k < BRANCHES; k++) {
+    for (int p = 0; p < l.parts; p++) {
+        t.out[p] = l.out_weights[p];
+        t.out[p].x = x, t.out[p].out = m.bytes(l.length * C * 2);
+    }
+    for (int k = 0; k < l.branches; k++) {
         t.in[k] = l.in_weights[k], t.scan[k] = l.scan_weights[k];
         __half *projections = (__half *)m.bytes(l.length * l.columns * 2);
         t.in[k].x = x, t.in[k].projections = projections;
         t.scan[k].u = t.in[k].u = m.bytes(l.length * D * 2);
         t.scan[k].z = t.scan[k].y = t.in[k].z = m.bytes(l.length * D * 2);
         t.scan[k].b = projections, t.scan[k].c = projections + N;
-        t.scan[k].dt = projections + 2 * N;
-        if (l.in.delta) t.scan[k].delta = t.in[k].delta = m.bytes(l.length * D * 2);
-        t.out.branch[k].y = t.in[k].z;
+        if (l.in.delta)
+            t.scan[k].delta = t.in[k].delta = m.bytes(l.length * D * 2);
+        else
+            t.scan[k].dt = t.in[k].dt = m.bytes(l.length * l.dt_columns * 2);
+        t.out[k / PAIR].branch[k % PAIR].y = t.in[k].z;
     }
     return t;
 }
@@ -181,7 +201,7 @@ size_t launch(const layer &l, const tensors &t, int together, void *scratch, siz
         if (events) CHECK_CUDA(cudaEventRecord(events[count], stream));
         kinds[count++] = kind;
     };
-    for (int k = 0; k < BRANCHES; k += together) {
+    for (int k = 0; k < l.branches; k += together) {
         next(IN);
         succeed(vx_cuda_mamba_in(&l.in, t.in + k, (size_t)together, stream, &err), err);
         next(SCAN);
@@ -189,8 +209,16 @@ size_t launch(const layer &l, const tensors &t, int together, void *scratch, siz
                              &err),
                 err);
     }
-    next(OUT);
-    succeed(vx_cuda_mamba_out(&l.out, &t.out, stream, &err), err);
+    const bool at_once = together == l.branches;
+    for (int p = 0; p < l.parts; p += at_once ? l.parts : 1) {
+        vx_mamba_out jobs[VX_MAMBA_PARTS];
+        std::copy(t.out, t.out + l.parts, jobs);
+        jobs[p].out = t.out[0].out;
+        if (p > 0) jobs[p].added = t.out[0].out;
+        next(OUT);
+        succeed(vx_cuda_mamba_out(&l.out, jobs + p, at_once ? (size_t)l.parts : 1, stream, &err),
+                err);
+    }
     if (events) CHECK_CUDA(cudaEventRecord(events[count], stream));
     return count;
 }
@@ -214,7 +242,7 @@ void report(const char *op, const char *name, const layer &l, int together, doub
                 "\"fp16\", \"ms\": %.5f, \"ms_min\": %.5f, \"ms_max\": %.5f, \"repeats\": %zu, "
                 "\"bytes\": %.0f}\n",
                 op, name, l.length, l.s.features, l.in.channels, l.in.states, l.scan.rates,
-                BRANCHES, together, mid, ms.front(), ms.back(), ms.size(), bytes);
+                l.branches, together, mid, ms.front(), ms.back(), ms.size(), bytes);
     fflush(stdout);
 }
 
@@ -223,7 +251,7 @@ void time_graphs(const layer &l, const std::vector<tensors> &sets, int together,
                  size_t scratch_bytes, std::vector<float> &ms) {
     cudaStream_t stream;
     cudaEvent_t begin, end;
-    piece kinds[8];
+    piece kinds[3 * VX_MAMBA_PARTS * PAIR];
     std::vector<cudaGraphExec_t> graphs;
     CHECK_CUDA(cudaStreamCreate(&stream));
     CHECK_CUDA(cudaEventCreate(&begin));
@@ -254,7 +282,7 @@ void time_graphs(const layer &l, const std::vector<tensors> &sets, int together,
 /* Ends the program if out holds a number that is none. */
 void check_finite(const layer &l, const tensors &t) {
     std::vector<__half> out(l.length * l.s.features);
-    CHECK_CUDA(cudaMemcpy(out.data(), t.out.out, out.size() * 2, cudaMemcpyDeviceToHost));
+    CHECK_CUDA(cudaMemcpy(out.data(), t.out[0].out, out.size() * 2, cudaMemcpyDeviceToHost));
     for (__half v : out)
         if (!isfinite(__half2float(v))) {
             fprintf(stderr, "%u^3: a result is not finite\n", l.s.side);
@@ -263,16 +291,19 @@ void check_finite(const layer &l, const tensors &t) {
 }
 
 /* Returns the layer's time, ms. */
-double run(const stage &s, int together, const char *name, FILE *json, bool once) {
+double run(const network &n, const stage &s, int together, const char *name, FILE *json,
+           bool once) {
     memory m;
-    const layer l = make_layer(m, s);
+    const layer l = make_layer(m, n, s);
     const double C = s.features, D = l.in.channels, N = l.in.states;
     const double dt = l.in.delta ? D : l.in.rank; /* numbers a token that delta comes from */
     const double tokens = 2.0 * (double)l.length; /* in bytes of fp16 */
     const double bytes[PIECES] = {
-        tokens * BRANCHES * (C + 2 * D + (double)l.columns + (l.in.delta ? D : 0)),
-        tokens * BRANCHES * (4 * D + 3 * N + 2 * dt), tokens * (BRANCHES * D + 2 * C)};
-    const double set_bytes = tokens * (2 * C + BRANCHES * (3 * D + (double)l.columns));
+        tokens * l.branches *
+            (C + 2 * D + (double)(l.columns + l.dt_columns) + (l.in.delta ? D : 0)),
+        tokens * l.branches * (4 * D + 3 * N + 2 * dt),
+        tokens * (l.branches * D + (3 * l.parts - 1) * C)};
+    const double set_bytes = tokens * (2 * C + l.branches * (3 * D + (double)l.columns));
     std::vector<tensors> sets;
     const size_t count = once ? 1 : (size_t)std::min(8.0, 1 + 2e8 / set_bytes);
     for (size_t k = 0; k < count; k++) sets.push_back(make_tensors(m, l, 1000003ull * (k + 1)));
@@ -281,8 +312,9 @@ double run(const stage &s, int together, const char *name, FILE *json, bool once
     succeed(vx_cuda_scan_scratch(&l.scan, (size_t)together, &scratch_bytes, &err), err);
     void *scratch = m.bytes(scratch_bytes);
 
-    cudaEvent_t events[8];
-    piece kinds[8];
+    constexpr int LAUNCHES = 3 * VX_MAMBA_PARTS * PAIR;
+    cudaEvent_t events[LAUNCHES];
+    piece kinds[LAUNCHES];
     std::vector<float> ms[PIECES], whole;
     for (cudaEvent_t &e : events) CHECK_CUDA(cudaEventCreate(&e));
     for (int r = 0; r < (once ? 1 : REPEATS) + WARM_UP; r++) {
@@ -312,12 +344,15 @@ int main(int argc, char **argv) {
     const char *name = "default";
     FILE *json = NULL;
     int devices = 0, only = -1, branches = 0;
+    network n = skip;
     if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) {
         printf("no CUDA device: skipped\n");
         return 77;
     }
     for (int i = 1; i < argc; i++) {
-        if (!strcmp(argv[i], "--name") && i + 1 < argc) {
+        if (!strcmp(argv[i], "--multi")) {
+            n = multi;
+        } else if (!strcmp(argv[i], "--name") && i + 1 < argc) {
             name = argv[++i];
         } else if (!strcmp(argv[i], "--json") && i + 1 < argc) {
             json = fopen(argv[++i], "a");
@@ -328,14 +363,19 @@ int main(int argc, char **argv) {
             return 1;
         }
     }
-    if (only >= 0 && only < 6 && (branches == 1 || branches == 2)) {
-        run(stages[only], branches, name, json, true);
+    const int most = n.parts * PAIR, least = n.parts > 1 ? 2 : 1;
+    if (only >= 0 && only < 6 && branches >= 1 && most % branches == 0) {
+        run(n, stages[only], branches, name, json, true);
         return 0;
     }
-    double best = 0;
-    for (const stage &s : stages)
-        best += std::min(run(s, 1, name, json, false), run(s, 2, name, json, false));
-    printf("all stages, each in its quicker way: %.3f ms\n", best);
+    double sum = 0;
+    for (const stage &s : stages) {
+        double best = INFINITY;
+        for (int together = least; together <= most; together *= 2)
+            best = std::min(best, run(n, s, together, name, json, false));
+        sum += best;
+    }
+    printf("all stages, each in its quickest way: %.3f ms\n", sum);
     if (json) fclose(json);
     return 0;
 }

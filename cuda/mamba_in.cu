@@ -26,6 +26,13 @@ cudaError_t launch_many(in_args args, size_t count, const device_limits &l, cuda
     return cudaGetLastError();
 }
 
+/* By planes where x is the slowest axis and there are warps for all of them. */
+tile_order order_tiles(const vx_scan_walk &walk, uint32_t tiles, uint32_t warps) {
+    const bool by_planes = !walk.table && walk.step[0] == 1 && walk.dims[0] <= warps;
+    const uint32_t planes = by_planes ? walk.dims[0] : 1;
+    return {make_divider(planes), ceil_div(tiles, planes), warps / planes};
+}
+
 /* Shared memory of a block of mamba_in_few. */
 template <int BLOCKS> uint32_t few_bytes(const in_args &args) {
     return few_shared::bytes(args) + FEW_THREADS<BLOCKS> / 32 * BLOCKS * 128 * 16;
@@ -38,15 +45,19 @@ cudaError_t launch_few(in_args args, size_t count, const device_limits &l, cudaS
     cudaError_t e = prefer_shared(mamba_in_few<T, BLOCKS>);
     if (e != cudaSuccess) return e;
     const uint32_t all = ceil_div(args.tiles, args.row_groups);
-    const uint32_t share = ceil_div(l.processors * FEW_RESIDENT<BLOCKS>, (uint32_t)count);
+    const uint32_t resident = l.processors * FEW_RESIDENT<BLOCKS>;
+    const uint32_t share = resident < count ? 1 : resident / (uint32_t)count;
+    const uint32_t blocks = all < share ? all : share;
+    for (size_t i = 0; i < count; i++)
+        args.order[i] = order_tiles(args.item[i].walk, args.tiles, blocks * args.row_groups);
     mamba_in_few<T, BLOCKS>
-        <<<dim3(all < share ? all : share, (unsigned)count), FEW_THREADS<BLOCKS>, shared, stream>>>(
-            args);
+        <<<dim3(blocks, (unsigned)count), FEW_THREADS<BLOCKS>, shared, stream>>>(args);
     return cudaGetLastError();
 }
 
 template <typename T> cudaError_t launch(const in_args &args, size_t count, cudaStream_t stream) {
-    const device_limits l = limits_of_device();
+    device_limits l = limits_of_device();
+    l.shared -= FEW_STATIC_BYTES;
     const bool twice = args.channels == 2 * args.features;
     if (twice && args.features == 32 && few_bytes<1>(args) <= l.shared)
         return launch_few<T, 1>(args, count, l, stream);
@@ -62,8 +73,10 @@ vx_status check_item(const vx_mamba_in_item *it, vx_error *err) {
                          (uintptr_t)it->weights | (uintptr_t)it->conv | (uintptr_t)it->conv_bias |
                          (uintptr_t)it->before_gamma | (uintptr_t)it->before_beta |
                          (uintptr_t)it->gamma | (uintptr_t)it->beta;
-    if (rows % 8 == 0 && at % 16 == 0) return VX_OK;
-    return vx_fail(err, VX_ERR_USAGE, "Mamba input with rows that are no multiples of 16 bytes");
+    if (rows % 8 == 0 && at % 16 == 0 && it->dt_row % 2 == 0 && (uintptr_t)it->dt % 4 == 0)
+        return VX_OK;
+    return vx_fail(err, VX_ERR_USAGE,
+                   "Mamba input with rows that are no multiples of 16 bytes, or dt's of 4");
 }
 
 } // namespace
@@ -90,8 +103,9 @@ extern "C" vx_status vx_cuda_mamba_in(const vx_mamba_in_shape *shape, const vx_m
                        shape->rank);
     in_args args = {};
     args.length = shape->length, args.features = shape->features, args.channels = shape->channels;
-    args.columns = vx_mamba_in_columns(shape), args.delta = shape->delta, args.eps = shape->eps;
-    args.blocks_out = ceil_div(2 * shape->states + shape->rank, 32);
+    args.columns = vx_mamba_in_columns(shape), args.dt_columns = vx_mamba_in_dt_columns(shape);
+    args.blocks_out = ceil_div(args.columns + shape->rank, 32);
+    args.delta = shape->delta, args.eps = shape->eps;
     args.tiles = ceil_div(shape->length, TOKENS - BEFORE);
     args.weight_bytes = (uint32_t)vx_mamba_in_packed_bytes(shape);
     args.inverse = 1.0f / (float)shape->features;

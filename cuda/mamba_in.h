@@ -10,8 +10,9 @@
  *
  * t counts in the scan order: the convolution runs along it. Tensors are channels last, one row a
  * voxel; storage is fp16 or bf16, a, v, u, dt and the weights of the products too; statistics and
- * sums are fp32. Rows of the projections are [B: N | C: N | dt: R | zeros up to a multiple of 8]: B
- * and C come first so that the scan can copy them in 16-byte pieces. With delta they end behind C.
+ * sums are fp32. Rows of the projections are [B: N | C: N | zeros up to a multiple of 8]; dt, which
+ * is a few bytes, is a tensor of its own, so that those rows are whole pieces of memory. With delta
+ * there is none.
  */
 #ifndef VX_CUDA_MAMBA_IN_H
 #define VX_CUDA_MAMBA_IN_H
@@ -37,18 +38,21 @@ typedef struct vx_mamba_in_shape {
  * shape is inside the limits above. */
 bool vx_cuda_mamba_in_takes(const vx_mamba_in_shape *shape);
 
-/* Columns of the projections: 2 N + R, rounded up to a multiple of 8; with delta 2 N. */
+/* Columns of the projections, 2 N rounded up to a multiple of 8, and of dt, R rounded up to an even
+ * number; with delta 0. */
 uint32_t vx_mamba_in_columns(const vx_mamba_in_shape *shape);
+uint32_t vx_mamba_in_dt_columns(const vx_mamba_in_shape *shape);
 
 /* One direction (or one sample) of a launch. Device pointers, 16-byte aligned; row steps in
- * elements, multiples of 8. The outputs overlap nothing.
- */
+ * elements, multiples of 8; dt 4-byte aligned, its row step a multiple of 2. The outputs overlap
+ * nothing. */
 typedef struct vx_mamba_in_item {
     const void *x;     /* [voxel][C] */
     void *u, *z;       /* [voxel][D] */
     void *projections; /* [voxel][columns] */
+    void *dt;          /* [voxel][dt columns]; NULL if the shape has delta */
     void *delta;       /* [voxel][D], if the shape has delta */
-    size_t x_row, u_row, z_row, projections_row, delta_row;
+    size_t x_row, u_row, z_row, projections_row, dt_row, delta_row;
     const float *before_gamma, *before_beta; /* [C], of the norm that makes a; NULL: none */
     const float *gamma, *beta;               /* [C], of the norm that makes v */
     const float *conv, *conv_bias;           /* as of vx_mamba_in_pack_conv, and [D] */

@@ -16,6 +16,9 @@ namespace {
 template <int BLOCKS> constexpr uint32_t FEW_THREADS = BLOCKS == 1 ? 256 : 384;
 template <int BLOCKS> constexpr uint32_t FEW_RESIDENT = BLOCKS == 1 ? 2 : 1;
 
+/* Beside the shared memory that the launch says. */
+constexpr uint32_t FEW_STATIC_BYTES = 64;
+
 /* The tile that a warp takes next: its x on the way into the warp's place in shared memory, in
  * which each lane has the pieces of its own rows. */
 struct next_tile {
@@ -23,13 +26,14 @@ struct next_tile {
     uint32_t own; /* voxel of row `lane` */
 };
 
+/* end: no tile of the warp, nor what is behind it. */
 template <typename T, int BLOCKS>
 __device__ inline void fetch(const in_args &args, const vx_mamba_in_item &it, uint32_t lane,
-                             uint32_t tile, next_tile &next) {
+                             uint32_t tile, uint32_t end, next_tile &next) {
     const int32_t token = first_token(tile) + (int32_t)lane;
     in_place at;
     at.lane = lane;
-    next.own = tile < args.tiles ? voxel_at(args, args.walk[blockIdx.y], token) : NONE;
+    next.own = tile < end ? voxel_at(args, args.walk[blockIdx.y], token) : NONE;
     spread_voxels(at, next.own);
 #pragma unroll
     for (int r = 0; r < 4; r++) {
@@ -147,8 +151,8 @@ __device__ inline void outputs_alone(const in_args &args, const vx_mamba_in_item
         outputs<T, U>(u, weights, narrowed);
         if (args.delta && k == last)
             operands(narrowed, dt[0]);
-        else if (32 * k + q8 < args.columns)
-            store<T>(at, narrowed, it.projections, it.projections_row, 32 * k + q8);
+        else
+            store_projections<T>(args, it, at, narrowed, 32 * k + q8);
     }
     if (!args.delta) return;
 #pragma unroll 1
@@ -163,24 +167,32 @@ template <typename T, int BLOCKS>
 __global__ void __launch_bounds__(FEW_THREADS<BLOCKS>, FEW_RESIDENT<BLOCKS>)
     mamba_in_few(const __grid_constant__ in_args args) {
     const vx_mamba_in_item &it = args.item[blockIdx.y];
-    const uint32_t warp = threadIdx.x / 32, step = gridDim.x * args.row_groups;
-    uint32_t tile = blockIdx.x * args.row_groups + warp;
+    const tile_order &order = args.order[blockIdx.y];
+    const uint32_t warp = threadIdx.x / 32, number = blockIdx.x * args.row_groups + warp;
+    const uint32_t place = divide(number, order.by_planes);
+    const uint32_t first = (number - place * order.by_planes.divisor) * order.apart;
+    __shared__ uint32_t ends[FEW_THREADS<BLOCKS> / 32]; /* registers are short */
+    const uint32_t &end = ends[warp];
+    if (threadIdx.x % 32 == 0)
+        ends[warp] = place < order.step ? min(first + order.apart, args.tiles) : 0;
+    __syncwarp();
+    uint32_t tile = first + place;
     few_shared s;
     next_tile next;
     in_place at;
     at.lane = threadIdx.x % 32;
     next.x = (uint4 *)s.fill(args, it) + warp * BLOCKS * 128;
-    fetch<T, BLOCKS>(args, it, at.lane, tile, next);
+    fetch<T, BLOCKS>(args, it, at.lane, tile, end, next);
     copy_wait_all();
     __syncthreads();
-    while (tile < args.tiles) {
+    while (tile < end) {
         uint4 v[BLOCKS][4];
         spread_voxels(at, next.own);
         copy_wait_all(); /* of what the lane itself will read */
         normalise_alone<T, BLOCKS>(args, at, next.x, it.before_gamma != NULL, s, v);
         drop_before(at);
-        tile += step;
-        fetch<T, BLOCKS>(args, it, at.lane, tile, next);
+        tile += order.step;
+        fetch<T, BLOCKS>(args, it, at.lane, tile, end, next);
         outputs_alone<T, BLOCKS>(args, it, at, s, v);
     }
 }

@@ -147,11 +147,10 @@ __device__ inline void make_projections(const in_args &args, const vx_mamba_in_i
         uint4 narrowed[4];
         product<T>(at, at.u, D, weights_of(x_proj, D, k, at.lane), sum);
         narrow<T>(sum, narrowed);
-        const uint32_t column = 32 * k + 8 * (at.lane % 4);
         if (args.delta && k == last)
             put_operands(at, at.v, 0, narrowed);
-        else if (column < args.columns)
-            store<T>(at, narrowed, it.projections, it.projections_row, column);
+        else
+            store_projections<T>(args, it, at, narrowed, 32 * k + 8 * (at.lane % 4));
     }
 }
 

@@ -27,13 +27,15 @@ constexpr size_t DT_INPUTS = 32; /* of dt_proj: the rank, filled up to a block *
 
 /* Columns of x_proj, with those that fill its last block. */
 size_t padded_columns(const vx_mamba_in_shape *s) {
-    return (2 * (size_t)s->states + s->rank + 31) / 32 * 32;
+    return ((size_t)vx_mamba_in_columns(s) + s->rank + 31) / 32 * 32;
 }
 
-/* Row of x_proj ([dt | B | C]) that gives column j ([B | C | dt | zeros]); R + 2 N: none. */
+/* Row of x_proj ([dt | B | C]) that gives column j ([B | C | zeros | dt | zeros]); R + 2 N: none.
+ */
 uint32_t source_row(const vx_mamba_in_shape *s, uint32_t j) {
-    if (j < 2 * s->states) return s->rank + j;
-    return j - 2 * s->states < s->rank ? j - 2 * s->states : s->rank + 2 * s->states;
+    const uint32_t columns = vx_mamba_in_columns(s), none = s->rank + 2 * s->states;
+    if (j < columns) return j < 2 * s->states ? s->rank + j : none;
+    return j - columns < s->rank ? j - columns : none;
 }
 
 } // namespace
@@ -42,7 +44,11 @@ uint32_t source_row(const vx_mamba_in_shape *s, uint32_t j) {
 using namespace vx_cuda;
 
 extern "C" uint32_t vx_mamba_in_columns(const vx_mamba_in_shape *shape) {
-    return shape->delta ? 2 * shape->states : (2 * shape->states + shape->rank + 7) / 8 * 8;
+    return (2 * shape->states + 7) / 8 * 8;
+}
+
+extern "C" uint32_t vx_mamba_in_dt_columns(const vx_mamba_in_shape *shape) {
+    return shape->delta ? 0 : (shape->rank + 1) / 2 * 2;
 }
 
 extern "C" size_t vx_mamba_in_packed_bytes(const vx_mamba_in_shape *shape) {

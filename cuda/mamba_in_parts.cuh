@@ -21,10 +21,20 @@ constexpr uint32_t TOKENS = 32;        /* of a row group, those included */
 constexpr uint32_t DT_INPUTS = 32;     /* of dt_proj, as packed */
 constexpr uint32_t NONE = 0xffffffffu; /* the voxel of a token that does not exist */
 
+/* Which tiles a warp of mamba_in_few takes: of one plane of the slowest axis, and warps of one
+ * place of all planes at about the same time, so that neighbours along x, of which a piece of
+ * memory holds several, are written together. One plane: all tiles in their order. */
+struct tile_order {
+    divider by_planes;
+    uint32_t apart; /* tiles of a plane */
+    uint32_t step;  /* warps of a plane, and from a warp's tile to its next; others have none */
+};
+
 struct in_args {
     vx_mamba_in_item item[VX_SCAN_MAX_ITEMS];
     walk_args walk[VX_SCAN_MAX_ITEMS];
-    uint32_t length, features, channels, columns;
+    tile_order order[VX_SCAN_MAX_ITEMS];
+    uint32_t length, features, channels, columns, dt_columns;
     uint32_t blocks_out;          /* of 32 columns of x_proj; with delta the last is dt */
     uint32_t row_groups, sharers; /* of a block; warps of a row group */
     uint32_t tiles;               /* of 29 tokens */
@@ -78,6 +88,27 @@ __device__ inline void store(const in_place &at, const uint4 (&v)[4], void *tens
     for (int r = 0; r < 4; r++)
         if (at.voxel[r] != NONE)
             *(uint4 *)((T *)tensor + (size_t)at.voxel[r] * row + column) = v[r];
+}
+
+/* The lane's 8 numbers from `column` of x_proj's outputs: of the projections or of dt. */
+template <typename T>
+__device__ inline void store_projections(const in_args &args, const vx_mamba_in_item &it,
+                                         const in_place &at, const uint4 (&v)[4], uint32_t column) {
+    if (column < args.columns) {
+        store<T>(at, v, it.projections, it.projections_row, column);
+        return;
+    }
+    column -= args.columns;
+    if (column >= args.dt_columns) return;
+#pragma unroll
+    for (int r = 0; r < 4; r++) {
+        const uint32_t pairs[4] = {v[r].x, v[r].y, v[r].z, v[r].w};
+        if (at.voxel[r] == NONE) continue;
+        uint32_t *to = (uint32_t *)((T *)it.dt + (size_t)at.voxel[r] * it.dt_row + column);
+#pragma unroll
+        for (uint32_t i = 0; i < 4; i++)
+            if (column + 2 * i < args.dt_columns) to[i] = pairs[i];
+    }
 }
 
 template <typename T> __device__ inline void narrow(const float (&from)[4][8], uint4 (&to)[4]) {

@@ -15,7 +15,7 @@ constexpr uint32_t LONE_WARPS = 4;    /* of a block, where a warp holds all feat
 constexpr uint32_t MOST_SHARERS = 10; /* of the same tokens */
 
 struct out_args {
-    vx_mamba_out job;
+    vx_mamba_out job[VX_MAMBA_PARTS];
     uint32_t tokens, features, channels, sharers; /* sharers: warps that share their tokens */
     float inverse, eps;                           /* 1 / C */
 };
@@ -140,8 +140,8 @@ __device__ inline void apply_head(const out_args &args, const out_place &at, con
 /* sum += f of one branch. */
 template <typename T, bool ALONE>
 __device__ inline void add_branch(const out_args &args, const out_place &at,
-                                  const vx_mamba_out_branch &branch, values &sum) {
-    const vx_mamba_out &job = args.job;
+                                  const vx_mamba_out &job, const vx_mamba_out_branch &branch,
+                                  values &sum) {
     const y_rows<T> y(args, at, branch.y);
     values h;
     float bias[8];
@@ -160,14 +160,29 @@ __device__ inline void add_branch(const out_args &args, const out_place &at,
     apply_head<T, ALONE>(args, at, branch.head, h, sum);
 }
 
-/* Grid: tiles of tokens. MOST: sharers, at most. */
-template <typename T, uint32_t MOST>
+/* out of a token's 8 features from n. What is added to is rounded, as in a tensor of its own. */
+template <typename T>
+__device__ inline uint4 finish(const vx_mamba_out &job, uint4 added, float (&n)[8]) {
+    if (job.added) {
+        float more[8];
+        widen8<T>(narrow8<T>(n), n);
+        widen8<T>(added, more);
+#pragma unroll
+        for (int i = 0; i < 8; i++) n[i] += more[i];
+    }
+#pragma unroll
+    for (int i = 0; i < 8; i++) n[i] *= job.scale;
+    return narrow8<T>(n);
+}
+
+/* Grid: tiles of tokens, jobs. MOST: sharers, at most. SEVERAL: jobs; one needs no look-up. */
+template <typename T, uint32_t MOST, bool SEVERAL>
 __global__ void __launch_bounds__(MOST > LONE_WARPS ? 32 * MOST : 32 * LONE_WARPS,
                                   MOST > LONE_WARPS ? 1
                                   : MOST > 1        ? 4
                                              : 3) mamba_out(const __grid_constant__ out_args args) {
     constexpr bool ALONE = MOST == 1;
-    const vx_mamba_out &job = args.job;
+    const vx_mamba_out &job = args.job[SEVERAL ? blockIdx.y : 0];
     const uint32_t warp = threadIdx.x / 32;
     out_place at;
     at.lane = threadIdx.x % 32;
@@ -177,30 +192,42 @@ __global__ void __launch_bounds__(MOST > LONE_WARPS ? 32 * MOST : 32 * LONE_WARP
     if (at.first >= args.tokens) return; /* a whole warp, and no other shares its tokens */
 
     values sum = {};
-    for (size_t k = 0; k < job.branches; k++) add_branch<T, ALONE>(args, at, job.branch[k], sum);
+    for (size_t k = 0; k < job.branches; k++)
+        add_branch<T, ALONE>(args, at, job, job.branch[k], sum);
+    uint4 added[4] = {}; /* on their way while the last norm is made */
+#pragma unroll
+    for (int r = 0; r < 4 && job.added; r++)
+        added[r] = *(const uint4 *)(row_of<T>(args, at, job.added, args.features, r) + at.feature);
     if (job.after_gamma) normalise<T, ALONE>(args, at, job.after_gamma, job.after_beta, sum);
 #pragma unroll
     for (int r = 0; r < 4; r++) {
         const uint32_t token = at.first + at.row(r);
+        const size_t element = (size_t)token * args.features + at.feature;
         if (token < args.tokens)
-            *(uint4 *)((T *)job.out + (size_t)token * args.features + at.feature) =
-                narrow8<T>(sum.v[0][r]);
+            *(uint4 *)((T *)job.out + element) = finish<T>(job, added[r], sum.v[0][r]);
     }
 }
 
 /* ---- host -------------------------------------------------------------------------------------
  */
 
-template <typename T> cudaError_t launch(out_args args, cudaStream_t stream) {
-    args.sharers = args.features / 32;
+template <typename T, bool SEVERAL>
+cudaError_t launch_jobs(const out_args &args, size_t count, cudaStream_t stream) {
     const uint32_t tiles = ceil_div(args.tokens, TOKENS), threads = 32 * args.sharers;
+    const uint32_t shared = out_shared<T>::bytes(args);
+    const dim3 grid(args.sharers == 1 ? ceil_div(tiles, LONE_WARPS) : tiles, (unsigned)count);
     if (args.sharers == 1)
-        mamba_out<T, 1><<<ceil_div(tiles, LONE_WARPS), 32 * LONE_WARPS, 0, stream>>>(args);
+        mamba_out<T, 1, SEVERAL><<<grid, 32 * LONE_WARPS, 0, stream>>>(args);
     else if (args.sharers <= LONE_WARPS)
-        mamba_out<T, LONE_WARPS><<<tiles, threads, out_shared<T>::bytes(args), stream>>>(args);
+        mamba_out<T, LONE_WARPS, SEVERAL><<<grid, threads, shared, stream>>>(args);
     else
-        mamba_out<T, MOST_SHARERS><<<tiles, threads, out_shared<T>::bytes(args), stream>>>(args);
+        mamba_out<T, MOST_SHARERS, SEVERAL><<<grid, threads, shared, stream>>>(args);
     return cudaGetLastError();
+}
+
+template <typename T> cudaError_t launch(const out_args &args, size_t count, cudaStream_t stream) {
+    return count > 1 ? launch_jobs<T, true>(args, count, stream)
+                     : launch_jobs<T, false>(args, count, stream);
 }
 
 } // namespace
@@ -214,19 +241,23 @@ extern "C" bool vx_cuda_mamba_out_takes(const vx_mamba_out_shape *s) {
            s->channels <= 1024 && s->channels % 32 == 0 && s->dtype != VX_F32 && has_matrix_units();
 }
 
-extern "C" vx_status vx_cuda_mamba_out(const vx_mamba_out_shape *shape, const vx_mamba_out *job,
-                                       cudaStream_t stream, vx_error *err) {
-    if (!vx_cuda_mamba_out_takes(shape) || job->branches < 1 || job->branches > VX_MAMBA_BRANCHES)
+extern "C" vx_status vx_cuda_mamba_out(const vx_mamba_out_shape *shape, const vx_mamba_out *jobs,
+                                       size_t count, cudaStream_t stream, vx_error *err) {
+    bool takes = vx_cuda_mamba_out_takes(shape) && count >= 1 && count <= VX_MAMBA_PARTS;
+    for (size_t k = 0; takes && k < count; k++)
+        takes = jobs[k].branches >= 1 && jobs[k].branches <= VX_MAMBA_BRANCHES;
+    if (!takes)
         return vx_fail(err, VX_ERR_USAGE,
-                       "Mamba output of %zu tokens, %u features, %u channels, %zu branches is "
-                       "outside the limits, or the storage type or the device is",
-                       shape->tokens, shape->features, shape->channels, job->branches);
+                       "%zu Mamba outputs of %zu tokens, %u features, %u channels are outside the "
+                       "limits, or their branches, the storage type or the device are",
+                       count, shape->tokens, shape->features, shape->channels);
     out_args args = {};
-    args.job = *job, args.tokens = (uint32_t)shape->tokens;
+    for (size_t k = 0; k < count; k++) args.job[k] = jobs[k];
+    args.tokens = (uint32_t)shape->tokens;
     args.features = shape->features, args.channels = shape->channels, args.eps = shape->eps;
-    args.inverse = 1.0f / (float)shape->features;
-    const cudaError_t e =
-        shape->dtype == VX_F16 ? launch<__half>(args, stream) : launch<__nv_bfloat16>(args, stream);
+    args.inverse = 1.0f / (float)shape->features, args.sharers = shape->features / 32;
+    const cudaError_t e = shape->dtype == VX_F16 ? launch<__half>(args, count, stream)
+                                                 : launch<__nv_bfloat16>(args, count, stream);
     if (e != cudaSuccess)
         return vx_fail(err, VX_ERR_RESOURCE, "CUDA Mamba output: %s", cudaGetErrorString(e));
     return VX_OK;

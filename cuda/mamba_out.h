@@ -4,7 +4,8 @@
  *   a   = LayerNorm(x), or x                                                C features
  *   h_k = out_proj_k y_k + a
  *   f_k = head_k LayerNorm(h_k) + head_bias_k + h_k
- *   out = LayerNorm(sum over k of f_k), or the sum
+ *   n   = LayerNorm(sum over k of f_k), or the sum
+ *   out = scale * (n + added), n rounded to the storage type, or scale * n
  *
  * Tensors are dense rows of tokens in memory order; storage is fp16 or bf16, the normalised h_k and
  * the weights of the products too; everything else is fp32 and stays in registers.
@@ -45,18 +46,20 @@ typedef struct vx_mamba_out_branch {
 } vx_mamba_out_branch;
 
 typedef struct vx_mamba_out {
-    const void *x;                           /* [token][C], 16-byte aligned; out may be x */
-    void *out;                               /* [token][C] */
+    const void *x;     /* [token][C], 16-byte aligned; out may be x, if no other job reads it */
+    const void *added; /* [token][C], 16-byte aligned; out may be it. NULL: none */
+    void *out;         /* [token][C] */
+    float scale;
     const float *before_gamma, *before_beta; /* [C], of the norm that makes a; NULL: none */
     const float *after_gamma, *after_beta; /* [C], of the last norm; NULL: none. 16-byte aligned */
     size_t branches;                       /* 1 or 2 */
     vx_mamba_out_branch branch[VX_MAMBA_BRANCHES];
 } vx_mamba_out;
 
-/* Queues the kernel on the stream: asynchronous, no allocation, no scratch, graph-capturable; the
- * same bits every time. VX_ERR_USAGE for a shape that it does not take; VX_ERR_RESOURCE when the
- * launch fails. */
-vx_status vx_cuda_mamba_out(const vx_mamba_out_shape *shape, const vx_mamba_out *job,
+/* Queues the kernel for all jobs, 1 .. VX_MAMBA_PARTS of as many branches, on the stream:
+ * asynchronous, no allocation, no scratch, graph-capturable; the same bits every time. VX_ERR_USAGE
+ * for a shape that it does not take; VX_ERR_RESOURCE when the launch fails. */
+vx_status vx_cuda_mamba_out(const vx_mamba_out_shape *shape, const vx_mamba_out *jobs, size_t count,
                             cudaStream_t stream, vx_error *err);
 
 #ifdef __cplusplus

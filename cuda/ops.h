@@ -69,6 +69,11 @@ vx_status vx_cuda_activation(const void *x, void *y, size_t n, vx_dtype dtype, v
 vx_status vx_cuda_add(const void *a, const void *b, void *y, size_t n, vx_dtype dtype, float scale,
                       cudaStream_t stream, vx_error *err);
 
+/* add.cu: y = scale * (the sum of `count` terms, one after the other, at least two), rounded after
+ * each as by additions of two. terms: [count][n], n in multiples of 16 bytes; y is none of them. */
+vx_status vx_cuda_sum(const void *terms, size_t count, void *y, size_t n, vx_dtype dtype,
+                      float scale, cudaStream_t stream, vx_error *err);
+
 /* avg_pool.cu: torch.nn.AvgPool3d(stride, stride). */
 vx_status vx_cuda_avg_pool(const void *x, vx_shape in, const size_t stride[3], void *y,
                            vx_shape out, vx_dtype dtype, cudaStream_t stream, vx_error *err);

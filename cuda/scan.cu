@@ -26,8 +26,9 @@ namespace {
  * the end, but each chunk costs 16 N bytes a channel, and with a fit a product with N K weights.
  * ALONE: a lane has a channel to itself; half as many were 8 % slower without a fit. FITTED: the
  * same from N 32 on with a fit, 0 to 12 % quicker than twice as many. SHARED: lanes share a channel
- * and there is no fit; 2 to 14 % quicker than four times as many. */
-constexpr uint32_t WARPS_ALONE = 8192, WARPS_FITTED = 4096, WARPS_SHARED = 2048;
+ * and there is no fit; 2 to 14 % quicker than four times as many. LEAST: fewer are not left for
+ * longer chunks. */
+constexpr uint32_t WARPS_ALONE = 8192, WARPS_FITTED = 4096, WARPS_SHARED = 2048, WARPS_LEAST = 1024;
 #ifndef VX_SCAN_MIN_CHUNK
 #define VX_SCAN_MIN_CHUNK 64 /* tokens */
 #endif
@@ -35,7 +36,7 @@ constexpr uint32_t MIN_CHUNK = VX_SCAN_MIN_CHUNK;
 /* The fit pays while that product is small beside the tokens of a chunk: up to N K = 2.5 times the
  * chunk it gained 5 to 15 %, from 4 times on it lost (7 % at 4, 60 % at 16, a factor of 9 at 72).
  */
-constexpr uint32_t FIT_WEIGHTS_A_TOKEN = 3;
+constexpr uint32_t FIT_WEIGHTS_A_TOKEN = 3, FIT_WEIGHTS_WANTED = 2;
 constexpr uint32_t FIT_STATES = 64; /* scan_ends is built up to this N */
 /* The ranks of scan_pass: where a lane has a channel to itself, and where lanes share one. */
 constexpr uint32_t RANK_ALONE = 2, RANK_SHARED = 64;
@@ -108,6 +109,16 @@ vx_status check_shape(const vx_scan_shape *s, vx_error *err) {
     return VX_OK;
 }
 
+/* Tokens of a chunk, at least. Where lanes share a channel longer ones pay, with a fit so long that
+ * the product with its weights is small. */
+uint32_t least_chunk(const vx_scan_shape *s, uint32_t split, uint32_t channel_warps) {
+    if (split == 1) return MIN_CHUNK;
+    const uint32_t wanted =
+        s->rates ? ceil_div(s->states * s->rates, FIT_WEIGHTS_WANTED) : 2 * MIN_CHUNK;
+    return (uint64_t)ceil_div(s->length, wanted) * channel_warps >= WARPS_LEAST ? wanted
+                                                                                : MIN_CHUNK;
+}
+
 /* Everything that follows from the shape alone. */
 void cut(const vx_scan_shape *s, scan_args *args) {
     args->length = s->length, args->channels = s->channels, args->states = s->states;
@@ -116,7 +127,7 @@ void cut(const vx_scan_shape *s, scan_args *args) {
     args->split = 1;
     while (args->split * args->lane_states < s->states) args->split *= 2;
     uint32_t channel_warps = ceil_div(s->channels, 32 / args->split);
-    uint32_t most = ceil_div(s->length, MIN_CHUNK);
+    uint32_t most = ceil_div(s->length, least_chunk(s, args->split, channel_warps));
     const uint32_t warps = args->split > 1              ? (s->rates ? WARPS_FITTED : WARPS_SHARED)
                            : s->rates && s->states > 16 ? WARPS_FITTED
                                                         : WARPS_ALONE;
@@ -205,14 +216,15 @@ cudaError_t launch_ends(scan_args args, size_t count, cudaStream_t stream) {
     if (args.rates % (2 * PAIRS) != 0) return cudaErrorInvalidValue;
     args.shares = args.rates / (2 * PAIRS);
     args.octets = 1, args.octet_shift = 0;
-    while (2 * args.octets * args.shares <= ends_warps(NT) &&
+    while (args.octets < ENDS_OCTETS && 2 * args.octets * args.shares <= ends_warps(NT) &&
            args.channels % (16 * args.octets) == 0)
         args.octets *= 2, args.octet_shift++;
     args.octet_blocks = ceil_div(args.channels, 8 * args.octets);
     args.row_bytes = args.widest_row;
     args.whole = args.channels % (8 * args.octets) == 0 && args.states == 8 * NT &&
                  args.row_bytes == 16 && args.bc_bytes == 16;
-    const size_t shared = 2 * ends_stage<NT>(args.octets, RANK) * sizeof(T);
+    const size_t shared = 2 * ends_stage<NT>(args.octets, RANK) * sizeof(T) +
+                          (ends_exchange(NT) ? args.octets * ends_shelf::BYTES : 0);
     cudaError_t e = prefer_shared(scan_ends<T, NT, PAIRS, RANK>);
     if (e != cudaSuccess) return e;
     dim3 grid(args.chunks * args.octet_blocks, (unsigned)count);

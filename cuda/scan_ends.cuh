@@ -16,7 +16,9 @@
  *
  * A warp takes an octet of channels and PAIRS pairs of rates: the 16 rows of its products are 8
  * channels by 2 rates, their 16 columns tokens. Where an octet needs more pairs than one warp's
- * registers hold, several warps share it. Lane 4g + q owns channel g and tokens 4q .. 4q + 3.
+ * registers hold, several warps share it. With ends_exchange each of them makes x and the sums of
+ * deltas of some of the tokens, which the others read from shared memory. Lane 4g + q owns channel
+ * g and tokens 4q .. 4q + 3.
  *
  * With a rank, delta comes from the matrix units too: dt_proj's rows are the 8 channels, inputs are
  * R <= 16, and the columns of two products are each lane's four tokens.
@@ -44,6 +46,10 @@ constexpr uint32_t ENDS_DT_ROW = ends_row(ENDS_RANK); /* of dt, which takes delt
 __host__ __device__ constexpr uint32_t ends_delta_row(uint32_t octets, bool rank) {
     return rank ? ENDS_DT_ROW : ends_row(8 * octets);
 }
+/* Whether warps that share an octet exchange x and sums: for N 32. For N 16 one warp holds what
+ * most fits need, and for N 64, with few warps a multiprocessor, one more barrier costs more. */
+__host__ __device__ constexpr bool ends_exchange(int tiles) { return tiles == 4; }
+constexpr uint32_t ENDS_OCTETS = 4; /* of a block, at most: group_barrier has as many */
 template <int NT> __host__ __device__ constexpr uint32_t ends_stage(uint32_t octets, bool rank) {
     return ENDS_TOKENS *
            (ends_row(8 * octets) + ends_delta_row(octets, rank) + ends_row(8 * NT)); /* elements */
@@ -174,12 +180,19 @@ __device__ inline void ends_project_dt(const T *dt, const uint32_t (&w)[4], uint
     }
 }
 
-/* Sixteen tokens: adds their products to g. sum: the deltas of all tokens before, of the lane's
- * channel (times ENDS_SCALE). dt, w: with a rank. */
-template <typename T, int NT, int PAIRS, bool RANK>
-__device__ inline void ends_step(const T *u_delta, const T *dt, const uint32_t (&w)[4], const T *b,
-                                 uint32_t b_row, float bias, const float (&rate)[2], float &sum,
-                                 float (&g)[PAIRS][NT][4], uint32_t lane) {
+/* Of a lane's channel and its four tokens of sixteen, times ENDS_SCALE. before: the deltas of the
+ * sixteen's tokens before the first of the four; then of the four before the second, third and
+ * fourth. all: the sixteen's. */
+struct ends_tokens {
+    float4 x; /* delta u */
+    float4 before;
+    float all;
+};
+
+/* dt, w: with a rank. */
+template <typename T, bool RANK>
+__device__ inline ends_tokens ends_make(const T *u_delta, const T *dt, const uint32_t (&w)[4],
+                                        float bias, uint32_t lane) {
     uint32_t v[4];
     load_transposed(v, u_delta);
     const float2 u01 = pair<T>::wide(v[0]), u23 = pair<T>::wide(v[1]);
@@ -201,9 +214,35 @@ __device__ inline void ends_step(const T *u_delta, const T *dt, const uint32_t (
     if (q >= 1) up += other;
     other = __shfl_up_sync(ALL_LANES, up, 2, 4);
     if (q >= 2) up += other;
-    const float base = sum + (up - own);
-    sum += __shfl_sync(ALL_LANES, up, 3, 4);
+    return {make_float4(x[0], x[1], x[2], x[3]),
+            make_float4(up - own, before[1], before[2], before[3]),
+            __shfl_sync(ALL_LANES, up, 3, 4)};
+}
 
+/* Where the warps of an octet exchange them, in shared memory. */
+struct ends_shelf {
+    float4 *x, *before; /* [ENDS_TOKENS / 16][lane] */
+    float *all;
+    static constexpr uint32_t PIECES = ENDS_TOKENS / 16 * 32;
+    static constexpr uint32_t BYTES = PIECES * (2 * sizeof(float4) + sizeof(float));
+    __device__ explicit ends_shelf(char *at)
+        : x((float4 *)at), before(x + PIECES), all((float *)(before + PIECES)) {}
+    __device__ void put(uint32_t i, const ends_tokens &t) const {
+        x[i] = t.x, before[i] = t.before, all[i] = t.all;
+    }
+    __device__ ends_tokens get(uint32_t i) const { return {x[i], before[i], all[i]}; }
+};
+
+/* Sixteen tokens: adds their products to g. sum: the deltas of all tokens before, of the lane's
+ * channel (times ENDS_SCALE). */
+template <typename T, int NT, int PAIRS>
+__device__ inline void ends_step(const ends_tokens &tokens, const T *b, uint32_t b_row,
+                                 const float (&rate)[2], float &sum, float (&g)[PAIRS][NT][4],
+                                 uint32_t lane) {
+    const float x[4] = {tokens.x.x, tokens.x.y, tokens.x.z, tokens.x.w};
+    const float before[4] = {0, tokens.before.y, tokens.before.z, tokens.before.w};
+    const float base = sum + tokens.before.x;
+    sum += tokens.all;
     float e[2][4];
 #pragma unroll
     for (int i = 0; i < 4; i++) {
@@ -272,6 +311,8 @@ __global__ void __launch_bounds__(ends_bounds<NT, PAIRS>::THREADS, ends_bounds<N
     uint32_t w[4] = {0, 0, 0, 0};
     if (RANK) ends_dt_weights<T>(args, it.dt_w, own, lane, w);
     if (RANK || !args.whole) ends_fill<T, NT, RANK>(args, width);
+    const ends_shelf shelf(shared_memory() + 2 * ends_stage<NT>(args.octets, RANK) * sizeof(T) +
+                           octet * ends_shelf::BYTES);
     __shared__ uint32_t voxels[2][ENDS_TOKENS];
     ends_locate(args, it, begin, end, 0, voxels[0]);
     ends_locate(args, it, begin, end, ENDS_TOKENS, voxels[1]);
@@ -289,10 +330,20 @@ __global__ void __launch_bounds__(ends_bounds<NT, PAIRS>::THREADS, ends_bounds<N
         const T *u_delta = (lane & 16 && !RANK ? r.delta : r.u) + (lane & 15) * r.row + 8 * octet;
         /* Whole sixteens, but in the last chunk. */
         const uint32_t tokens = min(ENDS_TOKENS, end - begin - from);
+        auto make = [&](uint32_t i) {
+            return ends_make<T, RANK>(u_delta + i * r.row, r.delta + i * ENDS_DT_ROW, w, bias,
+                                      lane);
+        };
+        if (ends_exchange(NT)) {
+#pragma unroll 1
+            for (uint32_t i = 16 * share; i < tokens; i += 16 * args.shares)
+                shelf.put(2 * i + lane, make(i));
+            group_barrier(args.shares, blockDim.x / 32, octet);
+        }
 #pragma unroll 1
         for (uint32_t i = 0; i < tokens; i += 16)
-            ends_step<T, NT, PAIRS, RANK>(u_delta + i * r.row, r.delta + i * ENDS_DT_ROW, w,
-                                          r.b + i * r.b_row, r.b_row, bias, rate, sum, g, lane);
+            ends_step<T, NT, PAIRS>(ends_exchange(NT) ? shelf.get(2 * i + lane) : make(i),
+                                    r.b + i * r.b_row, r.b_row, rate, sum, g, lane);
     }
 
     /* w times G, of this warp's pairs, for two states of each eight: in place of g[0]. */

@@ -3,8 +3,11 @@
  * (mamba_out.h). Of each branch memory sees u, z, B, C, dt or delta, and the gated y, which takes
  * z's place.
  *
- * Branches share their launches, so that small grids fill the device; where tensors are large they
- * follow one another, so that u and the projections exist once.
+ * Branches share their launches, those of several parts too, so that small grids fill the device;
+ * where tensors are large they follow one another, so that u and the projections exist once. Parts
+ * that follow one another add up in out; those of one launch are added by one more.
+ *
+ * Branches are counted through all parts: branch k is branch k % branches of part k / branches.
  */
 #include "base/memory.h"
 #include "base/size.h"
@@ -13,9 +16,11 @@
 #include "cuda/mamba_pack.h"
 #include "cuda/mamba_scan.h"
 
-/* From so many bytes of a branch's u on, branches follow one another. One such branch fills any
- * device: 128^3 tokens of 64 channels have 256 MiB. */
-#define BYTES_ALONE ((size_t)128 << 20)
+/* The branches of a launch have at most so many bytes of u, unless it is but one: 128^3 tokens of
+ * 64 channels have as many and fill any device. */
+#define BYTES_TOGETHER ((size_t)256 << 20)
+
+enum { BRANCHES = VX_MAMBA_PARTS * VX_MAMBA_BRANCHES };
 
 /* From this rank on the scan is quicker with a tensor of delta than with dt. */
 #define DELTA_RANK 4
@@ -32,18 +37,34 @@ typedef struct layer_state {
     vx_mamba_out_shape out;
     vx_mamba_scan scan;
     size_t columns;  /* of the projections */
-    size_t together; /* branches of a launch */
-    branch_weights at[VX_MAMBA_BRANCHES];
-    size_t before_gamma, before_beta, after_gamma, after_beta;
-    /* In the scratch; u, the projections and delta of one branch take over the other's where they
-     * follow one another. */
-    size_t u_at[VX_MAMBA_BRANCHES], z_at[VX_MAMBA_BRANCHES], projections_at[VX_MAMBA_BRANCHES];
-    size_t delta_at[VX_MAMBA_BRANCHES];
+    size_t dt_row;   /* of dt */
+    size_t all;      /* branches of all parts */
+    size_t together; /* branches of a launch: of one, or of whole parts */
+    branch_weights at[BRANCHES];
+    struct {
+        size_t before_gamma, before_beta, after_gamma, after_beta;
+    } norms[VX_MAMBA_PARTS];
+    /* In the scratch: of branches that follow one another u, the projections and delta take over
+     * each other's memory, of parts z too. */
+    size_t u_at[BRANCHES], z_at[BRANCHES], projections_at[BRANCHES], dt_at[BRANCHES];
+    size_t delta_at[BRANCHES];
+    size_t terms_at; /* out of each part, where all are made by one launch */
     size_t scan_at;
 } layer_state;
 
+static const vx_mamba_branch *branch_of(const vx_cuda_step *step, size_t k) {
+    const vx_mamba_layer_op *l = &step->op->layer;
+    return &l->part[k / l->branches].branch[k % l->branches];
+}
+
+/* Whether there are several parts, and all share their launches. */
+static bool is_one_launch(const vx_cuda_step *step) {
+    const layer_state *s = step->state;
+    return step->op->layer.parts > 1 && s->together == s->all;
+}
+
 static vx_mamba_in_shape in_shape(const vx_op *op, vx_shape in, vx_dtype dtype) {
-    const vx_mamba *m = &op->layer.branch[0].mamba;
+    const vx_mamba *m = &op->layer.part[0].branch[0].mamba;
     return (vx_mamba_in_shape){.length = (uint32_t)(in.d * in.h * in.w),
                                .features = (uint32_t)in.c,
                                .channels = (uint32_t)m->d_inner,
@@ -58,13 +79,13 @@ static vx_mamba_in_shape in_shape(const vx_op *op, vx_shape in, vx_dtype dtype) 
 static vx_mamba_out_shape out_shape(const vx_op *op, vx_shape in, vx_dtype dtype) {
     return (vx_mamba_out_shape){.tokens = vx_shape_tokens(in),
                                 .features = (uint32_t)in.c,
-                                .channels = (uint32_t)op->layer.branch[0].mamba.d_inner,
+                                .channels = (uint32_t)op->layer.part[0].branch[0].mamba.d_inner,
                                 .dtype = dtype,
                                 .eps = op->eps};
 }
 
 bool vx_cuda_takes_mamba_layer(const vx_op *op, vx_shape in, vx_dtype dtype) {
-    const vx_mamba *m = &op->layer.branch[0].mamba;
+    const vx_mamba *m = &op->layer.part[0].branch[0].mamba;
     const size_t limit = UINT16_MAX; /* above all of theirs: what the casts below may not cut */
     if (m->d_conv != 4 || vx_shape_tokens(in) > INT32_MAX || in.c > limit || m->d_inner > limit ||
         m->d_state > limit || m->dt_rank > limit)
@@ -97,12 +118,15 @@ static bool place_branch(vx_cuda_step *step, const layer_state *s, branch_weight
 static bool place_weights(vx_cuda_step *step, layer_state *s) {
     const size_t C = step->in.c;
     size_t *end = &step->weight_bytes;
-    for (size_t k = 0; k < step->op->layer.branches; k++)
+    for (size_t k = 0; k < s->all; k++)
         if (!place_branch(step, s, &s->at[k])) return false;
-    return vx_cuda_reserve(end, C, 1, VX_F32, &s->before_gamma) &&
-           vx_cuda_reserve(end, C, 1, VX_F32, &s->before_beta) &&
-           vx_cuda_reserve(end, C, 1, VX_F32, &s->after_gamma) &&
-           vx_cuda_reserve(end, C, 1, VX_F32, &s->after_beta);
+    for (size_t p = 0; p < step->op->layer.parts; p++)
+        if (!vx_cuda_reserve(end, C, 1, VX_F32, &s->norms[p].before_gamma) ||
+            !vx_cuda_reserve(end, C, 1, VX_F32, &s->norms[p].before_beta) ||
+            !vx_cuda_reserve(end, C, 1, VX_F32, &s->norms[p].after_gamma) ||
+            !vx_cuda_reserve(end, C, 1, VX_F32, &s->norms[p].after_beta))
+            return false;
+    return true;
 }
 
 /* A weight as float, or zeros where it is absent. */
@@ -157,14 +181,16 @@ static vx_status pack_branch(const vx_cuda_step *step, const vx_mamba_branch *b,
 
 static vx_status pack(vx_cuda_step *step, unsigned char *host, vx_error *err) {
     const layer_state *s = step->state;
-    const vx_mamba_layer_op *l = &step->op->layer;
-    read_to(&l->in_gamma, host, s->before_gamma);
-    read_to(&l->in_beta, host, s->before_beta);
-    read_to(&l->out_gamma, host, s->after_gamma);
-    read_to(&l->out_beta, host, s->after_beta);
+    for (size_t p = 0; p < step->op->layer.parts; p++) {
+        const vx_mamba_part *part = &step->op->layer.part[p];
+        read_to(&part->in_gamma, host, s->norms[p].before_gamma);
+        read_to(&part->in_beta, host, s->norms[p].before_beta);
+        read_to(&part->out_gamma, host, s->norms[p].after_gamma);
+        read_to(&part->out_beta, host, s->norms[p].after_beta);
+    }
     vx_status status = VX_OK;
-    for (size_t k = 0; status == VX_OK && k < l->branches; k++)
-        status = pack_branch(step, &l->branch[k], &s->at[k], host, err);
+    for (size_t k = 0; status == VX_OK && k < s->all; k++)
+        status = pack_branch(step, branch_of(step, k), &s->at[k], host, err);
     return status;
 }
 
@@ -172,20 +198,27 @@ static vx_status pack(vx_cuda_step *step, unsigned char *host, vx_error *err) {
 
 static bool place_scratch(vx_cuda_step *step, layer_state *s) {
     const size_t tokens = vx_shape_tokens(step->in), D = s->in.channels;
-    const size_t deltas = s->in.delta ? D : 0;
+    const size_t deltas = s->in.delta ? D : 0, branches = step->op->layer.branches;
+    const size_t kept = s->together > branches ? s->together : branches; /* y is, of a part */
     size_t *end = &step->scratch_bytes;
-    for (size_t k = 0; k < step->op->layer.branches; k++) {
+    for (size_t k = 0; k < s->all; k++) {
         const size_t from = k % s->together;
-        if (!vx_cuda_reserve(end, tokens, D, step->dtype, &s->z_at[k])) return false;
+        s->z_at[k] = s->z_at[k % kept];
         s->u_at[k] = s->u_at[from];
         s->projections_at[k] = s->projections_at[from];
+        s->dt_at[k] = s->dt_at[from];
         s->delta_at[k] = s->delta_at[from];
-        if (from == k &&
+        if (k < kept && !vx_cuda_reserve(end, tokens, D, step->dtype, &s->z_at[k])) return false;
+        if (k < s->together &&
             (!vx_cuda_reserve(end, tokens, D, step->dtype, &s->u_at[k]) ||
              !vx_cuda_reserve(end, tokens, s->columns, step->dtype, &s->projections_at[k]) ||
+             !vx_cuda_reserve(end, tokens, s->dt_row, step->dtype, &s->dt_at[k]) ||
              !vx_cuda_reserve(end, tokens, deltas, step->dtype, &s->delta_at[k])))
             return false;
     }
+    const size_t terms = is_one_launch(step) ? step->op->layer.parts : 0;
+    if (!vx_cuda_reserve(end, terms, vx_shape_elements(step->out), step->dtype, &s->terms_at))
+        return false;
     s->scan_at = *end;
     return vx_add_size(*end, s->scan.scratch_bytes, end);
 }
@@ -199,32 +232,40 @@ static unsigned char *tensor(const vx_cuda_step *step, const vx_cuda_run *run, s
     return run->scratch + at + n * s->in.length * row * vx_dtype_size(step->dtype);
 }
 
+/* Numbers of a norm in the step's weights; NULL where there is none. */
+static const float *norm_of(const vx_cuda_step *step, bool there, size_t at) {
+    return there ? vx_cuda_floats(step, at) : NULL;
+}
+
 static vx_mamba_in_item in_item(const vx_cuda_step *step, const vx_cuda_run *run, size_t k,
                                 size_t n) {
     const layer_state *s = step->state;
     const branch_weights *at = &s->at[k];
-    const vx_mamba_layer_op *l = &step->op->layer;
+    const size_t part = k / step->op->layer.branches;
     const size_t C = step->in.c, D = s->in.channels, columns = s->columns;
     const unsigned char *x = run->value[step->op->in[0]];
-    const bool before = l->in_gamma.data != NULL;
-    return (vx_mamba_in_item){.x = x + n * s->in.length * C * vx_dtype_size(step->dtype),
-                              .u = tensor(step, run, s->u_at[k], n, D),
-                              .z = tensor(step, run, s->z_at[k], n, D),
-                              .projections = tensor(step, run, s->projections_at[k], n, columns),
-                              .delta = tensor(step, run, s->delta_at[k], n, D),
-                              .x_row = C,
-                              .u_row = D,
-                              .z_row = D,
-                              .projections_row = columns,
-                              .delta_row = D,
-                              .before_gamma = before ? vx_cuda_floats(step, s->before_gamma) : NULL,
-                              .before_beta = before ? vx_cuda_floats(step, s->before_beta) : NULL,
-                              .gamma = vx_cuda_floats(step, at->gamma1),
-                              .beta = vx_cuda_floats(step, at->beta1),
-                              .conv = vx_cuda_floats(step, at->conv),
-                              .conv_bias = vx_cuda_floats(step, at->conv_bias),
-                              .weights = step->weights + at->in,
-                              .walk = vx_cuda_mamba_walk(&l->branch[k].mamba.order, step->in)};
+    const bool before = step->op->layer.part[part].in_gamma.data != NULL;
+    return (vx_mamba_in_item){
+        .x = x + n * s->in.length * C * vx_dtype_size(step->dtype),
+        .u = tensor(step, run, s->u_at[k], n, D),
+        .z = tensor(step, run, s->z_at[k], n, D),
+        .projections = tensor(step, run, s->projections_at[k], n, columns),
+        .dt = s->in.delta ? NULL : tensor(step, run, s->dt_at[k], n, s->dt_row),
+        .delta = tensor(step, run, s->delta_at[k], n, D),
+        .x_row = C,
+        .u_row = D,
+        .z_row = D,
+        .projections_row = columns,
+        .dt_row = s->dt_row,
+        .delta_row = D,
+        .before_gamma = norm_of(step, before, s->norms[part].before_gamma),
+        .before_beta = norm_of(step, before, s->norms[part].before_beta),
+        .gamma = vx_cuda_floats(step, at->gamma1),
+        .beta = vx_cuda_floats(step, at->beta1),
+        .conv = vx_cuda_floats(step, at->conv),
+        .conv_bias = vx_cuda_floats(step, at->conv_bias),
+        .weights = step->weights + at->in,
+        .walk = vx_cuda_mamba_walk(&branch_of(step, k)->mamba.order, step->in)};
 }
 
 static vx_scan_item scan_item(const vx_cuda_step *step, const vx_cuda_run *run, size_t k,
@@ -233,15 +274,16 @@ static vx_scan_item scan_item(const vx_cuda_step *step, const vx_cuda_run *run, 
     const size_t D = s->in.channels, N = s->in.states, size = vx_dtype_size(step->dtype);
     const unsigned char *projections = tensor(step, run, s->projections_at[k], n, s->columns);
     vx_scan_item item =
-        vx_cuda_mamba_scan_item(step, &s->scan, &step->op->layer.branch[k].mamba, &s->at[k].scan);
+        vx_cuda_mamba_scan_item(step, &s->scan, &branch_of(step, k)->mamba, &s->at[k].scan);
     item.u = tensor(step, run, s->u_at[k], n, D);
     item.z = item.y = tensor(step, run, s->z_at[k], n, D);
     item.b = projections;
     item.c = projections + N * size;
-    item.dt = projections + 2 * N * size;
+    item.dt = tensor(step, run, s->dt_at[k], n, s->dt_row);
     item.delta = tensor(step, run, s->delta_at[k], n, D);
     item.u_row = item.z_row = item.y_row = item.delta_row = D;
-    item.b_row = item.c_row = item.dt_row = s->columns;
+    item.b_row = item.c_row = s->columns;
+    item.dt_row = s->dt_row;
     return item;
 }
 
@@ -269,46 +311,84 @@ static vx_status launch_branches(const vx_cuda_step *step, const vx_cuda_run *ru
     return VX_OK;
 }
 
-static vx_status launch_out(const vx_cuda_step *step, const vx_cuda_run *run, vx_error *err) {
+/* What makes part p from its branches' y; where the output goes is the caller's. */
+static vx_mamba_out out_job(const vx_cuda_step *step, const vx_cuda_run *run, size_t p) {
     const layer_state *s = step->state;
     const vx_mamba_layer_op *l = &step->op->layer;
-    const bool before = l->in_gamma.data != NULL, after = l->out_gamma.data != NULL;
+    const bool before = l->part[p].in_gamma.data != NULL;
+    const bool after = l->part[p].out_gamma.data != NULL;
     vx_mamba_out job = {.x = run->value[step->op->in[0]],
-                        .out = run->value[step->op->out],
-                        .before_gamma = before ? vx_cuda_floats(step, s->before_gamma) : NULL,
-                        .before_beta = before ? vx_cuda_floats(step, s->before_beta) : NULL,
-                        .after_gamma = after ? vx_cuda_floats(step, s->after_gamma) : NULL,
-                        .after_beta = after ? vx_cuda_floats(step, s->after_beta) : NULL,
+                        .scale = 1.0f,
+                        .before_gamma = norm_of(step, before, s->norms[p].before_gamma),
+                        .before_beta = norm_of(step, before, s->norms[p].before_beta),
+                        .after_gamma = norm_of(step, after, s->norms[p].after_gamma),
+                        .after_beta = norm_of(step, after, s->norms[p].after_beta),
                         .branches = l->branches};
-    for (size_t k = 0; k < l->branches; k++) {
+    for (size_t i = 0; i < l->branches; i++) {
+        const size_t k = p * l->branches + i;
         const branch_weights *at = &s->at[k];
-        job.branch[k] = (vx_mamba_out_branch){.y = run->scratch + s->z_at[k],
+        job.branch[i] = (vx_mamba_out_branch){.y = run->scratch + s->z_at[k],
                                               .out_proj = step->weights + at->out_proj,
                                               .head = step->weights + at->head,
                                               .gamma = vx_cuda_floats(step, at->gamma2),
                                               .beta = vx_cuda_floats(step, at->beta2),
                                               .head_bias = vx_cuda_floats(step, at->head_bias)};
     }
-    return vx_cuda_mamba_out(&s->out, &job, run->stream, err);
+    return job;
+}
+
+/* Part p into out, to the parts before it. */
+static vx_status launch_part(const vx_cuda_step *step, const vx_cuda_run *run, size_t p,
+                             vx_error *err) {
+    const layer_state *s = step->state;
+    vx_mamba_out job = out_job(step, run, p);
+    job.out = run->value[step->op->out];
+    if (p > 0) job.added = job.out;
+    if (p + 1 == step->op->layer.parts) job.scale = step->op->scale;
+    return vx_cuda_mamba_out(&s->out, &job, 1, run->stream, err);
+}
+
+/* All parts at once, then their sum. */
+static vx_status launch_parts(const vx_cuda_step *step, const vx_cuda_run *run, vx_error *err) {
+    const layer_state *s = step->state;
+    const size_t parts = step->op->layer.parts, elements = vx_shape_elements(step->out);
+    unsigned char *terms = run->scratch + s->terms_at;
+    vx_mamba_out jobs[VX_MAMBA_PARTS];
+    for (size_t p = 0; p < parts; p++) {
+        jobs[p] = out_job(step, run, p);
+        jobs[p].out = terms + p * elements * vx_dtype_size(step->dtype);
+    }
+    vx_status status = vx_cuda_mamba_out(&s->out, jobs, parts, run->stream, err);
+    if (status != VX_OK) return status;
+    return vx_cuda_sum(terms, parts, run->value[step->op->out], elements, step->dtype,
+                       step->op->scale, run->stream, err);
 }
 
 static vx_status launch(const vx_cuda_step *step, const vx_cuda_run *run, vx_error *err) {
     const layer_state *s = step->state;
+    const size_t branches = step->op->layer.branches;
     vx_status status = VX_OK;
-    for (size_t k = 0; status == VX_OK && k < step->op->layer.branches; k += s->together)
+    size_t part = 0; /* the next one to be made */
+    for (size_t k = 0; k < s->all; k += s->together) {
         status = launch_branches(step, run, k, err);
-    return status == VX_OK ? launch_out(step, run, err) : status;
+        if (status == VX_OK && is_one_launch(step)) return launch_parts(step, run, err);
+        for (; status == VX_OK && (part + 1) * branches <= k + s->together; part++)
+            status = launch_part(step, run, part, err);
+        if (status != VX_OK) return status;
+    }
+    return status;
 }
 
-/* Branches of a launch, and with them sequences of a scan. Tests see both ways: the bits are the
- * same. */
-static size_t choose_together(const vx_cuda_step *step, size_t D, size_t *items) {
+/* Branches of a launch: of as many parts as the limit allows, in equal shares; or one. Tests see
+ * both ways. */
+static size_t choose_together(const vx_cuda_step *step, size_t D) {
+    const vx_mamba_layer_op *l = &step->op->layer;
     const size_t bytes = vx_shape_tokens(step->in) * D * vx_dtype_size(step->dtype);
-    const bool alone = bytes >= BYTES_ALONE || step->device->separate;
-    const size_t together = alone ? 1 : step->op->layer.branches;
-    const size_t all = together * step->in.n;
-    *items = all < VX_SCAN_MAX_ITEMS ? all : VX_SCAN_MAX_ITEMS;
-    return together;
+    if (step->device->separate) return 1;
+    for (size_t parts = l->parts; parts > 0; parts--)
+        if (l->parts % parts == 0 && parts * l->branches * bytes <= BYTES_TOGETHER)
+            return parts * l->branches;
+    return 1;
 }
 
 vx_status vx_cuda_prepare_mamba_layer(vx_cuda_step *step, vx_error *err) {
@@ -316,18 +396,23 @@ vx_status vx_cuda_prepare_mamba_layer(vx_cuda_step *step, vx_error *err) {
     layer_state *s = step->state = vx_alloc_zero(1, sizeof *s);
     if (!s) return vx_cuda_no_memory(err);
     step->out_float = false;
-    step->in_place = true; /* each token of x is read before the same token of out is written */
     step->pack = pack;
     step->launch = launch;
-    const vx_mamba *mixers[VX_MAMBA_BRANCHES];
-    for (size_t k = 0; k < l->branches; k++) mixers[k] = &l->branch[k].mamba;
-    size_t items;
+    const vx_mamba *mixers[BRANCHES];
+    s->all = l->parts * l->branches;
+    for (size_t k = 0; k < s->all; k++) mixers[k] = &branch_of(step, k)->mamba;
     s->in = in_shape(step->op, step->in, step->dtype);
     s->out = out_shape(step->op, step->in, step->dtype);
     s->columns = vx_mamba_in_columns(&s->in);
-    s->together = choose_together(step, s->in.channels, &items);
+    s->dt_row = vx_mamba_in_dt_columns(&s->in);
+    s->together = choose_together(step, s->in.channels);
+    /* With one part each token of x is read before the same token of out is written, with parts of
+     * one launch all of x before out; else x is read again for the next part. */
+    step->in_place = l->parts == 1 || is_one_launch(step);
+    const size_t sequences = s->together * step->in.n;
+    const size_t items = sequences < VX_SCAN_MAX_ITEMS ? sequences : VX_SCAN_MAX_ITEMS;
     vx_status status =
-        vx_cuda_mamba_scan_prepare(step, mixers, l->branches, s->in.delta, items, &s->scan, err);
+        vx_cuda_mamba_scan_prepare(step, mixers, s->all, s->in.delta, items, &s->scan, err);
     if (status != VX_OK) return status;
     return place_weights(step, s) && place_scratch(step, s) ? VX_OK : vx_cuda_overflow(err);
 }

@@ -46,8 +46,9 @@ vx_mamba_in_shape shape_of(const test_case &c, vx_dtype t) {
     return {(uint32_t)tokens(c), c.c, c.d, c.n, c.r, c.delta, t, 1e-5f};
 }
 
-/* Which output's own weights are so large that it overflows in fp16. */
-enum overflow { U, Z, PROJECTIONS, DELTA, OUTPUTS, NOTHING = OUTPUTS };
+/* Which output's own weights are so large that it overflows in fp16. LAST: delta, or dt of which
+ * the scan makes it. */
+enum overflow { U, Z, PROJECTIONS, LAST, OUTPUTS, NOTHING = OUTPUTS };
 
 /* The weights from `from` on times a power of two: the largest is then in 30000 .. 60000. */
 void grow(std::vector<float> &w, size_t from) {
@@ -81,7 +82,7 @@ void fill(const test_case &c, vx_dtype t, overflow what, random_state &r, proble
     }
     if (what == Z) grow(p->in_proj, (size_t)c.d * c.c);
     if (what == PROJECTIONS) grow(p->x_proj, 0);
-    if (what == DELTA) {
+    if (what == LAST) {
         grow(p->dt_proj, 0);
         for (size_t i = 0; i < (size_t)c.r * c.d; i++) p->x_proj[i] *= 16; /* of dt */
     }
@@ -103,15 +104,14 @@ void layer_norm(std::vector<double> &v, const std::vector<float> &gamma,
         v[i] = (v[i] - mean) / sqrt(variance + (double)1e-5f) * gamma[i] + beta[i];
 }
 
-/* u, z [voxel][D], projections [voxel][2 N + R] (with delta [voxel][2 N]) and delta [voxel][D], in
- * float64. */
+/* u, z [voxel][D], projections [voxel][2 N], and dt [voxel][R] or delta [voxel][D], in float64. */
 void reference(const test_case &c, vx_dtype t, bool before, const problem &p,
                std::vector<double> *u, std::vector<double> *z, std::vector<double> *projections,
-               std::vector<double> *delta) {
+               std::vector<double> *last) {
     const std::vector<uint32_t> order = visited(c, p.table);
-    const uint32_t columns = c.delta ? 2 * c.n : 2 * c.n + c.r;
+    const uint32_t columns = 2 * c.n;
     u->assign(order.size() * c.d, 0), z->assign(order.size() * c.d, 0);
-    delta->assign(c.delta ? order.size() * c.d : 0, 0);
+    last->assign(order.size() * (c.delta ? c.d : c.r), 0);
     std::vector<double> dt(c.r);
     projections->assign(order.size() * columns, 0);
     std::vector<double> window(4 * (size_t)c.d, 0.0), v(c.c); /* the latest token last */
@@ -132,36 +132,41 @@ void reference(const test_case &c, vx_dtype t, bool before, const problem &p,
             for (int k = 0; k < 4; k++) conv += w[k] * p.conv[4 * (size_t)d + k];
             const double value = conv / (1 + exp(-conv));
             (*u)[(size_t)voxel * c.d + d] = value;
-            for (uint32_t j = 0; j < columns; j++) {
-                const uint32_t row = j < 2 * c.n ? c.r + j : j - 2 * c.n; /* [dt | B | C] */
+            for (uint32_t j = 0; j < columns; j++) /* rows of x_proj: [dt | B | C] */
                 (*projections)[(size_t)voxel * columns + j] +=
-                    value * p.x_proj[(size_t)row * c.d + d];
-            }
+                    value * p.x_proj[(size_t)(c.r + j) * c.d + d];
             for (uint32_t i = 0; i < c.r; i++) dt[i] += value * p.x_proj[(size_t)i * c.d + d];
         }
+        for (uint32_t i = 0; i < c.r && !c.delta; i++) (*last)[voxel * (size_t)c.r + i] = dt[i];
         for (size_t d = 0; d < c.d && c.delta; d++)
             for (uint32_t i = 0; i < c.r; i++)
-                (*delta)[voxel * (size_t)c.d + d] += dt[i] * p.dt_proj[d * c.r + i];
+                (*last)[voxel * (size_t)c.d + d] += dt[i] * p.dt_proj[d * c.r + i];
     }
 }
 
-/* Relative L2 error of `columns` of each row; negative where a value between the rows changed or a
- * column past `columns` is not zero. */
-double compare(const std::vector<double> &expected, const std::vector<char> &got, vx_dtype t,
-               size_t rows, size_t columns, size_t written, size_t row) {
+struct squares {
     double error = 0, norm = 0;
+    double relative() const {
+        const double e = sqrt(error / norm);
+        return e >= 0 ? e : INFINITY; /* NaN */
+    }
+};
+
+/* Adds up `columns` of each row; negative where a value between the rows changed or a column past
+ * `columns` is not zero. */
+int compare(const std::vector<double> &expected, const std::vector<char> &got, vx_dtype t,
+            size_t rows, size_t columns, size_t written, size_t row, squares *sum) {
     for (size_t v = 0; v < rows; v++) {
         for (size_t j = 0; j < columns; j++) {
             const double e = load(got.data(), t, v * row + j) - expected[v * columns + j];
-            error += e * e, norm += expected[v * columns + j] * expected[v * columns + j];
+            sum->error += e * e, sum->norm += expected[v * columns + j] * expected[v * columns + j];
         }
         for (size_t j = columns; j < written; j++)
             if (load(got.data(), t, v * row + j) != 0) return -5;
         for (size_t i = (v * row + written) * size_of(t); i < (v + 1) * row * size_of(t); i++)
             if ((unsigned char)got[i] != POISON_BYTE) return -4;
     }
-    const double relative = sqrt(error / norm);
-    return relative >= 0 ? relative : INFINITY; /* NaN */
+    return 0;
 }
 
 /* Problems of all items of a case, and their tensors on the device. */
@@ -173,17 +178,18 @@ struct setup {
     std::vector<guarded> memory;
     std::vector<vx_mamba_in_item> items;
     bool before;
-    size_t outputs, used[OUTPUTS], written[OUTPUTS], row[OUTPUTS]; /* columns */
+    size_t used[OUTPUTS], written[OUTPUTS], row[OUTPUTS]; /* columns */
 
     setup(const test_case &c_, vx_dtype t_, bool before_, overflow what, uint64_t seed)
         : c(c_), t(t_), shape(shape_of(c_, t_)), problems((size_t)c_.items),
           memory((size_t)c_.items * BUFFERS), items((size_t)c_.items), before(before_) {
         random_state r = {seed};
         const size_t columns = vx_mamba_in_columns(&shape);
-        outputs = c.delta ? OUTPUTS : DELTA;
+        const size_t dt_columns = vx_mamba_in_dt_columns(&shape);
         for (size_t o = 0; o < OUTPUTS; o++) used[o] = written[o] = c.d, row[o] = c.d + c.pad;
-        used[PROJECTIONS] = 2 * c.n + (c.delta ? 0 : c.r);
+        used[PROJECTIONS] = 2 * c.n;
         written[PROJECTIONS] = columns, row[PROJECTIONS] = columns + c.pad;
+        if (!c.delta) used[LAST] = c.r, written[LAST] = dt_columns, row[LAST] = dt_columns + c.pad;
         for (size_t k = 0; k < items.size(); k++) {
             fill(c, t, what, r, &problems[k]);
             make_item(problems[k], &memory[k * BUFFERS], items[k]);
@@ -194,9 +200,9 @@ struct setup {
         it.x = upload(g[0], p.x), it.weights = upload(g[1], p.packed);
         it.u = g[2].make(bytes(U)), it.z = g[9].make(bytes(Z));
         it.projections = g[3].make(bytes(PROJECTIONS));
-        if (c.delta) it.delta = g[12].make(bytes(DELTA));
-        it.x_row = c.c + c.pad, it.u_row = row[U], it.z_row = row[Z], it.delta_row = row[DELTA];
-        it.projections_row = row[PROJECTIONS];
+        (c.delta ? it.delta : it.dt) = g[12].make(bytes(LAST));
+        it.x_row = c.c + c.pad, it.u_row = row[U], it.z_row = row[Z], it.delta_row = row[LAST];
+        it.dt_row = row[LAST], it.projections_row = row[PROJECTIONS];
         if (before) it.before_gamma = (float *)upload(g[10], p.before_gamma);
         if (before) it.before_beta = (float *)upload(g[11], p.before_beta);
         it.gamma = (float *)upload(g[4], p.gamma), it.beta = (float *)upload(g[5], p.beta);
@@ -227,7 +233,7 @@ struct setup {
     }
     void expect(size_t item, std::vector<double> (&expected)[OUTPUTS]) const {
         reference(c, t, before, problems[item], &expected[U], &expected[Z], &expected[PROJECTIONS],
-                  &expected[DELTA]);
+                  &expected[LAST]);
     }
     bool intact() const {
         for (const guarded &g : memory)
@@ -246,17 +252,20 @@ double run_case(const test_case &c, vx_dtype t, bool before, uint64_t seed) {
         if (!s.launch()) return -1;
         for (size_t k = 0; k < s.items.size(); k++) {
             std::vector<double> expected[OUTPUTS];
+            squares sum;
             if (run == 0) s.expect(k, expected);
-            for (size_t o = 0; o < s.outputs; o++) {
+            for (size_t o = 0; o < OUTPUTS; o++) {
                 const std::vector<char> got = s.download(k, o);
                 if (run == 1) {
-                    if (got != first[s.outputs * k + o]) return -2;
+                    if (got != first[OUTPUTS * k + o]) return -2;
                     continue;
                 }
-                const double e =
-                    compare(expected[o], got, t, tokens(c), s.used[o], s.written[o], s.row[o]);
-                if (e < 0) return e;
-                worst = std::max(worst, e);
+                /* B, C and dt are one product's. */
+                if (o < LAST || c.delta) sum = squares();
+                const int failed = compare(expected[o], got, t, tokens(c), s.used[o], s.written[o],
+                                           s.row[o], &sum);
+                if (failed) return failed;
+                if (o != PROJECTIONS || c.delta) worst = std::max(worst, sum.relative());
                 first.push_back(got);
                 CHECK_CUDA(cudaMemset(s.at(k, o), POISON_BYTE, got.size()));
             }
@@ -392,7 +401,7 @@ int main(int argc, char **argv) {
         }
     for (size_t i : {0, 6, 19, 22}) /* both kernels, with and without delta */
         for (int what = 0; what < OUTPUTS; what++) {
-            if (what == DELTA && !cases[i].delta) continue;
+            if (what == LAST && !cases[i].delta) continue;
             failures += !run_overflow(cases[i], (overflow)what, 5 + i);
             run++;
         }

@@ -1,8 +1,8 @@
 /* The second half of a Mamba layer (cuda/mamba_out.h) against a float64 reference on the host: all
  * ways to cut features among warps, fp16 and bf16, one or two branches, with and without the outer
- * norms, token counts that end inside a tile, in place. Outputs are poisoned with NaN, guard bytes
- * around every buffer must survive, and a second run must give the same bits. What overflows in
- * fp16 is infinite. Needs no test library:
+ * norms, token counts that end inside a tile, in place, several jobs in a launch, with something to
+ * add. Outputs are poisoned with NaN, guard bytes around every buffer must survive, and a second
+ * run must give the same bits. What overflows in fp16 is infinite. Needs no test library:
  *
  *   test_mamba_out            all cases; exit 0: all passed, 1: a failure, 77: no CUDA device that
  *                             has matrix units
@@ -21,7 +21,11 @@ struct test_case {
     size_t tokens;
     uint32_t c, d;
     size_t branches;
-    bool before, after, in_place;
+    bool before, after;
+    bool in_place; /* out is x, or what is added */
+    size_t jobs = 1;
+    float scale = 1;
+    bool added = false;
 };
 
 struct branch { /* on the host; matrices twice, as numbers and in the storage type */
@@ -58,16 +62,19 @@ void multiply(const std::vector<float> &m, const std::vector<double> &x, std::ve
         for (size_t i = 0; i < x.size(); i++) v[o] += (double)m[o * x.size() + i] * x[i];
 }
 
-struct norms {
-    std::vector<float> before_gamma, before_beta, after_gamma, after_beta;
+/* What one job has of its own, on the host. */
+struct problem {
+    std::vector<float> before_gamma, before_beta, after_gamma, after_beta, added;
+    std::vector<char> added_stored;
+    std::vector<branch> branches;
 };
 
 /* out of one token. */
-std::vector<double> reference(const test_case &c, const std::vector<double> &x, const norms &n,
-                              const std::vector<branch> &branches, vx_dtype t, size_t token) {
-    std::vector<double> a = x, sum(c.c, 0.0);
-    if (c.before) layer_norm(a, n.before_gamma, n.before_beta);
-    for (const branch &b : branches) {
+std::vector<double> reference(const test_case &c, const std::vector<float> &x, const problem &p,
+                              vx_dtype t, size_t token) {
+    std::vector<double> a(x.begin() + token * c.c, x.begin() + (token + 1) * c.c), sum(c.c, 0.0);
+    if (c.before) layer_norm(a, p.before_gamma, p.before_beta);
+    for (const branch &b : p.branches) {
         std::vector<double> y(c.d), h = a, f(c.c);
         for (uint32_t i = 0; i < c.d; i++) y[i] = load(b.y.data(), t, token * c.d + i);
         multiply(b.out_proj, y, h);
@@ -76,7 +83,9 @@ std::vector<double> reference(const test_case &c, const std::vector<double> &x, 
         multiply(b.head, h, f);
         for (uint32_t i = 0; i < c.c; i++) sum[i] += f[i];
     }
-    if (c.after) layer_norm(sum, n.after_gamma, n.after_beta);
+    if (c.after) layer_norm(sum, p.after_gamma, p.after_beta);
+    for (uint32_t i = 0; i < c.c; i++)
+        sum[i] = c.scale * (sum[i] + (c.added ? p.added[token * c.c + i] : 0.0f));
     return sum;
 }
 
@@ -89,27 +98,39 @@ struct setup {
     test_case c;
     vx_dtype t;
     std::vector<guarded> memory;
-    std::vector<branch> branches;
+    std::vector<problem> problems;
+    std::vector<vx_mamba_out> jobs;
     std::vector<float> x;
     std::vector<char> x_stored;
-    norms n;
-    vx_mamba_out job = {};
 
     setup(const test_case &c_, vx_dtype t_, overflow what, uint64_t seed)
-        : c(c_), t(t_), memory(SHARED + BUFFERS * VX_MAMBA_BRANCHES), branches(c_.branches) {
+        : c(c_), t(t_), memory(1 + JOB_BUFFERS * c_.jobs), problems(c_.jobs) {
         random_state r = {seed};
         fill(x, x_stored, c.tokens * c.c, 2, t, r);
-        n.before_gamma = floats(c.c, 1, 0.5, r), n.before_beta = floats(c.c, 0, 0.3, r);
-        n.after_gamma = floats(c.c, 1, 0.5, r), n.after_beta = floats(c.c, 0, 0.3, r);
-        job.x = upload(memory[0], x_stored);
-        job.out = c.in_place ? (void *)job.x : memory[1].make(x_stored.size());
-        if (c.before) job.before_gamma = (float *)upload(memory[2], n.before_gamma);
-        if (c.before) job.before_beta = (float *)upload(memory[3], n.before_beta);
-        if (c.after) job.after_gamma = (float *)upload(memory[4], n.after_gamma);
-        if (c.after) job.after_beta = (float *)upload(memory[5], n.after_beta);
-        job.branches = c.branches;
+        void *const at = (void *)upload(memory[0], x_stored);
+        for (size_t k = 0; k < c.jobs; k++)
+            jobs.push_back(make_job(what, r, at, problems[k], &memory[1 + JOB_BUFFERS * k]));
+    }
+    vx_mamba_out make_job(overflow what, random_state &r, void *at, problem &p, guarded *g) {
+        const size_t elements = c.tokens * c.c;
+        p.before_gamma = floats(c.c, 1, 0.5, r), p.before_beta = floats(c.c, 0, 0.3, r);
+        p.after_gamma = floats(c.c, 1, 0.5, r), p.after_beta = floats(c.c, 0, 0.3, r);
+        vx_mamba_out job = {};
+        job.x = at, job.scale = c.scale, job.branches = c.branches;
+        if (c.before) job.before_gamma = (float *)upload(g[0], p.before_gamma);
+        if (c.before) job.before_beta = (float *)upload(g[1], p.before_beta);
+        if (c.after) job.after_gamma = (float *)upload(g[2], p.after_gamma);
+        if (c.after) job.after_beta = (float *)upload(g[3], p.after_beta);
+        if (c.added) {
+            fill(p.added, p.added_stored, elements, 2, t, r);
+            job.added = upload(g[4], p.added_stored);
+        }
+        job.out = !c.in_place ? g[5].make(elements * size_of(t)) : c.added ? (void *)job.added : at;
+        p.branches.resize(c.branches);
         for (size_t k = 0; k < c.branches; k++)
-            make_branch(what, branches[k], &memory[SHARED + BUFFERS * k], job.branch[k], r);
+            make_branch(what, p.branches[k], g + OWN_BUFFERS + BRANCH_BUFFERS * k, job.branch[k],
+                        r);
+        return job;
     }
     void make_branch(overflow what, branch &b, guarded *g, vx_mamba_out_branch &to,
                      random_state &r) {
@@ -128,28 +149,33 @@ struct setup {
         to.head = upload(g[2], packed), to.gamma = (float *)upload(g[3], b.gamma);
         to.beta = (float *)upload(g[4], b.beta), to.head_bias = (float *)upload(g[5], b.bias);
     }
-    bool launch(std::vector<char> &got) const {
+    bool launch(std::vector<std::vector<char>> &got) const {
         const vx_mamba_out_shape shape = {c.tokens, c.c, c.d, t, 1e-5f};
         vx_error err = {};
-        if (c.in_place)
-            CHECK_CUDA(
-                cudaMemcpy(job.out, x_stored.data(), x_stored.size(), cudaMemcpyHostToDevice));
-        else
-            CHECK_CUDA(cudaMemset(job.out, POISON_BYTE, x_stored.size()));
-        if (vx_cuda_mamba_out(&shape, &job, 0, &err) != VX_OK) {
+        for (size_t k = 0; k < c.jobs; k++) {
+            const std::vector<char> &from = c.added ? problems[k].added_stored : x_stored;
+            if (c.in_place)
+                CHECK_CUDA(
+                    cudaMemcpy(jobs[k].out, from.data(), from.size(), cudaMemcpyHostToDevice));
+            else
+                CHECK_CUDA(cudaMemset(jobs[k].out, POISON_BYTE, x_stored.size()));
+        }
+        if (vx_cuda_mamba_out(&shape, jobs.data(), c.jobs, 0, &err) != VX_OK) {
             fprintf(stderr, "%s\n", err.text);
             return false;
         }
         CHECK_CUDA(cudaDeviceSynchronize());
-        got.resize(x_stored.size());
-        CHECK_CUDA(cudaMemcpy(got.data(), job.out, got.size(), cudaMemcpyDeviceToHost));
+        for (const vx_mamba_out &job : jobs) {
+            got.emplace_back(x_stored.size());
+            CHECK_CUDA(
+                cudaMemcpy(got.back().data(), job.out, x_stored.size(), cudaMemcpyDeviceToHost));
+        }
         return true;
     }
-    std::vector<double> truth() const {
+    std::vector<double> truth(size_t job) const {
         std::vector<double> all;
         for (size_t token = 0; token < c.tokens; token++) {
-            const std::vector<double> from(x.begin() + token * c.c, x.begin() + (token + 1) * c.c);
-            const std::vector<double> row = reference(c, from, n, branches, t, token);
+            const std::vector<double> row = reference(c, x, problems[job], t, token);
             all.insert(all.end(), row.begin(), row.end());
         }
         return all;
@@ -159,25 +185,30 @@ struct setup {
             if (g.base && !g.intact()) return false;
         return true;
     }
-    static constexpr size_t BUFFERS = 6, SHARED = 6;
+    static constexpr size_t BRANCH_BUFFERS = 6, OWN_BUFFERS = 6; /* of a branch; of a job besides */
+    static constexpr size_t JOB_BUFFERS = OWN_BUFFERS + BRANCH_BUFFERS * VX_MAMBA_BRANCHES;
 };
 
 /* Relative L2 error, or a negative number for another failure. */
 double run_case(const test_case &c, vx_dtype t, uint64_t seed) {
     const setup s(c, t, NOTHING, seed);
-    std::vector<char> got[2];
+    std::vector<std::vector<char>> got[2];
     for (int run = 0; run < 2; run++)
         if (!s.launch(got[run])) return -1;
     if (got[0] != got[1]) return -2;
     if (!s.intact()) return -3;
-    const std::vector<double> expected = s.truth();
-    double error = 0, norm = 0;
-    for (size_t i = 0; i < expected.size(); i++) {
-        const double e = load(got[0].data(), t, i) - expected[i];
-        error += e * e, norm += expected[i] * expected[i];
+    double worst = 0;
+    for (size_t k = 0; k < c.jobs; k++) {
+        const std::vector<double> expected = s.truth(k);
+        double error = 0, norm = 0;
+        for (size_t i = 0; i < expected.size(); i++) {
+            const double e = load(got[0][k].data(), t, i) - expected[i];
+            error += e * e, norm += expected[i] * expected[i];
+        }
+        const double relative = sqrt(error / norm);
+        worst = relative >= 0 ? std::max(worst, relative) : INFINITY; /* NaN */
     }
-    const double relative = sqrt(error / norm);
-    return relative >= 0 ? relative : INFINITY; /* NaN */
+    return worst;
 }
 
 /* fp16, no norm behind: whether out is infinite where it is too large; and whether no number of a
@@ -185,12 +216,12 @@ double run_case(const test_case &c, vx_dtype t, uint64_t seed) {
  * large. */
 bool run_overflow(const test_case &c, overflow what, uint64_t seed) {
     const setup s(c, VX_F16, what, seed);
-    std::vector<char> got;
+    std::vector<std::vector<char>> got;
     size_t finite = 0;
     if (!s.launch(got)) return false;
-    for (size_t i = 0; i < c.tokens * c.c; i++) finite += isfinite(load(got.data(), VX_F16, i));
+    for (size_t i = 0; i < c.tokens * c.c; i++) finite += isfinite(load(got[0].data(), VX_F16, i));
     overflow_count n;
-    if (what == OUT) n = count_overflows(s.truth(), got, VX_F16, 0.2);
+    if (what == OUT) n = count_overflows(s.truth(0), got[0], VX_F16, 0.2);
     if (what == OUT ? n.right && !n.wrong : !finite) return true;
     printf("FAILED C %u D %u: %s overflows, %zu found, %zu numbers wrong, %zu finite\n", c.c, c.d,
            what == OUT ? "out" : "the head's input", n.right, n.wrong, finite);
@@ -219,14 +250,27 @@ int main(int argc, char **argv) {
     }
     const test_case cases[] = {
         /* tokens, C, D, branches, norm before, norm after, in place */
-        {512, 32, 64, 2, true, true, false},    {1, 32, 64, 1, false, false, false},
-        {127, 32, 64, 2, false, true, true},    {129, 32, 32, 1, true, false, false},
-        {33, 32, 96, 2, true, false, true},     {300, 64, 128, 2, true, true, false},
-        {31, 64, 128, 1, false, true, true},    {97, 96, 192, 2, true, true, false},
-        {100, 128, 256, 2, true, true, true},   {64, 128, 160, 1, false, false, false},
-        {50, 160, 320, 2, false, true, false},  {65, 256, 512, 2, true, true, false},
-        {64, 320, 640, 2, true, true, true},    {7, 288, 64, 1, true, true, false},
+        {512, 32, 64, 2, true, true, false},
+        {1, 32, 64, 1, false, false, false},
+        {127, 32, 64, 2, false, true, true},
+        {129, 32, 32, 1, true, false, false},
+        {33, 32, 96, 2, true, false, true},
+        {300, 64, 128, 2, true, true, false},
+        {31, 64, 128, 1, false, true, true},
+        {97, 96, 192, 2, true, true, false},
+        {100, 128, 256, 2, true, true, true},
+        {64, 128, 160, 1, false, false, false},
+        {50, 160, 320, 2, false, true, false},
+        {65, 256, 512, 2, true, true, false},
+        {64, 320, 640, 2, true, true, true},
+        {7, 288, 64, 1, true, true, false},
         {40, 224, 1024, 2, false, true, false},
+        /* and jobs, scale, something to add */
+        {130, 32, 64, 2, false, true, false, 4, 1, false},
+        {129, 32, 64, 2, true, true, true, 1, 0.25f, true},
+        {97, 64, 128, 2, false, true, false, 2, 0.5f, true},
+        {61, 128, 256, 1, true, false, false, 3, 2, false},
+        {64, 320, 640, 2, false, true, true, 4, 0.25f, true},
     };
     const char *names[] = {"fp16", "bf16"};
     /* The rounding of v, 2^-12 and 2^-9 at most, and of the output. */
@@ -246,8 +290,8 @@ int main(int argc, char **argv) {
                 printf("%s %zu tokens, C %u D %u: %.2e\n", names[k], c.tokens, c.c, c.d, e);
             if (e >= 0 && e <= limit[k]) continue;
             failures++;
-            printf("FAILED %s %zu tokens, C %u D %u, %zu branches: %s %.3e\n", names[k], c.tokens,
-                   c.c, c.d, c.branches, failure(e), e);
+            printf("FAILED %s %zu tokens, C %u D %u, %zu branches, %zu jobs: %s %.3e\n", names[k],
+                   c.tokens, c.c, c.d, c.branches, c.jobs, failure(e), e);
         }
     for (size_t i : {1, 3, 9}) /* a warp alone with its tokens, and warps that share them */
         for (overflow what : {OUT, HEAD_INPUT}) {

@@ -13,11 +13,16 @@ static double mamba_flops(const vx_mamba *m, double tokens, double c) {
     return tokens * (projections + 2 * (double)m->d_conv * d + 7 * d * n);
 }
 
-/* Of each branch the mixer, two norms, two sums and the head; two norms outside. */
+/* Of each branch the mixer, two norms, two sums and the head; two norms outside; the sums of parts.
+ */
 static double layer_flops(const vx_mamba_layer_op *l, double tokens, double c) {
-    double sum = ((l->in_gamma.data ? 7 : 0) + (l->out_gamma.data ? 7 : 0)) * tokens * c;
-    for (size_t k = 0; k < l->branches; k++)
-        sum += mamba_flops(&l->branch[k].mamba, tokens, c) + (2 * c + 17) * tokens * c;
+    double sum = (double)(l->parts - 1) * tokens * c;
+    for (size_t i = 0; i < l->parts; i++) {
+        const vx_mamba_part *p = &l->part[i];
+        sum += ((p->in_gamma.data ? 7 : 0) + (p->out_gamma.data ? 7 : 0)) * tokens * c;
+        for (size_t k = 0; k < l->branches; k++)
+            sum += mamba_flops(&p->branch[k].mamba, tokens, c) + (2 * c + 17) * tokens * c;
+    }
     return sum;
 }
 

@@ -50,7 +50,7 @@ typedef enum vx_op_kind {
     VX_OP_TRANSPOSED_CONCAT,
     VX_OP_CONV_NORM_ACT, /* out = act(norm(conv(in[0]))) */
     VX_OP_NORM_ACT_ADD,  /* out = act(norm(conv(in[0])) + in[1]); in[1] has out's shape */
-    /* Made by vx_graph_fuse_mamba only; attr eps, of all its norms. */
+    /* Made by vx_graph_fuse_mamba only; attrs eps, of all its norms, and scale. */
     VX_OP_MAMBA_LAYER
 } vx_op_kind;
 
@@ -93,13 +93,20 @@ typedef struct vx_mamba_branch {
     vx_weight head, head_bias;
 } vx_mamba_branch;
 
-/* out = norm_out(the sum of the branches of a), a = norm_in(in[0]); a norm without gamma is none.
- * The branches' mixers differ in weights and order only. */
+/* One or two MambaTrans of a value x and the norms around them: norm_out(the sum of the branches of
+ * a), a = norm_in(x). A norm without gamma is none. */
 enum { VX_MAMBA_BRANCHES = 2 };
-typedef struct vx_mamba_layer_op {
-    size_t branches;
+typedef struct vx_mamba_part {
     vx_mamba_branch branch[VX_MAMBA_BRANCHES];
     vx_weight in_gamma, in_beta, out_gamma, out_beta;
+} vx_mamba_part;
+
+/* out = scale * (the sum of the parts of in[0]). Parts have the same number of branches and differ
+ * in weights, orders and norms only. */
+enum { VX_MAMBA_PARTS = 4 };
+typedef struct vx_mamba_layer_op {
+    size_t parts, branches; /* branches: of a part */
+    vx_mamba_part part[VX_MAMBA_PARTS];
 } vx_mamba_layer_op;
 
 typedef struct vx_op {
@@ -188,7 +195,8 @@ typedef bool vx_mamba_layer_takes(void *ctx, const vx_op *layer, vx_shape in);
 /* For backends that run a whole Mamba layer as one: rewrites layer norm (optional) -> one or two
  * MambaTrans of the same value -> their sum -> layer norm (optional) into VX_OP_MAMBA_LAYER, where
  * all norms share an epsilon, the branches their sizes, the values between have no other reader and
- * are not outputs, and `takes` says yes. Then prunes. */
+ * are not outputs, and `takes` says yes; then the scaled sum of up to VX_MAMBA_PARTS such layers of
+ * one value into one, under the same conditions. Then prunes. */
 vx_status vx_graph_fuse_mamba(vx_graph *g, vx_mamba_layer_takes *takes, void *ctx, vx_error *err);
 
 /* Multiply-adds of convolutions, linear maps and Mamba count as two; element-wise work is counted

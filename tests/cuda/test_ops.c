@@ -343,6 +343,53 @@ static int mamba_trans(vx_graph *g, ops_weights *w, int x, const layer_case *c,
     return vx_graph_add(g, vx_graph_linear(g, layer_norm(g, w, x), head, bias, width), x, 1.0f);
 }
 
+/* Whether the backend makes one step of the graph. */
+static void check_steps(vx_graph *g, bool one_step) {
+    vx_error err;
+    if (vx_graph_finish(g, &err) != VX_OK) fail_msg("%s", err.text);
+    if (cuda_has_matrix_units()) assert_int_equal(cuda_steps(g, VX_PRECISION_FP16) == 1, one_step);
+}
+
+/* Layers of several orders and their mean. */
+static void sums_of_mamba_layers(void **state) {
+    static const vx_scan_order orders[] = {
+        {{0, 1, 2}, false}, {{0, 2, 1}, true}, {{1, 0, 2}, false}, {{2, 0, 1}, true}};
+    static const struct {
+        layer_case layer;
+        size_t parts;
+    } cases[] = {
+        {{{1, 9, 7, 11, 32}, 64, 32, 2, 2, false, true, true, true}, 4},
+        {{{2, 5, 6, 7, 64}, 128, 64, 4, 2, false, true, true, true}, 4}, /* 16 scans */
+        {{{1, 4, 3, 5, 96}, 192, 48, 6, 1, true, false, false, true}, 3},
+        {{{3, 3, 2, 3, 320}, 640, 64, 20, 2, false, true, true, true}, 2},
+        {{{1, 5, 4, 3, 24}, 48, 24, 2, 2, false, true, true, false}, 4}, /* 24 features */
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const layer_case *c = &cases[i].layer;
+        ops_weights w = {.seed = 41 + i, .coarse = true};
+        char what[100];
+        int x, sum = -1;
+        vx_graph *g = begin(c->shape, &x);
+        for (size_t k = 0; k < cases[i].parts; k++) {
+            const float scale = k + 1 == cases[i].parts ? 0.25f : 1.0f;
+            const int a = c->before ? layer_norm(g, &w, x) : x;
+            int y = mamba_trans(g, &w, a, c, orders[k]);
+            if (c->branches == 2)
+                y = vx_graph_add(g, y, mamba_trans(g, &w, a, c, orders[3 - k]), 1);
+            if (c->after) y = layer_norm(g, &w, y);
+            sum = k ? vx_graph_add(g, sum, y, scale) : y;
+        }
+        vx_graph_output(g, sum);
+        check_steps(g, c->whole);
+        snprintf(what, sizeof what, "%zu Mamba layers C%zu D%zu N%zu R%zu, %zu branches",
+                 cases[i].parts, c->shape.c, c->d_inner, c->d_state, c->dt_rank, c->branches);
+        /* As of one layer, and each partial sum. */
+        check_graph(g, what, 5e-6, 9);
+        ops_weights_free(&w);
+    }
+}
+
 static void mamba_layers(void **state) {
     static const layer_case cases[] = {
         {{2, 4, 5, 3, 32}, 64, 32, 2, 2, true, true, true, true},
@@ -369,10 +416,7 @@ static void mamba_layers(void **state) {
             y = vx_graph_add(g, y, mamba_trans(g, &w, x, c, (vx_scan_order){{2, 0, 1}, true}), 1);
         if (c->after) y = layer_norm(g, &w, y);
         vx_graph_output(g, y);
-        vx_error err;
-        if (vx_graph_finish(g, &err) != VX_OK) fail_msg("%s", err.text);
-        if (cuda_has_matrix_units())
-            assert_int_equal(cuda_steps(g, VX_PRECISION_FP16) == 1, c->whole);
+        check_steps(g, c->whole);
         snprintf(what, sizeof what, "Mamba layer C%zu D%zu N%zu R%zu, %zu branches", c->shape.c,
                  c->d_inner, c->d_state, c->dt_rank, c->branches);
         /* Rounded on the way: a, v, u, z, dt, B, C, y, the head's input, out; without a layer of
@@ -571,6 +615,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(convolutions),
         cmocka_unit_test(mamba),
         cmocka_unit_test(mamba_layers),
+        cmocka_unit_test(sums_of_mamba_layers),
         cmocka_unit_test(norms_left_to_readers),
         cmocka_unit_test(overflows_are_infinite),
         cmocka_unit_test(whole_net),

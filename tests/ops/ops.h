@@ -30,7 +30,7 @@ typedef struct ops_weights {
     uint64_t seed;
     bool coarse; /* every number is a bfloat16 */
     size_t count;
-    float *blocks[64];
+    float *blocks[160];
 } ops_weights;
 
 vx_weight ops_weight(ops_weights *w, size_t elements, float scale, float offset);

@@ -242,7 +242,7 @@ static void transposed_concat(void **state) {
  */
 
 /* Numbered weights of a layer: the addresses tell them apart. */
-static const unsigned char numbers[64];
+static const unsigned char numbers[192];
 
 typedef struct layer_builder {
     vx_graph *g;
@@ -323,18 +323,92 @@ static void mamba_layer(void **state) {
         assert_int_equal(op->in[0], 0);
         assert_int_equal(op->in[1], -1);
         assert_true(op->eps == 1e-3f);
+        assert_true(op->scale == 1.0f);
+        assert_int_equal(l->parts, 1);
         assert_int_equal(l->branches, two ? 2 : 1);
-        assert_branch(&l->branch[0], first, false);
-        if (two) assert_branch(&l->branch[1], first + 15, true);
-        assert_ptr_equal(l->in_gamma.data, before ? &numbers[0] : NULL);
-        assert_ptr_equal(l->in_beta.data, before ? &numbers[1] : NULL);
-        assert_ptr_equal(l->out_gamma.data, after ? &numbers[last] : NULL);
-        assert_ptr_equal(l->out_beta.data, after ? &numbers[last + 1] : NULL);
+        const vx_mamba_part *p = &l->part[0];
+        assert_branch(&p->branch[0], first, false);
+        if (two) assert_branch(&p->branch[1], first + 15, true);
+        assert_ptr_equal(p->in_gamma.data, before ? &numbers[0] : NULL);
+        assert_ptr_equal(p->in_beta.data, before ? &numbers[1] : NULL);
+        assert_ptr_equal(p->out_gamma.data, after ? &numbers[last] : NULL);
+        assert_ptr_equal(p->out_beta.data, after ? &numbers[last + 1] : NULL);
         /* A token's mixer: four projections, convolution, recurrence; then two norms, two sums and
          * the head; the norms outside. */
         const double mixer = 2 * (2 * 8 + 4 * 7 + 4 + 8) + 2 * 4 * 4 + 7 * 4 * 3;
         assert_true(vx_op_flops(b.g, op) == 120 * ((two ? 2 : 1) * (mixer + 2 * (2 * 2 + 17)) +
                                                    2 * 7.0 * ((before ? 1 : 0) + (after ? 1 : 0))));
+        vx_graph_free(b.g);
+    }
+}
+
+/* Two to four layers of both directions and a last norm, 32 weights each, and their scaled sum;
+ * five are one too many: the last one is added to the others. */
+static void sum_of_mamba_layers(void **state) {
+    (void)state;
+    for (size_t parts = 2; parts <= 5; parts++) {
+        layer_builder b = {.eps = 1e-3f};
+        int x, sum = -1;
+        b.g = new_graph(&x);
+        for (size_t k = 0; k < parts; k++) {
+            const int f = mamba_trans(&b, x, false, 3), r = mamba_trans(&b, x, true, 3);
+            const int y = layer_norm(&b, vx_graph_add(b.g, f, r, 1));
+            sum = k ? vx_graph_add(b.g, sum, y, k + 1 == parts ? 0.25f : 1.0f) : y;
+        }
+        fuse_layers(&b, sum, true);
+        if (parts == 5)
+            ASSERT_KINDS(b.g, VX_OP_INPUT, VX_OP_MAMBA_LAYER, VX_OP_MAMBA_LAYER, VX_OP_ADD);
+        else
+            ASSERT_KINDS(b.g, VX_OP_INPUT, VX_OP_MAMBA_LAYER);
+        const vx_op *op = &b.g->ops[1];
+        assert_int_equal(op->in[0], 0);
+        assert_true(op->eps == 1e-3f);
+        assert_true(op->scale == (parts == 5 ? 1.0f : 0.25f));
+        assert_int_equal(op->layer.parts, parts == 5 ? 4 : parts);
+        assert_int_equal(op->layer.branches, 2);
+        for (size_t k = 0; k < op->layer.parts; k++) {
+            const vx_mamba_part *p = &op->layer.part[k];
+            assert_branch(&p->branch[0], 32 * k, false);
+            assert_branch(&p->branch[1], 32 * k + 15, true);
+            assert_null(p->in_gamma.data);
+            assert_ptr_equal(p->out_gamma.data, &numbers[32 * k + 30]);
+            assert_ptr_equal(p->out_beta.data, &numbers[32 * k + 31]);
+        }
+        /* As one by one, and the additions. */
+        const double mixer = 2 * (2 * 8 + 4 * 7 + 4 + 8) + 2 * 4 * 4 + 7 * 4 * 3;
+        const double part = 2 * (mixer + 2 * (2 * 2 + 17)) + 2 * 7.0;
+        const double n = (double)op->layer.parts;
+        assert_true(vx_op_flops(b.g, op) == 120 * (n * part + 2 * (n - 1)));
+        vx_graph_free(b.g);
+    }
+}
+
+/* Sums that stay: of another value's layer, of other sizes, of a layer that is an output or read
+ * twice, of a scaled sum. */
+static void no_sum_of_mamba_layers(void **state) {
+    (void)state;
+    for (int way = 0; way < 5; way++) {
+        layer_builder b = {.eps = 1e-3f};
+        int x;
+        b.g = new_graph(&x);
+        const int first = layer_norm(&b, mamba_trans(&b, x, false, 3));
+        const int from = way == 0 ? leaky(b.g, x) : x;
+        const int second = layer_norm(&b, mamba_trans(&b, from, true, way == 1 ? 5 : 3));
+        if (way == 2) vx_graph_output(b.g, first);
+        int sum = vx_graph_add(b.g, first, second, way == 4 ? 0.5f : 1.0f);
+        if (way == 3) sum = vx_graph_add(b.g, sum, second, 1.0f);
+        if (way == 4) sum = vx_graph_add(b.g, sum, layer_norm(&b, mamba_trans(&b, x, true, 3)), 1);
+        fuse_layers(&b, sum, true);
+        size_t layers = 0, whole = 0;
+        for (size_t i = 0; i < b.g->op_count; i++) {
+            const vx_op *op = &b.g->ops[i];
+            layers += op->kind == VX_OP_MAMBA_LAYER && op->layer.parts == 1;
+            whole += op->kind == VX_OP_MAMBA_LAYER && op->layer.parts > 1;
+        }
+        /* Of a scaled sum the inner one is a layer by itself. */
+        assert_int_equal(layers, way == 4 ? 1 : 2);
+        assert_int_equal(whole, way == 4);
+        assert_int_equal(b.g->ops[b.g->op_count - 1].kind, VX_OP_ADD);
         vx_graph_free(b.g);
     }
 }
@@ -360,9 +434,9 @@ static void no_mamba_layer(void **state) {
             layers += b.g->ops[i].kind == VX_OP_MAMBA_LAYER;
             whole += b.g->ops[i].kind == VX_OP_MAMBA_LAYER && b.g->ops[i].layer.branches == 2;
         }
-        /* Each branch by itself, or, where only the last norm does not fit, both without it. */
-        const bool apart = way >= 1 && way <= 3;
-        assert_int_equal(layers, way == 0 ? 0 : apart ? 2 : 1);
+        /* Each branch by itself, with another scale as two layers of one branch; or, where only the
+         * last norm does not fit, both without it. */
+        assert_int_equal(layers, way == 0 ? 0 : way <= 2 ? 2 : 1);
         assert_int_equal(whole, way >= 4);
         assert_int_equal(b.g->ops[b.g->op_count - 1].kind, VX_OP_LAYER_NORM);
         vx_graph_free(b.g);
@@ -381,6 +455,8 @@ int main(void) {
         cmocka_unit_test(transposed_concat),
         cmocka_unit_test(mamba_layer),
         cmocka_unit_test(no_mamba_layer),
+        cmocka_unit_test(sum_of_mamba_layers),
+        cmocka_unit_test(no_sum_of_mamba_layers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
