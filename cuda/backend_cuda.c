@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "cuda/capture_lock.h"
 #include "cuda/check_libraries.h"
 #include "cuda/plan.h"
 #include "cuda/plan_cache.h"
@@ -15,9 +16,11 @@ vx_status vx_cuda_enter(const vx_device *device, vx_error *err) {
 static void close_device(vx_device *device) {
     if (!device) return;
     (void)vx_cuda_enter(device, NULL);
+    vx_cuda_capture_lock();
     if (device->blas) cublasLtDestroy(device->blas);
     if (device->cudnn) cudnnDestroy(device->cudnn);
     if (device->stream) cudaStreamDestroy(device->stream);
+    vx_cuda_capture_unlock();
     vx_free(device);
 }
 

@@ -1,6 +1,7 @@
 #include "cuda/conv_try.h"
 
 #include "base/size.h"
+#include "cuda/capture_lock.h"
 #include "cuda/check.h"
 
 bool vx_cuda_conv_memory_open(const vx_cuda_conv_shape *c, size_t workspace_bytes,
@@ -29,7 +30,7 @@ bool vx_cuda_conv_memory_open(const vx_cuda_conv_shape *c, size_t workspace_byte
 }
 
 void vx_cuda_conv_memory_close(vx_cuda_conv_memory *m) {
-    cudaFree(m->all);
+    vx_cuda_free_memory(m->all);
     *m = (vx_cuda_conv_memory){0};
 }
 

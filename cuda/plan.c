@@ -9,6 +9,7 @@
 
 #include "base/memory.h"
 #include "base/size.h"
+#include "cuda/capture_lock.h"
 #include "cuda/check.h"
 #include "cuda/ops.h"
 
@@ -285,39 +286,24 @@ static vx_status fill_memory(vx_plan *plan, vx_error *err) {
     return status;
 }
 
-/* One try. *broken: something that another thread did to the GPU ended it. */
-static vx_status try_capture(const vx_plan *plan, vx_cuda_queue_fn queue, void *context,
-                             cudaGraph_t *out, bool *broken, vx_error *err) {
+vx_status vx_cuda_capture(const vx_plan *plan, vx_cuda_queue_fn queue, void *context,
+                          cudaGraph_t *out, vx_error *err) {
     const cudaStream_t stream = plan->device->stream;
     *out = NULL;
-    *broken = false;
+    vx_cuda_capture_lock();
     vx_status status =
         vx_cuda_check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal),
                       "capturing the network's launches", err);
-    if (status != VX_OK) return status;
-    status = queue(plan, context, err);
-    const cudaError_t ended = cudaStreamEndCapture(stream, out); /* also after a failure */
-    *broken = ended == cudaErrorStreamCaptureInvalidated;
-    if (status == VX_OK)
-        status = vx_cuda_check(ended, "capturing the network's launches", err);
-    else
-        (void)cudaGetLastError();
-    if (status != VX_OK && *out) {
-        cudaGraphDestroy(*out);
-        *out = NULL;
+    if (status == VX_OK) {
+        status = queue(plan, context, err);
+        const cudaError_t code = cudaStreamEndCapture(stream, out); /* also after a failure */
+        if (status == VX_OK) status = vx_cuda_check(code, "capturing the network's launches", err);
     }
-    return status;
-}
-
-/* Another thread that waits for the whole GPU, as closing a session does, ends every capture on it:
- * then it is begun again. */
-vx_status vx_cuda_capture(const vx_plan *plan, vx_cuda_queue_fn queue, void *context,
-                          cudaGraph_t *out, vx_error *err) {
-    enum { TRIES = 16 };
-    vx_status status = VX_OK;
-    bool broken = true;
-    for (int i = 0; i < TRIES && broken; i++)
-        status = try_capture(plan, queue, context, out, &broken, err);
+    vx_cuda_capture_unlock();
+    if (status == VX_OK) return VX_OK;
+    (void)cudaGetLastError();
+    if (*out) cudaGraphDestroy(*out);
+    *out = NULL;
     return status;
 }
 
@@ -406,7 +392,7 @@ void vx_cuda_plan_free(vx_plan *plan) {
         if (step->destroy) step->destroy(step);
         vx_free(step->state);
     }
-    cudaFree(plan->arena); /* the weights are its end */
+    vx_cuda_free_memory(plan->arena); /* the weights are its end */
     vx_free(plan->steps);
     vx_free(plan->buffers);
     vx_free(plan->exact);

@@ -5,6 +5,7 @@
 #include "cuda/sweep.h"
 
 #include "base/size.h"
+#include "cuda/capture_lock.h"
 #include "cuda/check.h"
 #include "cuda/plan.h"
 #include "cuda/sweep_kernels.h"
@@ -198,7 +199,7 @@ static void sweep_free(vx_sweep *sweep) {
     if (!sweep) return;
     (void)vx_cuda_enter(sweep->device, NULL);
     if (sweep->stream) cudaStreamDestroy(sweep->stream);
-    cudaFree(sweep->block);
+    vx_cuda_free_memory(sweep->block);
     vx_free(sweep);
 }
 

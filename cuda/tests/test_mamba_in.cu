@@ -201,7 +201,7 @@ struct setup {
         it.u = g[2].make(bytes(U)), it.z = g[9].make(bytes(Z));
         it.projections = g[3].make(bytes(PROJECTIONS));
         (c.delta ? it.delta : it.dt) = g[12].make(bytes(LAST));
-        it.x_row = c.c + c.pad, it.u_row = row[U], it.z_row = row[Z], it.delta_row = row[LAST];
+        it.x_row = c.c + c.pad, it.u_row = row[U], it.z_row = row[Z], it.delta_row = row[U];
         it.dt_row = row[LAST], it.projections_row = row[PROJECTIONS];
         if (before) it.before_gamma = (float *)upload(g[10], p.before_gamma);
         if (before) it.before_beta = (float *)upload(g[11], p.before_beta);
@@ -214,7 +214,7 @@ struct setup {
     size_t bytes(size_t output) const { return tokens(c) * row[output] * size_of(t); }
     void *at(size_t item, size_t output) const {
         const vx_mamba_in_item &it = items[item];
-        void *const of[OUTPUTS] = {it.u, it.z, it.projections, it.delta};
+        void *const of[OUTPUTS] = {it.u, it.z, it.projections, c.delta ? it.delta : it.dt};
         return of[output];
     }
     std::vector<char> download(size_t item, size_t output) const {
