@@ -231,7 +231,7 @@ static vxm_status choose_by_name(found_models *found, const char *name, vxm_mode
     char names[256];
     list_names(found, NULL, names, sizeof names);
     return vx_api_fail(error, name, VXM_ERR_MODEL,
-                       "no model of this name (there are: %s; give a file with -m, or set "
+                       "no model of this name (there are: %s; give a file with --model, or set "
                        "VOXMAMBA_MODELS)",
                        names);
 }
@@ -264,12 +264,13 @@ static vxm_status choose_by_case(found_models *found, const vxm_batch *batch, vx
         *out = take(found, last_usable); /* its own check says what does not fit */
     } else if (usable == 0) {
         s = vx_api_fail(error, NULL, VXM_ERR_MODEL,
-                        "no model was found (give one with -m FILE, or set VOXMAMBA_MODELS)");
+                        "no model was found (give one with --model FILE, or set VOXMAMBA_MODELS)");
     } else {
         list_names(found, fitting ? fits : NULL, names, sizeof names);
         s = vx_api_fail(error, NULL, VXM_ERR_MODEL,
-                        fitting ? "more than one model fits (choose one with -m: %s)"
-                                : "no model fits this case (there are: %s; choose one with -m)",
+                        fitting
+                            ? "more than one model fits (choose one with --model: %s)"
+                            : "no model fits this case (there are: %s; choose one with --model)",
                         names);
     }
     vx_free(fits);
