@@ -22,7 +22,6 @@ extern const size_t module_xml_bytes;
 typedef struct module_run {
     const module_arguments *arguments;
     module_progress progress;
-    char *model; /* name; ours */
 } module_run;
 
 static void on_log(void *user_data, vxm_log_level level, size_t case_number, const char *text) {
@@ -62,8 +61,8 @@ static vxm_status write_text(const char *path, char *text, vxm_error *error) {
     return s;
 }
 
-static vxm_status write_texts(const module_run *run, const vxm_batch *batch, vxm_error *error) {
-    const module_arguments *arguments = run->arguments;
+static vxm_status write_texts(const module_arguments *arguments, const vxm_batch *batch,
+                              const vxm_model *model, vxm_error *error) {
     const vxm_result *result = vxm_batch_case(batch, 0)->result;
     vxm_status s = VXM_OK;
     if (arguments->statistics) {
@@ -75,7 +74,7 @@ static vxm_status write_texts(const module_run *run, const vxm_batch *batch, vxm
         s = vxm_batch_report_json(batch, &report, error);
         if (s == VXM_OK)
             s = write_text(arguments->return_parameters,
-                           return_parameters_text(run->model, report, result), error);
+                           return_parameters_text(vxm_model_name(model), report, result), error);
         vxm_free(report);
     }
     return s;
@@ -96,21 +95,18 @@ static vxm_status check_case(const vxm_batch *batch, const module_arguments *arg
     return VXM_OK;
 }
 
-static vxm_status segment(module_run *run, vxm_batch *batch, const vxm_session_options *session,
-                          vxm_error *error) {
+static vxm_status segment(const module_arguments *arguments, vxm_batch *batch,
+                          const vxm_session_options *session, vxm_error *error) {
     char *folders = cli_model_folders(MODULE_TO_SHARE);
     vxm_model *model = NULL;
-    vxm_status s = check_case(batch, run->arguments, error);
-    if (s == VXM_OK) s = check_texts(run->arguments, error);
-    if (s == VXM_OK) s = vxm_model_find(run->arguments->model, folders, batch, &model, error);
-    if (s == VXM_OK) {
-        run->model = strdup(vxm_model_name(model));
-        s = run->model ? vxm_batch_run(batch, model, session, error)
-                       : fail(error, VXM_ERR_RESOURCE, "", "out of memory");
-    }
+    vxm_status s = check_case(batch, arguments, error);
+    if (s == VXM_OK) s = check_texts(arguments, error);
+    if (s == VXM_OK) s = vxm_model_find(arguments->model, folders, batch, &model, error);
+    if (s == VXM_OK) s = vxm_batch_run(batch, model, session, error);
+    if (s == VXM_OK) s = write_texts(arguments, batch, model, error);
     vxm_model_close(model);
     free(folders);
-    return s == VXM_OK ? write_texts(run, batch, error) : s;
+    return s;
 }
 
 static vxm_status run_module(const module_arguments *arguments) {
@@ -130,9 +126,8 @@ static vxm_status run_module(const module_arguments *arguments) {
     cli_catch_signals();
     progress_start(&run.progress);
     vxm_status s = vxm_batch_open(&batch_options, &options, &batch, &error);
-    if (s == VXM_OK) s = segment(&run, batch, &session, &error);
+    if (s == VXM_OK) s = segment(arguments, batch, &session, &error);
     vxm_batch_close(batch);
-    free(run.model);
     progress_end(&run.progress, s == VXM_OK);
     if (s == VXM_ERR_CANCELLED && !cli_signal())
         s = fail(&error, VXM_ERR_OUTPUT, "", "standard output is closed (nothing is half-written)");
