@@ -58,6 +58,7 @@ typedef struct vx_image_info {
     vx_geometry geo;
     size_t channels;
     char dtype[16];  /* numpy's name: "int16", "float32" */
+    uint64_t beside; /* bytes that reading takes at the most beside the volume, as for admit */
 } vx_image_info;
 
 /* One DICOM series of a folder. */

@@ -229,6 +229,7 @@ static vx_status itk_info(const char *path, const vx_read_options *options, vx_i
         out->geo = header.geo;
         out->channels = 1;
         std::strncpy(out->dtype, scalar_name(header.type), sizeof out->dtype - 1);
+        out->beside = bytes_beside_volume(header);
     });
 }
 

@@ -230,6 +230,7 @@ static vx_status nifti_info(const char *path, const vx_read_options *options, vx
     out->geo = f.header.geo;
     out->channels = 1;
     memcpy(out->dtype, f.header.dtype, sizeof out->dtype);
+    out->beside = 0;
     vx_stream_close(f.stream);
     vx_nifti_warn(&f.header, log_of(options));
     return VX_OK;
