@@ -1,5 +1,6 @@
 """DICOM folders: one series, several, uneven slices, several studies; and no patient data in reports or logs."""
 import ctypes
+import io
 import json
 import os
 
@@ -9,12 +10,14 @@ import pytest
 from conftest import files, load, run, save
 
 pydicom = pytest.importorskip("pydicom")
+sitk = pytest.importorskip("SimpleITK")
+Image = pytest.importorskip("PIL.Image")
 import tiny_model
 from dicom_series import NAME, PATIENT, write_series  # noqa: E402
 from test_library import SEGMENT_OPTIONS, Error, library, opened  # noqa: E402, F401
 
 from pydicom.encaps import encapsulate, generate_frames  # noqa: E402
-from pydicom.uid import RLELossless, generate_uid  # noqa: E402
+from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, JPEGLosslessSV1, RLELossless, generate_uid  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("dicom_is_built")
 
@@ -359,3 +362,55 @@ def test_errors_of_dicom_hold_no_names_in_reports(model, tmp_path):
     for text in (open(tmp_path / "r.json").read(), result.err):
         for secret in ["Doe", "Q4711", str(tmp_path)] + uids:
             assert secret not in text, secret
+
+
+def baseline(pixels, _):
+    out = io.BytesIO()
+    Image.fromarray((pixels >> 4).astype(np.uint8)).save(out, "JPEG", quality=90)
+    return out.getvalue()
+
+
+def by_gdcm(name):
+    def compressed(pixels, folder):
+        writer = sitk.ImageFileWriter()
+        writer.SetImageIO("GDCMImageIO")
+        writer.SetFileName(str(folder / "one.dcm"))
+        writer.SetCompressor(name)
+        writer.UseCompressionOn()
+        writer.Execute(sitk.GetImageFromArray(pixels[None]))
+        return next(generate_frames(pydicom.dcmread(folder / "one.dcm").PixelData, number_of_frames=1))
+    return compressed
+
+
+# Syntax, stored bits, what makes the stream of a slice.
+JPEG = {"baseline": (JPEGBaseline8Bit, 8, baseline), "lossless": (JPEGLosslessSV1, 16, by_gdcm("JPEG")),
+        "2000": (JPEG2000Lossless, 16, by_gdcm("JPEG2000"))}
+
+
+@pytest.mark.parametrize("kind", JPEG)
+def test_a_jpeg_stream_cut_short(model, tmp_path, kind):
+    """With an end marker put behind the cut, too: a decoder may fill up what is missing and say nothing."""
+    syntax, bits, compressed = JPEG[kind]
+
+    def compress(d):
+        stream = compressed(d.pixel_array, tmp_path)
+        d.file_meta.TransferSyntaxUID = syntax
+        d.BitsAllocated = d.BitsStored = bits
+        d.HighBit = bits - 1
+        d.PixelData = encapsulate([stream])
+        d["PixelData"].VR = "OB"
+
+    folder, out = tmp_path / "in", tmp_path / "out"
+    out.mkdir()
+    write_series(folder, change=compress)
+    assert run("segment", folder, "-m", model, "-o", tmp_path / "whole.nii.gz").code == 0
+    path = next(folder.glob("*_007"))
+    d = pydicom.dcmread(path)
+    whole = next(generate_frames(d.PixelData, number_of_frames=1)).rstrip(b"\0")
+    for share in (0.1, 0.5, 0.9, 1):
+        for end in (b"", b"\xff\xd9"):
+            d.PixelData = encapsulate([whole[:int(len(whole) * share) - 8] + end])
+            d.save_as(path)
+            line = run("segment", folder, "-m", model, "-o", out / "m.nii.gz").error_line(2)
+            assert line.startswith(f"voxmamba: {folder}: ") and "slice 8 of 20: " in line, (share, end, line)
+            assert files(out) == []
