@@ -14,6 +14,7 @@
 
 #include "api/cases.h"
 #include "base/memory.h"
+#include "base/text.h"
 #include "io/io.h"
 
 enum { DEEPEST = 5 }; /* levels below the input: export, patient, study, series and one more */
@@ -58,11 +59,10 @@ bool vx_is_dicom_file(const char *path) { return kind_of(path) != NO_DICOM; }
 
 /* What a file of a folder says about the folder. */
 static file_kind kind_in_folder(const char *path) {
-    const char *ending = strrchr(path, '.');
     if (strcasecmp(vx_base_name(path), "DICOMDIR") == 0) return NO_DICOM; /* a CD's index */
     const file_kind kind = kind_of(path);
     if (kind != NO_DICOM) return kind;
-    return ending && strcasecmp(ending, ".dcm") == 0 ? DICOM : NO_DICOM;
+    return vx_has_ending(path, ".dcm") ? DICOM : NO_DICOM;
 }
 
 /* ---- The folders that hold DICOM ---- */

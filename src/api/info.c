@@ -7,6 +7,7 @@
 #include "api/devices.h"
 #include "api/outputs.h"
 #include "base/memory.h"
+#include "base/text.h"
 #include "base/threads.h"
 
 int vxm_is_model(const char *path) {
@@ -15,9 +16,8 @@ int vxm_is_model(const char *path) {
     FILE *f = fopen(path, "rb");
     size_t n = f ? fread(start, 1, sizeof start, f) : 0;
     if (f) fclose(f);
-    const char *dot = strrchr(vx_base_name(path), '.');
     return (n == sizeof start && start[8] == '{' && start[6] == 0 && start[7] == 0) ||
-           (f && dot && strcmp(dot, ".safetensors") == 0);
+           (f && vx_has_ending(path, ".safetensors"));
 }
 
 /* beside: as vx_plan_volume's. */

@@ -15,10 +15,8 @@ namespace fs = std::filesystem;
 namespace {
 
 bool ends_in_dcm(const std::string &path) {
-    std::string ext = fs::path(path).extension().string();
-    std::transform(ext.begin(), ext.end(), ext.begin(),
-                   [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-    return ext == ".dcm" || ext == ".dicom" || ext == ".ima";
+    return vx_has_ending(path.c_str(), ".dcm") || vx_has_ending(path.c_str(), ".dicom") ||
+           vx_has_ending(path.c_str(), ".ima");
 }
 
 /* By its first bytes. Throws Failure when it cannot be read. */

@@ -2,11 +2,11 @@
  * the header means is nifti_header.c's business. */
 #include <math.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/stat.h>
 
 #include "base/memory.h"
 #include "base/size.h"
+#include "base/text.h"
 #include "io/byte_sink.h"
 #include "io/byte_stream.h"
 #include "io/format.h"
