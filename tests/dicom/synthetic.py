@@ -14,7 +14,8 @@ except ImportError as missing:
     print(f"skipped: {missing}")
     sys.exit(77)
 
-from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from new_image import new_image
+from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.sequence import Sequence
 from pydicom.uid import (CTImageStorage, DeflatedExplicitVRLittleEndian, EnhancedMRImageStorage, ExplicitVRBigEndian,
@@ -31,16 +32,8 @@ def group(**values):
 
 
 def blank(sop_class, syntax, rows, columns):
-    meta = FileMetaDataset()
-    meta.TransferSyntaxUID, meta.MediaStorageSOPClassUID = syntax, sop_class
-    meta.MediaStorageSOPInstanceUID = generate_uid()
-    d = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128, is_implicit_VR=syntax == ImplicitVRLittleEndian,
-                    is_little_endian=syntax != ExplicitVRBigEndian)
-    d.SOPClassUID, d.SOPInstanceUID = sop_class, meta.MediaStorageSOPInstanceUID
-    d.StudyInstanceUID, d.SeriesInstanceUID, d.FrameOfReferenceUID = "1.2.3", "1.2.3.4", "1.2.3.5"
+    d = new_image(sop_class, rows, columns, ("1.2.3", "1.2.3.4", "1.2.3.5"), syntax)
     d.Modality, d.SeriesNumber, d.ImageType = "MR", 8, ["ORIGINAL", "PRIMARY", "M", "NONE"]
-    d.Rows, d.Columns, d.SamplesPerPixel, d.PhotometricInterpretation = rows, columns, 1, "MONOCHROME2"
-    d.BitsAllocated, d.BitsStored, d.HighBit, d.PixelRepresentation = 16, 12, 11, 0
     return d
 
 
