@@ -9,14 +9,10 @@
 #include "api/batch.h"
 #include "api/internal.h"
 #include "base/memory.h"
+#include "base/text.h"
 #include "infer/prepare.h"
 
 #define MODEL_ENDING ".safetensors"
-
-static bool ends_with(const char *text, const char *ending) {
-    size_t n = strlen(text), m = strlen(ending);
-    return n >= m && strcmp(text + n - m, ending) == 0;
-}
 
 vxm_status vxm_model_open(const char *path, vxm_model **out, vxm_error *error) {
     *out = NULL;
@@ -120,7 +116,7 @@ static bool found_add(found_models *found, char *path) {
 }
 
 static int is_model_entry(const struct dirent *entry) {
-    return entry->d_name[0] != '.' && ends_with(entry->d_name, MODEL_ENDING);
+    return entry->d_name[0] != '.' && vx_has_ending(entry->d_name, MODEL_ENDING);
 }
 
 /* Opens every model file of the folders, in their order and that of the file names. */
@@ -318,7 +314,7 @@ static vxm_status open_by_file_name(const char *name, const char *folders, vxm_m
 vxm_status vxm_model_find(const char *name, const char *folders, const vxm_batch *batch,
                           vxm_model **out, vxm_error *error) {
     *out = NULL;
-    if (name && (strchr(name, '/') || ends_with(name, MODEL_ENDING) || is_file(name)))
+    if (name && (strchr(name, '/') || vx_has_ending(name, MODEL_ENDING) || is_file(name)))
         return vxm_model_open(name, out, error);
     vxm_status s = name ? open_by_file_name(name, folders, out, error) : VXM_OK;
     if (s != VXM_OK || *out) return s;
