@@ -123,7 +123,9 @@ VXM_API const char *vxm_model_name(const vxm_model *model);
 VXM_API vxm_status vxm_model_json(const vxm_model *model, char **json, vxm_error *error);
 /* folders: searched in this order for *.safetensors, separated by ':'; missing ones are skipped.
  * Gives [{"name", "path", "version", "licence", "description", "modality", "sha256", "parameters",
- * "channels": [names], "labels": [{"value", "name"}]}], or {"path", "error"} for a broken file. */
+ * "channels": [names], "labels": [{"value", "name", "rgb": [0..255 x 3], and where the recipe has
+ * them "category", "type", "modifier": {"scheme", "code", "meaning"}}]}], or {"path", "error"} for
+ * a broken file. */
 VXM_API vxm_status vxm_models_json(const char *folders, char **json, vxm_error *error);
 
 /* ---- Sessions: a model on a device ----------------------------------------------------------- */

@@ -45,9 +45,10 @@ typedef struct vx_read_options {
                                refusing */
     const vx_log *log;      /* warnings */
     vx_pool *pool;          /* helps with NIfTI images; borrowed, NULL: the calling thread alone */
-    /* vx_io_read asks this when it knows the volume's grid, before a voxel is read or memory of the
-     * volume's size taken; unless VX_OK, reading ends with that. beside: bytes that reading takes
-     * beside the volume, in this process and a helper's. NULL: all may be read. */
+    /* vx_io_read and vx_io_read_mask ask this when they know the grid, before a voxel is read or
+     * memory of the volume's size taken; unless VX_OK, reading ends with that. beside: bytes that
+     * reading takes at the most beside the volume, of a mask beside one byte a voxel, in this
+     * process and a helper's. NULL: all may be read. */
     vx_status (*admit)(void *user_data, const vx_geometry *geo, uint64_t beside, vx_error *err);
     void *admit_data;
 } vx_read_options;
@@ -57,7 +58,8 @@ typedef struct vx_image_info {
     vx_format format;
     vx_geometry geo;
     size_t channels;
-    char dtype[16]; /* numpy's name: "int16", "float32" */
+    char dtype[16];  /* numpy's name: "int16", "float32" */
+    uint64_t beside; /* bytes that reading takes at the most beside the volume, as for admit */
 } vx_image_info;
 
 /* One DICOM series of a folder. */

@@ -214,11 +214,6 @@ std::vector<unsigned char> deflated(const void *data, size_t bytes, int level, i
     return out;
 }
 
-bool ends_with(const std::string &path, const std::string &end) {
-    const std::string low = lower(path);
-    return low.size() >= end.size() && low.compare(low.size() - end.size(), end.size(), end) == 0;
-}
-
 } // namespace
 
 vx_label unnamed_label(unsigned value) {
@@ -232,7 +227,7 @@ vx_label unnamed_label(unsigned value) {
 
 void write_itk_mask(const char *path, const vx_mask *mask, const vx_write_options *options) {
     const bool meta = options->format == VX_FORMAT_META;
-    if (ends_with(path, ".mhd") || ends_with(path, ".nhdr"))
+    if (vx_has_ending(path, ".mhd") || vx_has_ending(path, ".nhdr"))
         fail(VX_ERR_USAGE, "a mask is written as one file (use .%s)", meta ? "mha" : "nrrd");
     if (options->gzip_level < 0 || options->gzip_level > 9)
         fail(VX_ERR_USAGE, "gzip levels are 1 to 9, not %d", options->gzip_level);

@@ -1,6 +1,6 @@
 """What the tests of the command line share."""
-import json
 import os
+import re
 import subprocess
 import sys
 
@@ -8,9 +8,9 @@ import pytest
 
 sys.dont_write_bytecode = True
 HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path.insert(0, HERE)
+sys.path[:0] = [HERE, os.path.join(os.path.dirname(HERE), "dicom")]
 import tiny_model  # noqa: E402
-from volumes import files, load, save, volume  # noqa: E402, F401
+from volumes import bomb, files, load, save, volume  # noqa: E402, F401
 
 ROOT = os.path.dirname(os.path.dirname(HERE))
 PROGRAM = os.environ.get("VOXMAMBA_PROGRAM", os.path.join(ROOT, "build/release/cli/voxmamba"))
@@ -50,6 +50,10 @@ def run(*args, cwd=None, env=None, timeout=300):
     for word in ("AddressSanitizer", "runtime error:", "LeakSanitizer"):
         assert word not in done.stderr, done.stderr
     return Result(done)
+
+
+def free_memory():
+    return int(re.search(r"MemAvailable: *(\d+)", open("/proc/meminfo").read())[1]) * 1024
 
 
 @pytest.fixture(scope="session")

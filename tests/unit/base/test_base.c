@@ -16,6 +16,7 @@
 #include "base/out_file.h"
 #include "base/size.h"
 #include "base/status.h"
+#include "base/text.h"
 #include "base/threads.h"
 
 static void sizes_that_overflow(void **state) {
@@ -32,6 +33,13 @@ static void sizes_that_overflow(void **state) {
     assert_true(vx_align_size(65, 64, &r) && r == 128);
     assert_false(vx_align_size(SIZE_MAX - 3, 64, &r));
     assert_null(vx_alloc_zero(SIZE_MAX / 2, 3));
+}
+
+static void endings(void **state) {
+    (void)state;
+    assert_true(vx_has_ending("a.NII.gz", ".nii.GZ") && vx_has_ending(".gz", ".gz"));
+    assert_false(vx_has_ending("gz", ".gz") || vx_has_ending("a.gz.b", ".gz"));
+    assert_true(vx_has_ending("a", "") && vx_has_ending("", ""));
 }
 
 static void messages(void **state) {
@@ -218,9 +226,13 @@ static void stale_temporaries_are_swept(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(sizes_that_overflow), cmocka_unit_test(messages),
-        cmocka_unit_test(every_task_once),     cmocka_unit_test(a_file_appears_whole_or_not_at_all),
-        cmocka_unit_test(files_that_are_kept), cmocka_unit_test(stale_temporaries_are_swept),
+        cmocka_unit_test(sizes_that_overflow),
+        cmocka_unit_test(endings),
+        cmocka_unit_test(messages),
+        cmocka_unit_test(every_task_once),
+        cmocka_unit_test(a_file_appears_whole_or_not_at_all),
+        cmocka_unit_test(files_that_are_kept),
+        cmocka_unit_test(stale_temporaries_are_swept),
     };
     return cmocka_run_group_tests_name("base", tests, NULL, NULL);
 }
