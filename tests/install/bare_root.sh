@@ -46,10 +46,10 @@ try() {
         --preview --stats /out/stats.json --report /out/report.json
     user_inside "$@" "$program" evaluate /out/mask.nii.gz /data/hippocampus_380_labels.nii.gz
     for ending in seg.nrrd mha; do
-        user_inside "$@" "$program" segment -q /data/hippocampus_380.nii.gz -m hippocampus -o /out/mask.$ending
-        user_inside "$@" "$program" info /out/mask.$ending >/dev/null
+        user_inside "$@" "$program" segment -q /data/hippocampus_380.nii.gz -m hippocampus -o /out/other.$ending
+        user_inside "$@" "$program" info /out/other.$ending >/dev/null
     done
-    for file in mask.nii.gz mask.png stats.json report.json mask.seg.nrrd mask.mha; do
+    for file in mask.nii.gz mask.png stats.json report.json other.seg.nrrd other.mha; do
         [ -s "$root/out/$file" ] || fail "$program did not write $file"
     done
     [ -n "$python" ] || return 0
@@ -67,7 +67,8 @@ try_module() {
     shift 2
     rm -rf "$root"/out/*
     user_inside "$@" PYTHONHOME=/nowhere "$module" --xml >"$work/xml" 2>"$work/err"
-    cmp "$work/xml" "$source/gui-plugin/SlicerVoxMamba/VoxMambaSegment/VoxMambaSegment.xml" && [ ! -s "$work/err" ] || fail "$module --xml"
+    cmp "$work/xml" "$source/gui-plugin/SlicerVoxMamba/VoxMambaSegment/VoxMambaSegment.xml" || fail "$module --xml"
+    [ ! -s "$work/err" ] || fail "$module --xml has something to say"
     user_inside "$@" PYTHONHOME=/nowhere "$module" --returnparameterfile /out/r --model hippocampus --device cpu \
         --statistics /out/s.tsv /data/hippocampus_380.nii.gz /out/module.seg.nrrd >"$work/progress" 2>"$work/err"
     [ ! -s "$work/err" ] || { cat "$work/err" >&2; fail "$module has something to say"; }

@@ -45,7 +45,9 @@ int progress_say(void *user_data, const vxm_progress *p) {
     module_progress *progress = user_data;
     if (cli_signal() || ferror(stdout)) return 1;
     const double time = now();
-    const bool enters = strcmp(progress->stage, p->stage) != 0;
+    /* Hashes of what was written are a part of writing. */
+    const bool same = progress->fraction > 0 && strcmp(p->stage, "hash") == 0;
+    const bool enters = !same && strcmp(progress->stage, p->stage) != 0;
     const double fraction = p->fraction < NEARLY ? p->fraction : NEARLY;
     const bool news = fraction > progress->fraction && time - progress->last >= PAUSE;
     if (enters) {

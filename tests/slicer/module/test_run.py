@@ -4,6 +4,7 @@ import json
 import math
 import os
 import re
+import shutil
 import stat
 import subprocess
 import time
@@ -11,6 +12,7 @@ import time
 import nibabel
 import numpy as np
 import pytest
+import tiny_model
 from conftest import save
 from driver import MODULE, arguments, call, drive, environment, returned
 from volumes import files
@@ -47,15 +49,28 @@ def test_other_formats_leave_one_file_too(scan, out, model, ending):
     assert files(out) == ["m" + ending]
 
 
-def test_the_only_model_needs_no_name(scan, out, model):
-    env = environment(VOXMAMBA_MODELS=os.path.dirname(model))
-    # The shipped models fit this small volume no better: by its name the tiny one is found, too.
-    assert drive(scan, out / "m.seg.nrrd", returns=out / "r", model="tiny", env=env).code == 0
+def test_models_beside_the_module(scan, out, model, tmp_path):
+    """As in the bundle: cli-modules/ and share/ in one folder. The only model that fits needs no name."""
+    for folder in ("bundle/cli-modules", "bundle/share/voxmamba/models"):
+        (tmp_path / folder).mkdir(parents=True)
+    program = shutil.copy(MODULE, tmp_path / "bundle/cli-modules")
+    models = tmp_path / "bundle/share/voxmamba/models"
+    shutil.copy(model, models / "tiny.safetensors")
+    assert drive(scan, out / "m.seg.nrrd", returns=out / "r", program=program).code == 0
     assert returned(out / "r")["resultModel"] == "tiny"
-    # Empty values are defaults.
-    result = call("--model", "tiny", "--device", "cpu", "--labels", "", "--precision", "", "--threads", "", "--step", "",
-                  "--statistics", "", scan, out / "n.seg.nrrd", env=env)
+    assert drive(scan, out / "n.seg.nrrd", model="tiny", program=program).code == 0
+    assert (out / "m.seg.nrrd").read_bytes() == (out / "n.seg.nrrd").read_bytes()
+    tiny_model.write(str(models / "other.safetensors"), tiny_model.recipe("other"), seed=3)
+    line = drive(scan, out / "m.seg.nrrd", program=program).error_line(3)
+    assert "tiny" in line and "other" in line and "--model" in line
+
+
+def test_empty_values_are_defaults(scan, out, model):
+    result = call("--model", model, "--device", "cpu", "--labels", "", "--precision", "", "--threads", "", "--step", "",
+                  "--statistics", "", scan, out / "n.seg.nrrd")
     assert result.code == 0, result.err
+    assert drive(scan, out / "m.seg.nrrd", model=model).code == 0
+    assert files(out) == ["m.seg.nrrd", "n.seg.nrrd"]
     assert (out / "m.seg.nrrd").read_bytes() == (out / "n.seg.nrrd").read_bytes()
 
 
@@ -112,7 +127,6 @@ def test_labels_that_are_not_there(scan, out, model):
 
 
 def test_names_in_tables(scan, out, tmp_path):
-    import tiny_model
     names = ['left, "upper"', "tab\tand\nline", "gr\u00f6\u00dfe"]
     recipe = tiny_model.recipe(labels=3)
     for label, name in zip(recipe["labels"], names):
