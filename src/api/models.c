@@ -145,6 +145,28 @@ static vxm_status find_models(const char *folders, found_models *out, vxm_error 
     return vx_api_no_memory(error);
 }
 
+/* Absent where the recipe does not give it. */
+static void add_code(cJSON *label, const char *key, const vx_code *code) {
+    if (!code->scheme[0]) return;
+    cJSON *object = cJSON_AddObjectToObject(label, key);
+    cJSON_AddStringToObject(object, "scheme", code->scheme);
+    cJSON_AddStringToObject(object, "code", code->value);
+    cJSON_AddStringToObject(object, "meaning", code->meaning);
+}
+
+/* The members' names and forms are those of the recipe. */
+static cJSON *label_json(const vx_label *label) {
+    const int rgb[3] = {label->rgb[0], label->rgb[1], label->rgb[2]};
+    cJSON *object = cJSON_CreateObject();
+    vx_json_size(object, "value", label->value);
+    cJSON_AddStringToObject(object, "name", label->name);
+    cJSON_AddItemToObject(object, "rgb", cJSON_CreateIntArray(rgb, 3));
+    add_code(object, "category", &label->category);
+    add_code(object, "type", &label->type);
+    add_code(object, "modifier", &label->modifier);
+    return object;
+}
+
 static cJSON *summary_json(const found_model *item) {
     cJSON *object = cJSON_CreateObject();
     if (!item->model) {
@@ -166,12 +188,8 @@ static cJSON *summary_json(const found_model *item) {
     for (size_t i = 0; i < recipe->channel_count; i++)
         cJSON_AddItemToArray(channels, cJSON_CreateString(recipe->channels[i].name));
     cJSON *labels = cJSON_AddArrayToObject(object, "labels");
-    for (size_t i = 0; i < recipe->labels.count; i++) {
-        cJSON *label = cJSON_CreateObject();
-        vx_json_size(label, "value", recipe->labels.labels[i].value);
-        cJSON_AddStringToObject(label, "name", recipe->labels.labels[i].name);
-        cJSON_AddItemToArray(labels, label);
-    }
+    for (size_t i = 0; i < recipe->labels.count; i++)
+        cJSON_AddItemToArray(labels, label_json(&recipe->labels.labels[i]));
     return object;
 }
 
