@@ -74,7 +74,8 @@ def save(path, seed=0, **more):
 
 
 def free_memory():
-    return int(re.search(r"MemAvailable: *(\d+)", open("/proc/meminfo").read())[1]) * 1024
+    """Bytes, swap among them."""
+    return 1024 * sum(int(n) for n in re.findall(r"(?:MemAvailable|SwapFree): *(\d+)", open("/proc/meminfo").read()))
 
 
 def bomb(path, voxels, dtype=np.uint8):
