@@ -98,6 +98,30 @@ def _gzip_is_whole(file):
     return inflater.eof
 
 
+def _largest_shift(one, other, dims):
+    """An upper bound of how far (in mm, along an axis) a voxel of a grid of dims lies apart under two vtkMatrix4x4."""
+    def apart(r, c):
+        return abs(one.GetElement(r, c) - other.GetElement(r, c))
+
+    return max(apart(r, 3) + sum(apart(r, c) * dims[c] for c in range(3)) for r in range(3))
+
+
+def _snap_to(node, source_node):
+    """Gives the labelmaps the source's very geometry where theirs is off by less than a hundredth of a voxel: files hold it in single
+    precision or as text, and Slicer would resample, and save a layer too many."""
+    import vtk
+
+    wanted, there = vtk.vtkMatrix4x4(), vtk.vtkMatrix4x4()
+    source_node.GetIJKToRASMatrix(wanted)
+    dims, spacing = source_node.GetImageData().GetDimensions(), source_node.GetSpacing()
+    segmentation = node.GetSegmentation()
+    for i in range(segmentation.GetNumberOfSegments()):
+        labelmap = segmentation.GetNthSegment(i).GetRepresentation("Binary labelmap")
+        labelmap.GetImageToWorldMatrix(there)
+        if _largest_shift(wanted, there, dims) < 0.01 * min(spacing):
+            labelmap.SetImageToWorldMatrix(wanted)
+
+
 def _put_beside(scene, node, source_node):
     """Gives the node the subject-hierarchy parent of the source (its study, its folder), where there is a hierarchy."""
     hierarchy = scene.GetSubjectHierarchyNode()
@@ -130,6 +154,7 @@ def import_segmentation(scene, path, source_node, name=None):
         node.SetReferenceImageGeometryParameterFromVolumeNode(source_node)
         if not node.GetNodeReferenceID(node.GetReferenceImageGeometryReferenceRole()):
             raise ImportFailed(f"{source_node.GetName()}: the volume has no image")
+        _snap_to(node, source_node)
         if node.GetDisplayNode() is None:
             node.CreateDefaultDisplayNodes()
         _put_beside(scene, node, source_node)

@@ -101,8 +101,8 @@ def color_table_csv(labels):
     for value, name, rgba, label in _table_rows(labels):
         codes = (category_of(label), label["type"], label.get("modifier")) if label.get("type") else (None, None, None)
         cells = [cell for code in codes for cell in ((code["scheme"], code["code"], code["meaning"]) if code else ("", "", ""))]
-        # Slicer's reader knows no doubled quotation mark inside a quoted cell.
-        writer.writerow([str(cell).replace('"', "'") for cell in (value, name, *rgba, *cells)])
+        # Slicer's reader knows no doubled quotation mark inside a quoted cell, and takes a backslash for an escape.
+        writer.writerow([str(cell).replace('"', "'").replace("\\", "/") for cell in (value, name, *rgba, *cells)])
     return out.getvalue()
 
 
