@@ -53,7 +53,8 @@ def run(*args, cwd=None, env=None, timeout=300):
 
 
 def free_memory():
-    return int(re.search(r"MemAvailable: *(\d+)", open("/proc/meminfo").read())[1]) * 1024
+    """Bytes, swap among them."""
+    return 1024 * sum(int(n) for n in re.findall(r"(?:MemAvailable|SwapFree): *(\d+)", open("/proc/meminfo").read()))
 
 
 @pytest.fixture(scope="session")

@@ -100,11 +100,11 @@ class VoxMambaParameterNode:
     device: Annotated[str, Choice(["auto", "cpu", "cuda"])] = "auto"
     tta: bool = False
     precision: Annotated[str, Choice(["auto", "fp32", "fp16", "bf16"])] = "auto"
-    step: Annotated[float, WithinRange(0.05, 1.0)] = 0.5
+    step: Annotated[float, WithinRange(0.1, 1.0)] = 0.5
     keepLargest: bool = False
     removeSmall: Annotated[float, WithinRange(0.0, 1000000.0)] = 0.0
     threads: Annotated[int, WithinRange(0, 1024)] = 0
-    memory: Annotated[float, WithinRange(0.0, 4096.0)] = 0.0
+    memory: Annotated[float, WithinRange(0.0, 100000.0)] = 0.0
     force: bool = False
 
 

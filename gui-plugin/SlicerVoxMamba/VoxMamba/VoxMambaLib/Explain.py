@@ -52,4 +52,14 @@ def explain(lines, code, problem):
 def in_words_of_the_window(line):
     for pattern, words in _CONTROLS:
         line = re.sub(pattern, words, line)
+    if "bytes" in line:
+        line = re.sub(r"\b\d{7,}\b( bytes)?", lambda number: _large(int(number.group().split()[0])), line)
     return line
+
+
+def _large(size):
+    """Bytes as people read them; rounded up, so that a limit of that number is enough."""
+    for unit, name in ((10**9, "GB"), (10**6, "MB")):
+        if size >= unit:
+            return f"{-(-size * 10 // unit) / 10:.1f} {name}"
+    return f"{size} bytes"
