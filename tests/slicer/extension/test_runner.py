@@ -142,6 +142,7 @@ def test_a_result_that_comes_after_the_cancel_is_not_taken(place):
     ({"err": "VoxMambaSegment: error\n\nVoxMambaSegment: warning: said after it\n", "end": "5"}, "error"),
     ({"err": "VoxMambaSegment: the case needs 12345678901 bytes, 4000000000 are allowed, 3 tiles\n", "end": "5"},
      "the case needs 12.4 GB, 4.0 GB are allowed, 3 tiles"),
+    ({"err": "said on the way\nVoxMambaSegment: INPUT: no slices\n", "end": "2"}, "my volume: no slices"),
     ({"end": "4"}, "The result could not be written: is the disk of the temporary folder full?"),
     ({"end": "77"}, "The program ended with status 77 and did not say why"),
     ({"err": "x: /lib/x86_64-linux-gnu/libc.so.6: version `GLIBC_2.36' not found (required by x)\n", "end": "1"},
