@@ -65,12 +65,9 @@ def best_offset(points, normal, step):
 
 def picture_of(view):
     """The view's pixels."""
-    view.render()
-    grab = vtk.vtkWindowToImageFilter()
-    grab.SetInput(view.render_window())
-    grab.ReadFrontBufferOff()
-    grab.Update()
-    image = grab.GetOutput()
+    view.render_window().Render()
+    image = vtk.vtkImageData()
+    slicer.vtkMRMLLayerDisplayableManager.RenderWindowBufferToImage(view.render_window(), image)
     width, height, _ = image.GetDimensions()
     pixels = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(height, width, -1)[::-1, :, :3]
     return Image.fromarray(np.ascontiguousarray(pixels))

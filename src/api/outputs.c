@@ -12,7 +12,6 @@
 
 #include "api/cases.h"
 #include "base/memory.h"
-#include "base/out_file.h"
 
 #define SIDECAR_MAX ((size_t)64 << 20)
 
@@ -104,8 +103,7 @@ vxm_status vx_outputs_make(const vx_target *target, const vx_choices *choices, v
 void vx_outputs_free(vx_outputs *outputs) {
     for (size_t i = 0; i < outputs->count; i++) {
         vx_output *item = &outputs->items[i];
-        if (item->temp && !item->committed) (void)unlink(item->temp);
-        vx_free(item->temp);
+        vx_out_discard(item->file);
         vx_free(item->path);
     }
     vx_free(outputs->items);
@@ -316,24 +314,13 @@ vxm_status vx_outputs_check_writable(const vx_outputs *outputs, vxm_error *error
 
 /* ---- Writing ---- */
 
-static const char *ending_of(const vx_outputs *outputs, const vx_output *item) {
-    if (item->role == VX_ROLE_PREVIEW) return ".png";
-    if (item->role == VX_ROLE_TABLE) return ".tsv";
-    return vx_format_extension(outputs->target->format);
-}
-
-const char *vx_outputs_temp(vx_outputs *outputs, size_t i, vxm_error *error) {
-    vx_output *item = &outputs->items[i];
-    if (!item->temp) item->temp = vx_out_temp_name(item->path, ending_of(outputs, item));
-    if (!item->temp) vx_api_no_memory(error);
-    return item->temp;
-}
-
 vxm_status vx_outputs_hash(vx_outputs *outputs, const vx_log *log, vxm_error *error) {
     for (size_t i = 0; i < outputs->count; i++) {
         vx_error err;
         vx_output *item = &outputs->items[i];
-        vx_status s = vx_sha256_file(item->temp, log, item->sha256, &err);
+        char name[VX_OUT_READING_NAME];
+        vx_out_reading_name(item->file, name);
+        vx_status s = vx_sha256_file(name, log, item->sha256, &err);
         if (s != VX_OK)
             return vx_api_error(error, item->path, s == VX_ERR_INPUT ? VX_ERR_OUTPUT : s, &err);
     }
@@ -366,7 +353,8 @@ vxm_status vx_outputs_commit(vx_outputs *outputs, cJSON *sidecar, bool replace, 
         vx_error err;
         vx_output *item = &outputs->items[i];
         item->existed = exists(item->path);
-        vx_status t = vx_out_adopt(item->temp, item->path, replace, &err);
+        vx_status t = vx_out_commit(item->file, replace, &err);
+        item->file = NULL;
         if (t != VX_OK) {
             undo(outputs, sidecar_existed);
             return vx_api_error(error, item->path, t, &err);

@@ -1,8 +1,8 @@
 /* The files of one case: where they go, how they become visible together, and whether an earlier
  * run already made them.
  *
- * Every file is written under a temporary name, hashed, and renamed at the end; the sidecar
- * CASE.json goes first and the mask last: the mask's rename is the commit point. A run that was
+ * Every file is written without a name (base/out_file.h), hashed, and named at the end; the sidecar
+ * CASE.json goes first and the mask last: the mask's name is the commit point. A run that was
  * killed between them leaves a sidecar whose hashes no file confirms, and --resume does the case
  * again.
  */
@@ -11,6 +11,7 @@
 
 #include "api/cases.h"
 #include "api/internal.h"
+#include "base/out_file.h"
 
 /* How all cases of a run are named. */
 typedef struct vx_output_rule {
@@ -75,21 +76,21 @@ typedef struct vx_output {
     vx_role role;
     size_t index;
     char *path;
-    char *temp; /* exists on disk until committed */
+    vx_out_file *file; /* written, not committed; NULL before and after */
     char sha256[65];
     bool existed, committed;
 } vx_output;
 
 typedef struct vx_outputs {
     size_t count;
-    vx_output *items; /* in the order of their renames: the mask last */
+    vx_output *items; /* in the order of their commits: the mask last */
     const vx_target *target;
 } vx_outputs;
 
 /* Paths only; nothing is touched. */
 vxm_status vx_outputs_make(const vx_target *target, const vx_choices *choices, vx_outputs *out,
                            vxm_error *error);
-/* Removes temporaries that were not committed. */
+/* Discards files that were not committed. */
 void vx_outputs_free(vx_outputs *outputs);
 /* VXM_ERR_OUTPUT when one exists (a sidecar of ours may). */
 vxm_status vx_outputs_check_absent(const vx_outputs *outputs, vxm_error *error);
@@ -105,11 +106,9 @@ vxm_status vx_outputs_check_batch(const vx_output_rule *rule, const vx_case_list
                                   const vx_choices *choices, vxm_error *error);
 /* VXM_ERR_OUTPUT unless a file can be made in the target's folder. */
 vxm_status vx_outputs_check_writable(const vx_outputs *outputs, vxm_error *error);
-/* The temporary name of item i, to be written by the caller. */
-const char *vx_outputs_temp(vx_outputs *outputs, size_t i, vxm_error *error);
-/* Hashes the temporaries. */
+/* Hashes what was written. */
 vxm_status vx_outputs_hash(vx_outputs *outputs, const vx_log *log, vxm_error *error);
-/* Sidecar (NULL where the target has none), then every rename. On failure what this call made is
+/* Sidecar (NULL where the target has none), then every file. On failure what this call made is
  * removed again. sidecar is freed. */
 vxm_status vx_outputs_commit(vx_outputs *outputs, cJSON *sidecar, bool replace, vxm_error *error);
 /* [{"role", "label", "sha256"}] */

@@ -39,9 +39,9 @@ vxm_status vx_output_format(const char *name, vx_format *out, vxm_error *error) 
     return check_format(*out, name, error);
 }
 
-/* Names of NIfTI pairs, which are read only: a single file of that name no program could read. */
+/* Names of headers whose voxels lie in a file of their own, and of those files: read only. */
 static bool is_pair(const char *ending) {
-    static const char *const pair[] = {".hdr", ".img", ".hdr.gz", ".img.gz"};
+    static const char *const pair[] = {".hdr", ".img", ".hdr.gz", ".img.gz", ".mhd", ".nhdr"};
     for (size_t i = 0; i < sizeof pair / sizeof *pair; i++)
         if (strcasecmp(ending, pair[i]) == 0) return true;
     return false;
@@ -76,7 +76,7 @@ vxm_status vx_output_rule_make(const char *output, const vxm_segment_options *op
                            "give --format)");
     if (is_pair(base + stem))
         return vx_api_fail(error, output, VXM_ERR_USAGE,
-                           "masks are not written as .hdr + .img (take .nii.gz or .nii)");
+                           "masks are written as one file (take .nii.gz, .nii, .nrrd or .mha)");
     if (!format) {
         out->format = by_name;
         return check_format(by_name, base + stem + (ending ? 1 : 0), error);

@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "base/log.h"
+#include "base/out_file.h"
 #include "base/threads.h"
 #include "volume/labels.h"
 #include "volume/volume.h"
@@ -123,7 +124,9 @@ enum { VX_GZIP_LABELS = 4, VX_GZIP_FLOATS = 1 };
 
 typedef struct vx_write_options {
     vx_format format;
-    bool replace; /* false: an existing file is VX_ERR_OUTPUT */
+    bool replace;       /* false: an existing file is VX_ERR_OUTPUT */
+    vx_out_file **keep; /* not NULL: the file goes there instead of getting its name (vx_out_finish
+                           of base/out_file.h) */
     const vx_label_table
         *labels; /* names and colours where the format can hold them; may be NULL */
     const char *algorithm, *algorithm_version; /* DICOM SEG: the model; NULL: the program */

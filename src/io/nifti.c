@@ -268,7 +268,7 @@ static vx_status nifti_write_mask(const char *path, const vx_mask *mask,
     if (s != VX_OK) return s;
     s = vx_sink_write(sink, header, header_bytes, err);
     if (s == VX_OK) s = vx_sink_write(sink, mask->data, vx_voxels(&mask->geo) * mask->bytes, err);
-    if (s == VX_OK) return vx_sink_commit(sink, options->replace, err);
+    if (s == VX_OK) return vx_sink_finish(sink, options->replace, options->keep, err);
     vx_sink_discard(sink);
     return s;
 }

@@ -12,10 +12,6 @@
 #include "io/itk_header.h"
 #include "io/itk_reader.h"
 
-extern "C" {
-#include "base/out_file.h"
-}
-
 namespace vx_io {
 
 namespace {
@@ -249,7 +245,7 @@ void write_itk_mask(const char *path, const vx_mask *mask, const vx_write_option
     if (status != VX_OK)
         vx_out_discard(file);
     else
-        status = vx_out_commit(file, options->replace, &err);
+        status = vx_out_finish(file, options->replace, options->keep, &err);
     check(status, err);
 }
 

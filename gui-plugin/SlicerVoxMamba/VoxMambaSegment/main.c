@@ -135,9 +135,8 @@ static vxm_status run_module(const module_arguments *arguments) {
     free(run.model);
     progress_end(&run.progress, s == VXM_OK);
     if (s == VXM_ERR_CANCELLED && !cli_signal())
-        s = VXM_ERR_OUTPUT; /* nobody reads stdout: cli_exit_code says it */
-    else if (s != VXM_OK && s != VXM_ERR_CANCELLED)
-        cli_error(&error, 0);
+        s = fail(&error, VXM_ERR_OUTPUT, "", "standard output is closed (nothing is half-written)");
+    if (s != VXM_OK && s != VXM_ERR_CANCELLED) cli_error(&error, 0);
     return s;
 }
 

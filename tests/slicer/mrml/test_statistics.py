@@ -8,7 +8,7 @@ from VoxMambaLib import Importer
 
 LINES = [["label", "value", "voxels", "ml", "mean", "sd"],
          ["hippocampe antérieur", "1", "5000000000", "1.729", "105.25", "20.5"],
-         ["12", "40000", "0", "0", "", ""]]  # a name of digits; a label that was not found has no intensities
+         ["12", "40000", "0", "0", "nan", ""]]  # a name of digits; a label that was not found has no intensities
 
 
 def write(path, separator, lines=LINES):
@@ -27,8 +27,8 @@ def test_table(app, scene, tmp_path, ending, separator):
     hierarchy = scene.GetSubjectHierarchyNode()
     study = hierarchy.CreateStudyItem(hierarchy.GetSceneItemID(), "study")
     hierarchy.CreateItem(study, volume)
-    table = Importer.import_statistics(scene, write(tmp_path / f"é.{ending}", separator), f"statistics {ending}", volume)
-    assert table.GetName() == f"statistics {ending}" and table.GetLocked() and table.GetStorageNode() is None
+    table = Importer.import_statistics(scene, write(tmp_path / f"é.{ending}", separator), "VoxMamba statistics", volume)
+    assert table.GetName() == "VoxMamba statistics" and table.GetLocked() and table.GetStorageNode() is None
     assert [table.GetColumnName(i) for i in range(table.GetNumberOfColumns())] == LINES[0]
     assert column(table, "label") == ["hippocampe antérieur", "12"]
     assert column(table, "value") == [1, 40000] and column(table, "voxels") == [5e9, 0] and column(table, "ml") == [1.729, 0]

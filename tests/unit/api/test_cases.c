@@ -240,6 +240,8 @@ static void test_targets(void **state) {
     assert_true(rule.folder);
     check_target("m.nii", "nii.gz", 1, VXM_ERR_USAGE, NULL, NULL);
     check_target("m.png", NULL, 1, VXM_ERR_USAGE, NULL, NULL);
+    check_target("m.mhd", NULL, 1, VXM_ERR_USAGE, NULL, NULL);
+    check_target("m.nhdr", "nrrd", 1, VXM_ERR_USAGE, NULL, NULL);
     check_target("m.nii.gz", NULL, 2, VXM_ERR_USAGE, NULL, NULL);
     check_target("out", "dicom", 1, VXM_ERR_USAGE, NULL, NULL);
     check_target("out", "jpeg", 1, VXM_ERR_USAGE, NULL, NULL);

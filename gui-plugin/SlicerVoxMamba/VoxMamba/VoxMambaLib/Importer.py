@@ -32,7 +32,9 @@ class _Added:
         self.scene, self.nodes = scene, []
 
     def add(self, class_name, name=""):
-        node = self.scene.AddNewNodeByClass(class_name, self.scene.GenerateUniqueName(name) if name else "")
+        if name and self.scene.GetFirstNodeByName(name):
+            name = self.scene.GenerateUniqueName(name)
+        node = self.scene.AddNewNodeByClass(class_name, name)
         if node is None:
             raise ImportFailed(f"this version of Slicer has no {class_name}")
         self.nodes.append(node)
