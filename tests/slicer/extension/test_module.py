@@ -1,6 +1,5 @@
 """VoxMamba.py as it is installed, imported over stand-ins (stand_ins.py) and slicer-core: its logic and its self-tests, with the real
 program. test_widget.py has the window."""
-# needs: slicer trame_slicer
 import os
 import types
 

@@ -1,5 +1,4 @@
 """What the window does, on stand-ins for its widgets (window_stand_ins.py), real MRML nodes and the real program."""
-# needs: slicer trame_slicer
 import os
 
 import mrml_scene
