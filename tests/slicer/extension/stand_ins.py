@@ -28,7 +28,7 @@ class _Bytes:
 
 
 class QProcess:
-    NormalExit, CrashExit, FailedToStart = 0, 1, 0
+    NormalExit, CrashExit = 0, 1
 
     def __init__(self):
         self._slots, self._buffers, self._child, self._error = {}, {1: b"", 2: b""}, None, ""
@@ -63,18 +63,20 @@ class QProcess:
                                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         except OSError as error:
             self._error = error.strerror
-            self._emit("errorOccurred(QProcess::ProcessError)", QProcess.FailedToStart)
             return
         self._selector = selectors.DefaultSelector()
         for number, stream in ((1, self._child.stdout), (2, self._child.stderr)):
             self._selector.register(stream, selectors.EVENT_READ, number)
 
     def closeWriteChannel(self):
-        if self._child is not None:
-            self._child.stdin.close()
+        self._child.stdin.close()
+
+    def waitForStarted(self, milliseconds):
+        return self._child is not None
 
     def kill(self):
-        self._child.kill()
+        if self._child is not None:
+            self._child.kill()
 
     def work(self, wait):
         """One step of the event loop; True while there is more."""
@@ -113,9 +115,6 @@ class QProcess:
 
     def exitStatus(self):
         return QProcess.CrashExit if self._child.returncode < 0 else QProcess.NormalExit
-
-    def error(self):
-        return QProcess.FailedToStart if self._child is None else 1
 
     def errorString(self):
         return self._error
