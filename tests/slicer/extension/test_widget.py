@@ -56,6 +56,7 @@ def test_one_volume(widget):
     assert bar[0] == 0 and bar == sorted(bar) and bar[-1] == 1000
     assert names(widget.ui.show3DButton.node) == ["anterior", "posterior"] and widget.ui.statisticsView.node.GetNumberOfRows() == 2
     assert "Segmenting" in widget.ui.logText.text and "anterior" in widget.ui.logText.text
+    assert "CPU" in widget.ui.logText.text
     assert widget.ui.stageLabel.text == "1 segmented" and states(widget) == (True, False, False)
 
 
@@ -73,6 +74,21 @@ def test_only_the_ticked_segments(widget):
     assert widget.ui.labelsList.states() == {"anterior": True, "posterior": False}
     widget._parameterNode.labels = "posterior"
     assert widget.ui.labelsList.states() == {"anterior": False, "posterior": True} and widget._parameterNode.labels == "posterior"
+
+
+def test_warnings_are_seen_without_the_log(widget):
+    """Of the volume's transform before the run, and the program's: here that the field of view is not the model's."""
+    transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "moved")
+    data = np.random.default_rng(0).normal(100, 30, (50, 100, 50)).astype(np.int16)
+    volume = mrml_scene.add_volume(slicer.mrmlScene, "large", data)
+    volume.SetAndObserveTransformNodeID(transform.GetID())
+    widget._parameterNode.inputVolume = volume
+    widget._parameterNode.force, widget._parameterNode.step = True, 1.0
+    widget.ui.applyButton.click()
+    finish(widget)
+    first, *notes = widget.ui.stageLabel.text.split("\n")
+    assert first == "1 segmented" and len(notes) == 2
+    assert "under the transform moved" in notes[0] and "mm" in notes[1], notes
 
 
 def test_an_error_is_shown_until_the_next_run(widget):
