@@ -35,6 +35,14 @@ modules=VoxMamba-$version-slicer-modules-linux-amd64
     -DVOXMAMBA_BUNDLE="$absolute" -DVOXMAMBA_REVISION="$revision" && "$CMAKE" --install "$work/build" --prefix "$work/$extension"; } >"$work/log" 2>&1 ||
     { cat "$work/log" >&2; die "the extension could not be laid out"; }
 cp -R "$work/$extension/lib/Slicer-$slicer" "$work/$modules"
+cat >"$work/$modules/README.txt" <<EOF
+VoxMamba $version for 3D Slicer on Linux, x86-64.
+
+Keep this folder as it is, anywhere. In Slicer: Edit, Application Settings, Modules, Additional module paths: add its two folders
+qt-scripted-modules and cli-modules, restart. The module is then VoxMamba in the category Segmentation. No network is needed.
+share/doc/voxmamba holds the documents, the licence and, in third-party/, the licences of the libraries in lib/voxmamba.
+Research software: not a medical device, not for diagnosis.
+EOF
 
 # The same files give the same bytes, as in package.sh. A tar: zip programs forget which files may be run.
 for name in "$extension" "$modules"; do

@@ -301,7 +301,7 @@ class VoxMambaWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def onResult(self, index, result):
         state, message = result.outcome.state, result.outcome.message
         returned = result.outcome.returned
-        said = message or "; ".join(filter(None, [returned.get("resultVolumes"), returned.get("resultWarnings"), *result.notes]))
+        said = message or "; ".join(filter(None, [returned.get("resultVolumes"), returned.get("resultDevice"), *warnings(result)]))
         self.ui.logText.appendPlainText(": ".join(filter(None, [result.name, state, said])))
         if self._many:
             row = self.ui.outcomesTable.rowCount
@@ -319,7 +319,8 @@ class VoxMambaWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def onEnd(self, results):
         done = all(result.outcome.state == "done" for result in results)
         self.ui.progressBar.setValue(1000 if done else 0)
-        self.ui.stageLabel.setText(summary(results))
+        notes = [] if self._many else warnings(results[0])
+        self.ui.stageLabel.setText("\n".join([summary(results), *notes]))
         if self._many and any(result.outcome.state == "failed" for result in results):
             self.showError(_("Some volumes failed: the table of volumes says why"))
         self.updateButtons()
@@ -387,6 +388,11 @@ class VoxMambaLogic(ScriptedLoadableModuleLogic):
             slicer.app.processEvents()
             time.sleep(0.01)
         return results[0]
+
+
+def warnings(result):
+    """What the user should look at: said of the volume before the run, and by the program."""
+    return [*result.notes, *filter(None, [result.outcome.returned.get("resultWarnings")])]
 
 
 def chosenLabels(text):

@@ -1,10 +1,12 @@
-"""What VoxMamba.py asks of Slicer's Python, as far as it can be stood in for: slicer-core's MRML nodes are real, base classes and Qt's
-processes are these. It shows that the module's own code runs, not that Slicer's side is as assumed here."""
+"""What VoxMamba.py asks of Slicer's Python, as far as it can be stood in for: slicer-core's MRML nodes are real, base classes, Qt's
+processes and (window_stand_ins.py) widgets are these. It shows that the module's own code runs, not that Slicer's side is as assumed here."""
 import os
 import selectors
 import subprocess
 import sys
 import types
+
+import window_stand_ins as window
 
 QT = types.SimpleNamespace(pending=[], processes=[])
 
@@ -26,24 +28,28 @@ class _Bytes:
 
 
 class QProcess:
-    NormalExit, CrashExit, FailedToStart = 0, 1, 0
+    NormalExit, CrashExit = 0, 1
 
     def __init__(self):
         self._slots, self._buffers, self._child, self._error = {}, {1: b"", 2: b""}, None, ""
+        self._emitting = False
         QT.processes.append(self)
 
     def connect(self, signal, slot):
         self._slots.setdefault(signal, []).append(slot)
 
     def disconnect(self, signal, slot):
+        assert not self._emitting  # nobody may let go of a process inside its own signal
         self._slots[signal].remove(slot)
 
     def connections(self):
         return sum(map(len, self._slots.values()))
 
     def _emit(self, signal, *values):
+        self._emitting = True
         for slot in list(self._slots.get(signal, ())):
             slot(*values)
+        self._emitting = False
 
     def setProcessEnvironment(self, environment):
         self._environment = environment.values
@@ -57,18 +63,20 @@ class QProcess:
                                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         except OSError as error:
             self._error = error.strerror
-            self._emit("errorOccurred(QProcess::ProcessError)", QProcess.FailedToStart)
             return
         self._selector = selectors.DefaultSelector()
         for number, stream in ((1, self._child.stdout), (2, self._child.stderr)):
             self._selector.register(stream, selectors.EVENT_READ, number)
 
     def closeWriteChannel(self):
-        if self._child is not None:
-            self._child.stdin.close()
+        self._child.stdin.close()
+
+    def waitForStarted(self, milliseconds):
+        return self._child is not None
 
     def kill(self):
-        self._child.kill()
+        if self._child is not None:
+            self._child.kill()
 
     def work(self, wait):
         """One step of the event loop; True while there is more."""
@@ -108,9 +116,6 @@ class QProcess:
     def exitStatus(self):
         return QProcess.CrashExit if self._child.returncode < 0 else QProcess.NormalExit
 
-    def error(self):
-        return QProcess.FailedToStart if self._child is None else 1
-
     def errorString(self):
         return self._error
 
@@ -125,16 +130,25 @@ def process_events():
 
 class _Base:
     def __init__(self, parent=None):
-        self.parent = parent if parent is not None else types.SimpleNamespace()
+        self.parent = parent if parent is not None else types.SimpleNamespace(isEntered=True)
+
+
+class _Logic(_Base):
+    def getParameterNode(self):
+        return None
+
+
+class _Widget(_Base):
+    def setup(self):
+        self.layout = types.SimpleNamespace(addWidget=lambda widget: None)
+
+    def resourcePath(self, name):
+        return os.path.join(os.path.dirname(sys.modules[type(self).__module__].__file__), "Resources", name)
 
 
 class _Test(_Base):
     def delayDisplay(self, text):
         pass
-
-
-def _parameter_node_wrapper(wrapped):
-    return wrapped
 
 
 def install(slicer, scene, load_sample, temporary, environment):
@@ -152,18 +166,22 @@ def install(slicer, scene, load_sample, temporary, environment):
         vars(made).update(members)
         return made
 
-    module("qt", QProcess=QProcess, QProcessEnvironment=QProcessEnvironment,
+    module("qt", QProcess=QProcess, QProcessEnvironment=QProcessEnvironment, QListWidgetItem=window.ListItem,
+           QTableWidgetItem=window.ListItem, QColor=lambda *rgb: rgb,
+           Qt=types.SimpleNamespace(Checked=window.CHECKED, Unchecked=window.UNCHECKED, ItemIsEnabled=32, ItemIsUserCheckable=16,
+                                    DecorationRole=1),
            QTimer=types.SimpleNamespace(singleShot=lambda milliseconds, call: QT.pending.append(call)))
     module("SampleData", SampleDataLogic=SampleDataLogic, downloadSample=lambda name: load_sample(registered[-1]["uris"]))
     slicer.i18n = module("slicer.i18n", tr=lambda text: text, translate=lambda context, text: text)
-    slicer.util = module("slicer.util", VTKObservationMixin=type("VTKObservationMixin", (), {}), startupEnvironment=lambda: environment)
+    slicer.util = module("slicer.util", VTKObservationMixin=window.Observations, startupEnvironment=lambda: environment,
+                         loadUI=window.load_ui, childWidgetVariables=lambda widget: widget.ui)
     slicer.parameterNodeWrapper = module("slicer.parameterNodeWrapper", Choice=list, WithinRange=lambda low, high: (low, high),
-                                         parameterNodeWrapper=_parameter_node_wrapper)
+                                         parameterNodeWrapper=window.parameter_node_wrapper)
     slicer.ScriptedLoadableModule = module(
-        "slicer.ScriptedLoadableModule", ScriptedLoadableModule=type("ScriptedLoadableModule", (_Base,), {}),
-        ScriptedLoadableModuleLogic=type("ScriptedLoadableModuleLogic", (_Base,), {}),
+        "slicer.ScriptedLoadableModule", ScriptedLoadableModule=_Base,
+        ScriptedLoadableModuleLogic=_Logic,
         ScriptedLoadableModuleTest=type("ScriptedLoadableModuleTest", (_Test, unittest.TestCase), {"__init__": unittest.TestCase.__init__}),
-        ScriptedLoadableModuleWidget=type("ScriptedLoadableModuleWidget", (_Base,), {}))
+        ScriptedLoadableModuleWidget=_Widget)
     slicer.mrmlScene = scene
     slicer.modules = types.SimpleNamespace()
     connected = {}

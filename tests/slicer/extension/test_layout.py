@@ -143,21 +143,39 @@ def test_packaging_script_refuses(script_words):
     assert done.returncode != 0 and "package-slicer.sh: " in done.stderr
 
 
-def test_packages(tmp_path, laid):
-    """One folder in each archive; the description is in the extension's, and the programs may be run."""
-    done = subprocess.run(["sh", f"{support.ROOT}/scripts/package-slicer.sh", "5.8", laid[2], str(tmp_path / "out")],
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory, laid):
+    """The folder of what scripts/package-slicer.sh makes."""
+    out = tmp_path_factory.mktemp("packages") / "out ü"
+    done = subprocess.run(["sh", f"{support.ROOT}/scripts/package-slicer.sh", "5.8", laid[2], str(out)],
                           env={**os.environ, "CMAKE": CMAKE}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    names = {name for name in os.listdir(tmp_path / "out") if name.endswith(".tar.gz")}
-    assert names == {f"VoxMamba-{VERSION}-Slicer-5.8-linux-amd64.tar.gz", f"VoxMamba-{VERSION}-slicer-modules-linux-amd64.tar.gz"}
-    for name in names:
-        with tarfile.open(tmp_path / "out" / name) as tar:
-            members = {member.name: member for member in tar.getmembers() if member.isfile()}
-        top = name[:-len(".tar.gz")]
-        assert all(each.startswith(top + "/") for each in members)
-        assert not any(each.islnk() or each.issym() for each in members.values())
-        inside = {each[len(top) + 1:] for each in members}
-        assert inside == (files_below(laid[1]) if "Slicer-5.8" in name else files_below(laid[1] / BASE))
-        base = f"{top}/{BASE}" if "Slicer-5.8" in name else top
+    return out
+
+
+EXTENSION = f"VoxMamba-{VERSION}-Slicer-5.8-linux-amd64"
+MODULES = f"VoxMamba-{VERSION}-slicer-modules-linux-amd64"
+
+
+def test_packages(packages, laid):
+    """One folder in each archive, no links, and the programs may be run."""
+    assert sorted(os.listdir(packages)) == [f"{EXTENSION}.tar.gz", f"{MODULES}.tar.gz"]
+    for top, base, want in ((EXTENSION, f"{EXTENSION}/{BASE}", files_below(laid[1])),
+                            (MODULES, MODULES, files_below(laid[1] / BASE) | {"README.txt"})):
+        with tarfile.open(packages / f"{top}.tar.gz") as tar:
+            members = {member.name: member for member in tar.getmembers() if not member.isdir()}
+        assert {f"{top}/{name}" for name in want} == set(members)
+        assert all(member.isfile() and member.uid == 0 for member in members.values())
         assert members[f"{base}/cli-modules/VoxMambaSegment"].mode & 0o111 == 0o111
-        assert all(member.uid == 0 for member in members.values())
+
+
+def test_slicers_own_code_reads_the_package(packages, tmp_path):
+    """Slicer takes an archive for an extension if one name in it ends in .s4ext. Its libarchive keeps who may run what."""
+    archive = pytest.importorskip("slicer").vtkArchive
+    path, names = str(packages / f"{EXTENSION}.tar.gz"), []
+    assert archive.ListArchive(path, names)
+    assert [name for name in names if name.endswith(".s4ext")] == [f"{EXTENSION}/share/Slicer-5.8/VoxMamba.s4ext"]
+    assert archive.UnZip(path, str(tmp_path))
+    done = subprocess.run([tmp_path / EXTENSION / BASE / "cli-modules" / "VoxMambaSegment", "--xml"], env={}, capture_output=True, check=False)
+    with open(support.XML, "rb") as file:
+        assert (done.returncode, done.stdout, done.stderr) == (0, file.read(), b"")

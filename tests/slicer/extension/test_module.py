@@ -1,51 +1,14 @@
 """VoxMamba.py as it is installed, imported over stand-ins (stand_ins.py) and slicer-core: its logic and its self-tests, with the real
-program. The window is not run: there is no Qt here."""
-# needs: slicer trame_slicer
-import importlib
+program. test_widget.py has the window."""
 import os
-import shutil
-import sys
 import types
-import urllib.parse
-import urllib.request
 
-import bundle
 import mrml_scene
 import numpy as np
 import pytest
 import slicer
 import stand_ins
-import support
-from trame_slicer.core import SlicerApp
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    """(the imported module, what it registers, its folder of temporary files): laid out as in an extension."""
-    root = tmp_path_factory.mktemp("Slicer ü")
-    base = bundle.make(root / "lib" / "Slicer-5.8")
-    modules = os.path.join(base, "qt-scripted-modules")
-    shutil.copytree(support.MODULE, modules, ignore=shutil.ignore_patterns("__pycache__", "CMakeLists.txt"))
-    os.makedirs(os.path.join(modules, "Resources", "SampleData"))
-    shutil.copy(support.SAMPLE, os.path.join(modules, "Resources", "SampleData"))
-    temporary = root / "tmp é"
-    temporary.mkdir()
-    application = SlicerApp()
-
-    def load(uri):
-        path = urllib.request.url2pathname(urllib.parse.urlparse(uri).path)
-        return application.io_manager.load_volumes(path)[0]
-
-    environment = {**support.environment(), "SLICER_HOME": str(root), "LD_LIBRARY_PATH": str(root / "wrong"), "PYTHONHOME": "/wrong"}
-    del environment["VOXMAMBA_MODELS"]
-    told = stand_ins.install(slicer, application.scene, load, str(temporary), environment)
-    sys.path.remove(support.MODULE)
-    for name in [name for name in sys.modules if name.split(".")[0] == "VoxMambaLib"]:
-        del sys.modules[name]
-    sys.path.insert(0, modules)
-    module = importlib.import_module("VoxMamba")
-    assert module.FOLDER == modules
-    return module, told, temporary
+from installed import place  # noqa: F401, a fixture
 
 
 @pytest.mark.parametrize("test", ["test_SampleScan", "test_Refused", "test_Cancel"])
@@ -79,9 +42,7 @@ def test_models_and_settings(place):
     (model,) = logic.models()
     text = module.modelText(model)
     assert model.description in text and "MR, T1w" in text and "CC-BY-SA-4.0" in text
-    values = {name: getattr(module.VoxMambaParameterNode, name) for name in module.VoxMambaParameterNode.__annotations__
-              if name != "inputVolume"}
-    assert logic.settings(types.SimpleNamespace(**values), model) == module.Settings(model="hippocampus")
+    assert logic.settings(logic.getParameterNode(), model) == module.Settings(model="hippocampus")
     changed = types.SimpleNamespace(model="", labels="anterior,posterior", device="cpu", tta=True, precision="fp32", step=0.25,
                                     keepLargest=True, removeSmall=3.0, threads=2, memory=4.0, force=True)
     assert logic.settings(changed, model) == module.Settings(

@@ -1,11 +1,13 @@
 """One run with a program that does what a test asks of it (VoxMambaLib/Runner.py, Explain.py). test_program.py has the real one."""
 import os
+import shutil
 import stat
+import subprocess
 import sys
 
 import pytest
 import support
-from VoxMambaLib.Runner import Files, Run, Settings, arguments, clean_environment
+from VoxMambaLib.Runner import Files, Run, Settings, arguments, clean_environment, remove_orphans
 
 # Takes down what it got, says FAKE_OUT and FAKE_ERR, writes its files unless FAKE_FILES is "no", and ends as FAKE_END says.
 FAKE = f"""#!{sys.executable}
@@ -142,6 +144,7 @@ def test_a_result_that_comes_after_the_cancel_is_not_taken(place):
     ({"err": "VoxMambaSegment: error\n\nVoxMambaSegment: warning: said after it\n", "end": "5"}, "error"),
     ({"err": "VoxMambaSegment: the case needs 12345678901 bytes, 4000000000 are allowed, 3 tiles\n", "end": "5"},
      "the case needs 12.4 GB, 4.0 GB are allowed, 3 tiles"),
+    ({"err": "said on the way\nVoxMambaSegment: INPUT: no slices\n", "end": "2"}, "my volume: no slices"),
     ({"end": "4"}, "The result could not be written: is the disk of the temporary folder full?"),
     ({"end": "77"}, "The program ended with status 77 and did not say why"),
     ({"err": "x: /lib/x86_64-linux-gnu/libc.so.6: version `GLIBC_2.36' not found (required by x)\n", "end": "1"},
@@ -184,3 +187,20 @@ def test_no_temporary_folder_can_be_made(place):
     Run(str(place[0]), Settings(), support.Process(), {}, "v", str(place[1] / "not there")).start(
         lambda path: None, heard.event, heard.result, heard.end)
     assert heard.outcomes[0].state == "failed" and "not there" in heard.outcomes[0].message
+
+
+def test_folders_of_a_slicer_that_crashed_are_removed(place):
+    """Those of a process that is gone; not those of one that runs, nor what only looks alike."""
+    temporary = place[1]
+    gone = subprocess.Popen([sys.executable, "-c", "pass"])
+    gone.wait()
+    kept = [f"VoxMamba-{os.getpid()}-abc", "VoxMamba-results", f"VoxMamba-{gone.pid}", "VoxMamba-99999999999999999999-a", "VoxMamba-1-a"]
+    for name in [f"VoxMamba-{gone.pid}-a_b1", *kept]:
+        (temporary / name).mkdir()
+        (temporary / name / "input.nrrd").write_text("a patient")
+    remove_orphans(str(temporary))
+    assert sorted(os.listdir(temporary)) == sorted(kept)
+    for name in kept:
+        shutil.rmtree(temporary / name)
+    (temporary / f"VoxMamba-{gone.pid}-a_b1").mkdir()
+    run(place)  # a run does so, too

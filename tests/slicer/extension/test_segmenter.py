@@ -1,5 +1,4 @@
 """Volumes of a real MRML scene through the real program and back (VoxMambaLib/Segmenter.py, Volumes.py)."""
-# needs: slicer trame_slicer
 import os
 import resource
 

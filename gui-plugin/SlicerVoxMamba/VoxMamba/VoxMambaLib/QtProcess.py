@@ -1,5 +1,7 @@
-"""The adapter of Runner.Run for a process that Qt watches: the window never waits for it."""
+"""The adapter of Runner.Run for a process that Qt watches: the window waits for its start only, milliseconds."""
 import qt
+
+_START = 30000  # milliseconds until a program that has not started is given up
 
 
 class QtProcess:
@@ -13,12 +15,15 @@ class QtProcess:
         process.setProcessEnvironment(variables)
         process.setWorkingDirectory(folder)
         self._slots = (("readyReadStandardOutput()", self._read_stdout), ("readyReadStandardError()", self._read_stderr),
-                       ("finished(int,QProcess::ExitStatus)", self._finished),
-                       ("errorOccurred(QProcess::ProcessError)", self._error_occurred))
+                       ("finished(int,QProcess::ExitStatus)", self._finished))
         for signal, slot in self._slots:
             process.connect(signal, slot)
         process.start(program, arguments)
-        process.closeWriteChannel()  # it reads nothing from stdin
+        if process.waitForStarted(_START):
+            process.closeWriteChannel()  # it reads nothing from stdin
+        else:
+            process.kill()  # it may start later yet
+            self._note_end(None, f"not started: {process.errorString()}")
 
     def kill(self):
         if self._process is not None:
@@ -39,11 +44,6 @@ class QtProcess:
     def _finished(self, *_):
         crashed = self._process.exitStatus() == qt.QProcess.CrashExit
         self._note_end(None if crashed else self._process.exitCode(), "killed" if crashed else "")
-
-    def _error_occurred(self, *_):
-        # Of the errors only this one is not followed by finished().
-        if self._process.error() == qt.QProcess.FailedToStart:
-            self._note_end(None, f"not started: {self._process.errorString()}")
 
     def _note_end(self, code, problem):
         """The end is told from the event loop: whoever hears of it may let go of this object, and a QProcess must not be

@@ -1,5 +1,6 @@
 """One run of the command-line module VoxMambaSegment: one volume, one process, one temporary folder."""
 import os
+import re
 import shutil
 import tempfile
 from dataclasses import dataclass, field
@@ -10,6 +11,9 @@ from .Progress import Event, Lines, Progress
 
 # What a process of Slicer must not hand to a program of another: its Python, its Qt plugins, preloaded libraries.
 _FOREIGN = ("LD_PRELOAD", "QT_PLUGIN_PATH", "QT_QPA_PLATFORM_PLUGIN_PATH", "SSL_CERT_FILE", "PYTHON")
+
+
+_PREFIX = "VoxMamba-"  # of a temporary folder's name; then the process that made it
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,8 @@ class Run:
         temporary folder is gone. What write_input or on_result raise becomes the outcome's message."""
         self._on_event, self._on_result, self._on_end = on_event, on_result, on_end
         try:
-            self._files = Files(tempfile.mkdtemp(prefix="VoxMamba-", dir=self._temporary))
+            remove_orphans(self._temporary)
+            self._files = Files(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=self._temporary))
             write_input(self._files.input)
             # Slicer's own output stays empty until the program renames a whole file into its place.
             self._process.start(self._program, arguments(self._settings, self._files), self._environment, self._files.folder,
@@ -168,6 +173,28 @@ class Run:
     def _named(self, line):
         """The line with the user's name for the volume in place of the temporary file's."""
         return line.replace(self._files.input, self._name).replace(self._files.folder + os.sep, "")
+
+
+def remove_orphans(temporary=None):
+    """Removes the folders that a Slicer which crashed has left in temporary (None: the system's): they hold patients' images.
+    Elsewhere than on POSIX systems one cannot ask whether a process is there without ending it: nothing is removed."""
+    temporary = temporary or tempfile.gettempdir()
+    if os.name != "posix" or not os.path.isdir(temporary):
+        return
+    for name in os.listdir(temporary):
+        made = re.fullmatch(re.escape(_PREFIX) + r"(\d+)-\w+", name)
+        if made and not _is_running(int(made.group(1))):
+            shutil.rmtree(os.path.join(temporary, name), ignore_errors=True)
+
+
+def _is_running(process):
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True  # another user's
+    return True
 
 
 def _read_returned(path):
