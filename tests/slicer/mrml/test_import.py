@@ -124,7 +124,7 @@ def test_other_readers(case):
             assert not codes
             continue
         assert codes["type"] == list(label["type"].values())
-        assert codes["category"] == list(label["category"].values())
+        assert codes["category"] == ["SCT", "123037004", "Anatomical Structure"]
         assert codes.get("typeModifier") == (list(label["modifier"].values()) if "modifier" in label else None)
 
 
