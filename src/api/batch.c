@@ -28,6 +28,9 @@ static vxm_status check_batch_options(const vxm_batch_options *options,
     if (options->jobs < 1 || options->jobs > 1024)
         return vx_api_fail(error, NULL, VXM_ERR_USAGE, "%u jobs (1 to 1024 are possible)",
                            options->jobs);
+    if (options->resume && !segment->sidecars)
+        return vx_api_fail(error, NULL, VXM_ERR_USAGE,
+                           "resuming needs the sidecars of the run before (write them)");
     if (options->resume && segment->overwrite)
         return vx_api_fail(error, NULL, VXM_ERR_USAGE,
                            "resume and overwrite contradict each other (take one of them)");
@@ -84,8 +87,8 @@ static vxm_status open_batch(vxm_batch *batch, vxm_error *error) {
             : vx_find_cases(options->inputs, options->input_count, options->folders != 0,
                             &batch->list, error);
     if (s == VXM_OK)
-        s = vx_output_rule_make(options->output, batch->segment.format, batch->list.count,
-                                &batch->rule, error);
+        s = vx_output_rule_make(options->output, &batch->segment, batch->list.count, &batch->rule,
+                                error);
     if (s == VXM_OK) s = check_dicom_seg(batch, error);
     return s == VXM_OK ? take_shard(batch, error) : s;
 }
@@ -368,8 +371,8 @@ static vxm_status check_own_names(const vxm_batch *batch, vxm_error *error) {
             return vx_api_fail(error, own[k], VXM_ERR_USAGE,
                                "report and statistics have one name (choose another)");
         for (size_t i = 0; i < batch->count; i++)
-            if (strcmp(own[k], batch->targets[i].sidecar) == 0 ||
-                strcmp(own[k], batch->targets[i].mask) == 0)
+            if (strcmp(own[k], batch->targets[i].mask) == 0 ||
+                (batch->targets[i].sidecar && strcmp(own[k], batch->targets[i].sidecar) == 0))
                 return vx_api_fail(error, own[k], VXM_ERR_USAGE,
                                    "this is the name of a case's own file (choose another)");
     }

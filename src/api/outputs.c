@@ -58,7 +58,8 @@ static void add(vx_outputs *outputs, vx_role role, size_t index, char *path) {
 
 static vxm_status check_distinct(const vx_outputs *outputs, vxm_error *error) {
     for (size_t i = 0; i < outputs->count; i++) {
-        if (strcmp(outputs->items[i].path, outputs->target->sidecar) == 0)
+        if (outputs->target->sidecar &&
+            strcmp(outputs->items[i].path, outputs->target->sidecar) == 0)
             return vx_api_fail(error, outputs->items[i].path, VXM_ERR_USAGE,
                                "output and sidecar have one name (choose another output name)");
         for (size_t j = 0; j < i; j++)
@@ -88,7 +89,7 @@ vxm_status vx_outputs_make(const vx_target *target, const vx_choices *choices, v
                 add(out, VX_ROLE_LABEL, k,
                     path_of_label(target, "", recipe->labels.labels[k].name));
     } else {
-        if (!vx_format_names_labels(target->format))
+        if (target->sidecar && !vx_format_names_labels(target->format))
             add(out, VX_ROLE_TABLE, 0, vx_format_text("%s.tsv", target->stem));
         add(out, VX_ROLE_MASK, 0, vx_strdup(target->mask));
     }
@@ -147,7 +148,7 @@ static bool is_our_sidecar(const char *path, bool damaged_too) {
 }
 
 static vxm_status check_sidecar(const char *path, bool damaged_too, vxm_error *error) {
-    if (!exists(path) || is_our_sidecar(path, damaged_too)) return VXM_OK;
+    if (!path || !exists(path) || is_our_sidecar(path, damaged_too)) return VXM_OK;
     return vx_api_fail(error, path, VXM_ERR_OUTPUT,
                        "exists already and is not a sidecar of voxmamba (choose another output "
                        "name or use --overwrite)");
@@ -172,10 +173,11 @@ static bool same_file(const char *a, const char *b) {
 
 vxm_status vx_outputs_check_inputs(const vx_outputs *outputs, char *const *files, size_t count,
                                    vxm_error *error) {
+    const char *sidecar = outputs->target->sidecar;
     for (size_t i = 0; i < outputs->count; i++)
         for (size_t k = 0; k < count; k++)
             if (same_file(outputs->items[i].path, files[k]) ||
-                same_file(outputs->target->sidecar, files[k]))
+                (sidecar && same_file(sidecar, files[k])))
                 return vx_api_fail(error, files[k], VXM_ERR_USAGE,
                                    "the output would replace this input (choose another output)");
     return VXM_OK;
@@ -225,7 +227,7 @@ static vxm_status add_outputs_of(batch_files *files, const vx_output_rule *rule,
     if (s != VXM_OK) return s;
     s = vx_outputs_make(&target, choices, &outputs, error);
     if (s == VXM_OK) {
-        bool memory = add_output(files, name, target.sidecar);
+        bool memory = !target.sidecar || add_output(files, name, target.sidecar);
         for (size_t i = 0; i < outputs.count && memory; i++)
             memory = add_output(files, name, outputs.items[i].path);
         if (!memory) s = vx_api_no_memory(error);
@@ -343,7 +345,7 @@ static void undo(vx_outputs *outputs, bool sidecar_existed) {
         vx_output *item = &outputs->items[i];
         if (item->committed && !item->existed) (void)unlink(item->path);
     }
-    if (!sidecar_existed) (void)unlink(outputs->target->sidecar);
+    if (outputs->target->sidecar && !sidecar_existed) (void)unlink(outputs->target->sidecar);
 }
 
 vxm_status vx_outputs_commit(vx_outputs *outputs, cJSON *sidecar, bool replace, vxm_error *error) {
@@ -354,9 +356,12 @@ vxm_status vx_outputs_commit(vx_outputs *outputs, cJSON *sidecar, bool replace, 
             return s;
         }
     }
-    bool sidecar_existed = exists(outputs->target->sidecar);
-    vxm_status s = vx_json_write(sidecar, outputs->target->sidecar, true, error);
-    if (s != VXM_OK) return s;
+    bool sidecar_existed = false;
+    if (sidecar) {
+        sidecar_existed = exists(outputs->target->sidecar);
+        vxm_status s = vx_json_write(sidecar, outputs->target->sidecar, true, error);
+        if (s != VXM_OK) return s;
+    }
     for (size_t i = 0; i < outputs->count; i++) {
         vx_error err;
         vx_output *item = &outputs->items[i];

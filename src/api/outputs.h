@@ -15,22 +15,22 @@
 /* How all cases of a run are named. */
 typedef struct vx_output_rule {
     const char *output; /* as typed; borrowed */
-    bool folder;
+    bool folder, sidecars;
     vx_format format;
 } vx_output_rule;
 
 /* VXM_ERR_USAGE: unknown format, one that this build cannot write, or one that contradicts the
  * ending; VXM_ERR_USAGE for one file and many cases. */
-vxm_status vx_output_rule_make(const char *output, const char *format, size_t case_count,
-                               vx_output_rule *out, vxm_error *error);
+vxm_status vx_output_rule_make(const char *output, const vxm_segment_options *options,
+                               size_t case_count, vx_output_rule *out, vxm_error *error);
 
 /* A name of --format. VXM_ERR_USAGE: unknown, or one that this build cannot write. */
 vxm_status vx_output_format(const char *name, vx_format *out, vxm_error *error);
 
 typedef struct vx_target {
-    char *stem; /* path of the case's files without an ending: "out/p1" */
-    char *mask; /* "out/p1.nii.gz" */
-    char *sidecar;
+    char *stem;    /* path of the case's files without an ending: "out/p1" */
+    char *mask;    /* "out/p1.nii.gz" */
+    char *sidecar; /* "out/p1.json"; NULL: no sidecars are wanted */
     vx_format format;
 } vx_target;
 vxm_status vx_target_make(const vx_output_rule *rule, const char *name, vx_target *out,
@@ -109,7 +109,8 @@ vxm_status vx_outputs_check_writable(const vx_outputs *outputs, vxm_error *error
 const char *vx_outputs_temp(vx_outputs *outputs, size_t i, vxm_error *error);
 /* Hashes the temporaries. */
 vxm_status vx_outputs_hash(vx_outputs *outputs, const vx_log *log, vxm_error *error);
-/* Sidecar, then every rename. On failure what this call made is removed again. sidecar is freed. */
+/* Sidecar (NULL where the target has none), then every rename. On failure what this call made is
+ * removed again. sidecar is freed. */
 vxm_status vx_outputs_commit(vx_outputs *outputs, cJSON *sidecar, bool replace, vxm_error *error);
 /* [{"role", "label", "sha256"}] */
 cJSON *vx_outputs_json(const vx_outputs *outputs, const vx_recipe *recipe);

@@ -304,11 +304,14 @@ static vxm_status write_outputs(vx_case_run *run, const vx_volume *image, const 
     if (s == VXM_OK) s = vx_outputs_hash(outputs, &run->log, error);
     if (s == VXM_OK) s = enter(run, "write", 0.99, 0.01, error); /* the last moment to stop */
     if (s != VXM_OK) return s;
-    cJSON *sidecar =
-        vx_sidecar_json(run->session->model->model, result->input_sha256,
-                        vx_choices_json(choices, run->session, run->repeated, run->target->format),
-                        vx_outputs_json(outputs, choices->recipe));
-    cJSON_AddItemToObject(sidecar, "labels", vx_result_labels_json(result, true));
+    cJSON *sidecar = NULL;
+    if (run->target->sidecar) {
+        sidecar = vx_sidecar_json(
+            run->session->model->model, result->input_sha256,
+            vx_choices_json(choices, run->session, run->repeated, run->target->format),
+            vx_outputs_json(outputs, choices->recipe));
+        cJSON_AddItemToObject(sidecar, "labels", vx_result_labels_json(result, true));
+    }
     return vx_outputs_commit(outputs, sidecar, replace, error);
 }
 

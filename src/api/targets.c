@@ -47,9 +47,11 @@ static bool is_pair(const char *ending) {
     return false;
 }
 
-vxm_status vx_output_rule_make(const char *output, const char *format, size_t case_count,
-                               vx_output_rule *out, vxm_error *error) {
-    *out = (vx_output_rule){.output = output, .format = VX_FORMAT_NIFTI_GZ};
+vxm_status vx_output_rule_make(const char *output, const vxm_segment_options *options,
+                               size_t case_count, vx_output_rule *out, vxm_error *error) {
+    const char *format = options->format;
+    *out = (vx_output_rule){
+        .output = output, .sidecars = options->sidecars != 0, .format = VX_FORMAT_NIFTI_GZ};
     if (!output || !*output)
         return vx_api_fail(error, NULL, VXM_ERR_USAGE, "no output was given (use -o OUT)");
     if (format) {
@@ -100,8 +102,8 @@ vxm_status vx_target_make(const vx_output_rule *rule, const char *name, vx_targe
         out->stem = vx_format_text("%.*s", (int)(folder + stem), rule->output);
         out->mask = vx_strdup(rule->output);
     }
-    out->sidecar = out->stem ? vx_format_text("%s.json", out->stem) : NULL;
-    if (out->mask && out->sidecar) return VXM_OK;
+    if (out->stem && rule->sidecars) out->sidecar = vx_format_text("%s.json", out->stem);
+    if (out->mask && (out->sidecar || !rule->sidecars)) return VXM_OK;
     vx_target_free(out);
     return vx_api_no_memory(error);
 }

@@ -216,6 +216,10 @@ typedef struct vxm_segment_options {
     vxm_callbacks callbacks;
     int anonymous; /* 1: a DICOM SEG has nothing of its source's patient, study and files; other
                       formats never have */
+    int sidecars;  /* 1 (default): CASE.json with hashes and options, and CASE.tsv where the format
+                      holds no labels' names, beside the mask; 0: neither, so that no batch can
+                      resume. What was asked for by name (split, probabilities, preview) is written
+                      in both cases. */
 } vxm_segment_options;
 
 VXM_API void vxm_segment_options_init(vxm_segment_options *options, size_t size);
@@ -248,7 +252,7 @@ typedef struct vxm_result {
 VXM_API void vxm_result_free(vxm_result *result);
 
 /* Reads a file or DICOM folder, writes the mask on the same grid (atomically: whole or not at all)
- * and beside it CASE.json with hashes and options. output: a file, or a folder for CASE.ext.
+ * and its sidecars, unless options say otherwise. output: a file, or a folder for CASE.ext.
  * result may be NULL. */
 VXM_API vxm_status vxm_segment_file(vxm_session *session, const char *input, const char *output,
                                     const vxm_segment_options *options, vxm_result **result,

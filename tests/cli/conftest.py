@@ -11,7 +11,7 @@ import pytest
 
 sys.dont_write_bytecode = True
 HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path.insert(0, HERE)
+sys.path[:0] = [HERE, os.path.join(os.path.dirname(HERE), "dicom")]
 import tiny_model  # noqa: E402
 
 ROOT = os.path.dirname(os.path.dirname(HERE))
