@@ -80,13 +80,19 @@ std::string triplet(const vx_code &code) {
     return term(code.scheme) + "^" + term(code.value) + "^" + term(code.meaning);
 }
 
+/* Slicer looks a type up below its category, and its lists (and dcmqi's) have "Anatomical
+ * Structure" under the code that DICOM's CID 7150 had before 91723000. */
+std::string category(const vx_code &code) {
+    const bool structure =
+        std::string(code.scheme) == "SCT" && std::string(code.value) == "91723000";
+    if (code.scheme[0] == 0 || structure) return "SCT^123037004^Anatomical Structure";
+    return triplet(code);
+}
+
 std::string tags(const vx_label &label) {
     if (label.type.scheme[0] == 0) return "|";
-    const std::string category = label.category.scheme[0]
-                                     ? triplet(label.category)
-                                     : std::string("SCT^123037004^Anatomical Structure");
-    return "TerminologyEntry:Segmentation category and type - DICOM master list~" + category + "~" +
-           triplet(label.type) + "~" + triplet(label.modifier) +
+    return "TerminologyEntry:Segmentation category and type - DICOM master list~" +
+           category(label.category) + "~" + triplet(label.type) + "~" + triplet(label.modifier) +
            "~Anatomic codes - DICOM master list~^^~^^|";
 }
 

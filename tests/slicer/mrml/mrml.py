@@ -27,15 +27,16 @@ def sct(code, meaning):
 
 
 STRUCTURE = sct("123037004", "Anatomical Structure")
+NEW_STRUCTURE = sct("91723000", "Anatomical Structure")  # of later editions of DICOM
 # Values out of order and beyond 8 and 15 bits; a name that is not ASCII; one with every character that formats separate fields
 # by; one without codes; one that the model never finds.
 LABELS = [
     {"value": 3, "name": "hippocampe antérieur", "rgb": [230, 120, 80], "category": STRUCTURE,
      "type": sct("5366008", "Hippocampus"), "modifier": sct("255549009", "Anterior")},
-    {"value": 300, "name": "a, \"b\"; c\\d ^~| e", "rgb": [1, 2, 3], "category": STRUCTURE,
+    {"value": 300, "name": "a, \"b\"; c\\d ^~| e", "rgb": [1, 2, 3], "category": NEW_STRUCTURE,
      "type": sct("45289007", "Parotid gland"), "modifier": sct("24028007", "Right")},
     {"value": 40000, "name": "without codes", "rgb": [0, 255, 0]},
-    {"value": 7, "name": "never found", "rgb": [9, 80, 255], "category": STRUCTURE, "type": sct("91609006", "Mandible")},
+    {"value": 7, "name": "never found", "rgb": [9, 80, 255], "category": NEW_STRUCTURE, "type": sct("91609006", "Mandible")},
 ]
 EMPTY = 7
 

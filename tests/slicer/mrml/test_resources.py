@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 import slicer
-from mrml import LABELS, MODELS, MODULE, ROOT, STRUCTURE, sct, write_model
+from mrml import LABELS, MODELS, MODULE, NEW_STRUCTURE, ROOT, sct, write_model
 from pydicom.sr.codedict import codes
 from VoxMambaLib import Importer, Labels
 
@@ -22,13 +22,13 @@ SHIPPED = {r["name"]: r["labels"] for r in (slicer_resources.recipe(p) for p in 
 # A model with what the shipped ones may lack: sides, types without a modifier, several types.
 SIDES = {side: sct(code, side) for side, code in (("Right", "24028007"), ("Left", "7771000"))}
 HEAD_AND_NECK = [
-    {"value": 1, "name": "brainstem", "rgb": [90, 160, 220], "category": STRUCTURE, "type": sct("119238007", "Brain stem")},
-    {"value": 2, "name": "spinal cord", "rgb": [244, 214, 49], "category": STRUCTURE, "type": sct("2748008", "Spinal cord")},
-    {"value": 3, "name": "parotid right", "rgb": [230, 110, 90], "category": STRUCTURE, "type": sct("45289007", "Parotid gland"),
+    {"value": 1, "name": "brainstem", "rgb": [90, 160, 220], "category": NEW_STRUCTURE, "type": sct("119238007", "Brain stem")},
+    {"value": 2, "name": "spinal cord", "rgb": [244, 214, 49], "category": NEW_STRUCTURE, "type": sct("2748008", "Spinal cord")},
+    {"value": 3, "name": "parotid right", "rgb": [230, 110, 90], "category": NEW_STRUCTURE, "type": sct("45289007", "Parotid gland"),
      "modifier": SIDES["Right"]},
-    {"value": 4, "name": "parotid left", "rgb": [110, 190, 110], "category": STRUCTURE, "type": sct("45289007", "Parotid gland"),
+    {"value": 4, "name": "parotid left", "rgb": [110, 190, 110], "category": NEW_STRUCTURE, "type": sct("45289007", "Parotid gland"),
      "modifier": SIDES["Left"]},
-    {"value": 5, "name": "mandible", "rgb": [222, 198, 101], "category": STRUCTURE, "type": sct("91609006", "Mandible")},
+    {"value": 5, "name": "mandible", "rgb": [222, 198, 101], "category": NEW_STRUCTURE, "type": sct("91609006", "Mandible")},
 ]
 MODELS_LABELS = {**SHIPPED, "head_and_neck": HEAD_AND_NECK, "odd": LABELS}
 
@@ -72,7 +72,7 @@ CATEGORIES = context_group(7150)       # Segmentation Property Category
 TYPES = context_group(7151)            # Segmentation Property Type, with all the groups that it includes
 MODIFIERS = {**context_group(2), **context_group(244)}  # Anatomic Modifier, Laterality
 # "Anatomical Structure" was T-D000A in CID 7150 while DICOM used SNOMED-RT, which its table of codes (PS3.16 Annex O) translates to
-# 123037004: so Slicer's lists and dcmqi code it. Later editions of the group have 91723000.
+# 123037004: so Slicer's lists and dcmqi code it, and so do we for them. Later editions of the group have 91723000.
 CATEGORIES["123037004"] = CATEGORIES["91723000"]
 
 
@@ -85,6 +85,20 @@ def test_codes_are_dicoms(model):
             code = label[key]
             assert code["scheme"] == "SCT", label
             assert group.get(code["code"], "").lower() == code["meaning"].lower(), label
+
+
+@pytest.mark.parametrize("model", ["head_and_neck"])
+def test_slicers_own_lists_have_the_types(app, model):
+    """Without our terminology, too: a result opened in a Slicer without the extension shows what its segments are."""
+    logic = app.terminologies_logic
+    for label in MODELS_LABELS[model]:
+        modifier = label.get("modifier", {"scheme": "", "code": ""})
+
+        def lists(category):
+            return logic.FindTerminologyNames(category["scheme"], category["code"], label["type"]["scheme"], label["type"]["code"],
+                                              modifier["scheme"], modifier["code"], [Labels.DICOM_TERMINOLOGY], None, None)
+        assert list(lists(Labels.category_of(label))) == [Labels.DICOM_TERMINOLOGY], label
+        assert not lists(NEW_STRUCTURE)  # or else the category need not be translated
 
 
 def test_a_wrong_code_would_be_seen():

@@ -7,12 +7,15 @@ from mrml import SAMPLE
 from VoxMambaLib import Importer
 
 LINES = [["label", "value", "voxels", "ml", "mean", "sd"],
-         ["hippocampe antérieur", "1", "5000000000", "1.729", "105.25", "20.5"],
+         ['hippocampe antérieur "1"', "1", "5000000000", "1.729", "105.25", "20.5"],
          ["12", "40000", "0", "0", "nan", ""]]  # a name of digits; a label that was not found has no intensities
 
 
 def write(path, separator, lines=LINES):
-    path.write_text("".join(separator.join(line) + "\n" for line in lines), encoding="utf-8")
+    """As VoxMambaSegment writes it: quoted as RFC 4180 has it in a .csv, never in a .tsv."""
+    def cell(text):
+        return '"' + text.replace('"', '""') + '"' if separator == "," and '"' in text else text
+    path.write_text("".join(separator.join(map(cell, line)) + "\n" for line in lines), encoding="utf-8")
     return path
 
 
@@ -30,7 +33,7 @@ def test_table(app, scene, tmp_path, ending, separator):
     table = Importer.import_statistics(scene, write(tmp_path / f"é.{ending}", separator), "VoxMamba statistics", volume)
     assert table.GetName() == "VoxMamba statistics" and table.GetLocked() and table.GetStorageNode() is None
     assert [table.GetColumnName(i) for i in range(table.GetNumberOfColumns())] == LINES[0]
-    assert column(table, "label") == ["hippocampe antérieur", "12"]
+    assert column(table, "label") == ['hippocampe antérieur "1"', "12"]
     assert column(table, "value") == [1, 40000] and column(table, "voxels") == [5e9, 0] and column(table, "ml") == [1.729, 0]
     assert column(table, "mean")[0] == 105.25 and column(table, "sd")[0] == 20.5
     assert math.isnan(column(table, "mean")[1]) and math.isnan(column(table, "sd")[1])
@@ -41,9 +44,14 @@ def test_table(app, scene, tmp_path, ending, separator):
 
 def test_other_files_leave_nothing(scene, tmp_path):
     before = nodes(scene)
-    other = write(tmp_path / "other.tsv", "\t", [["index", "name", "color"], ["1", "anterior", "#e67850"]])
-    empty = write(tmp_path / "empty.tsv", "\t", [])
-    for path in (other, empty, tmp_path / "gone.tsv"):
+    texts = {"other": [["index", "name", "color"], ["1", "anterior", "#e67850"]], "empty": [], "short": [LINES[0], LINES[1][:3]],
+             "words": [LINES[0], ["anterior", "1", "many", "1", "2", "3"]]}
+    for path in [write(tmp_path / f"{name}.tsv", "\t", lines) for name, lines in texts.items()] + [tmp_path / "gone.tsv"]:
         with pytest.raises(Importer.ImportFailed, match=path.name):
             Importer.import_statistics(scene, path, "statistics")
         assert nodes(scene) == before
+
+
+def test_no_label(scene, tmp_path):
+    table = Importer.import_statistics(scene, write(tmp_path / "none.tsv", "\t", LINES[:1]), "none")
+    assert table.GetNumberOfColumns() == len(LINES[0]) and table.GetNumberOfRows() == 0

@@ -2,17 +2,18 @@
 
 Every import leaves the scene as it was when it fails, and says why in an ImportFailed.
 """
+import csv
 import os
 import zlib
 
 # Column of the statistics table -> (type, title, unit) of the table node's column.
 STATISTICS_COLUMNS = {
-    "label": ("string", "Segment", ""),
-    "value": ("int", "Label value", ""),
-    "voxels": ("double", "Voxels", ""),  # more than an int holds in a large volume
-    "ml": ("double", "Volume", "ml"),
-    "mean": ("double", "Mean intensity", ""),
-    "sd": ("double", "SD of intensity", ""),
+    "label": (str, "Segment", ""),
+    "value": (int, "Label value", ""),
+    "voxels": (float, "Voxels", ""),  # more than an int holds in a large volume
+    "ml": (float, "Volume", "ml"),
+    "mean": (float, "Mean intensity", ""),
+    "sd": (float, "SD of intensity", ""),
 }
 
 
@@ -163,20 +164,47 @@ def import_segmentation(scene, path, source_node, name=None):
         return node
 
 
+def _statistics_columns(path):
+    """Name -> cells of a statistics file, checked and with their types (an empty number is NaN).
+
+    Not by Slicer's own storage node, which reads quotation marks in names otherwise than they are written."""
+    tabs = os.fspath(path).lower().endswith(".tsv")
+    with open(path, encoding="utf-8", errors="replace", newline="") as file:
+        rows = list(csv.reader(file, delimiter="\t" if tabs else ",", quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL))
+    if not rows or "label" not in rows[0] or any(len(row) != len(rows[0]) for row in rows):
+        raise ImportFailed(f"{path}: it is no statistics table")
+    columns = {}
+    for name, *cells in zip(*rows):
+        kind = STATISTICS_COLUMNS.get(name, (str,))[0]
+        try:
+            columns[name] = [kind(cell or "nan") if kind is float else kind(cell) for cell in cells]
+        except ValueError:
+            raise ImportFailed(f"{path}: a cell of its column {name} is no number") from None
+    return columns
+
+
+def _array(name, cells):
+    import vtk
+
+    kind = type(cells[0]) if cells else str
+    array = {str: vtk.vtkStringArray, int: vtk.vtkIntArray, float: vtk.vtkDoubleArray}[kind]()
+    array.SetName(name)
+    for cell in cells:
+        array.InsertNextValue(cell)
+    return array
+
+
 def import_statistics(scene, path, name, source_node=None):
     """The vtkMRMLTableNode of a statistics file (.tsv or .csv, STATISTICS_COLUMNS; others are kept as text). Beside source_node in the
     subject hierarchy, if one is given."""
     _check_file(path)
+    columns = _statistics_columns(path)
     with _Added(scene) as added:
         node = added.add("vtkMRMLTableNode", name)
-        _read(added, "vtkMRMLTableStorageNode", path, node)
-        found = [node.GetColumnName(i) for i in range(node.GetNumberOfColumns())]
-        if "label" not in found:
-            raise ImportFailed(f"{path}: it is no statistics table (no column \"label\")")
-        for column, (kind, title, unit) in STATISTICS_COLUMNS.items():
-            if column in found:
-                node.SetColumnProperty(column, "nullValue", "nan" if kind == "double" else "")
-                node.SetColumnProperty(column, "type", kind)  # read as text
+        for column, cells in columns.items():
+            node.AddColumn(_array(column, cells))
+        for column, (_, title, unit) in STATISTICS_COLUMNS.items():
+            if column in columns:
                 node.SetColumnTitle(column, f"{title} [{unit}]" if unit else title)
                 node.SetColumnUnitLabel(column, unit)
         node.SetUseColumnTitleAsColumnHeader(True)

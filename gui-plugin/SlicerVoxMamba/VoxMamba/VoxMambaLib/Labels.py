@@ -12,7 +12,10 @@ import json
 DICOM_TERMINOLOGY = "Segmentation category and type - DICOM master list"
 DICOM_ANATOMY = "Anatomic codes - DICOM master list"
 
+# Slicer looks a type up below its category, and its lists (and dcmqi's) have "Anatomical Structure" under the code that DICOM's
+# CID 7150 had before 91723000.
 ANATOMICAL_STRUCTURE = {"scheme": "SCT", "code": "123037004", "meaning": "Anatomical Structure"}
+NEW_ANATOMICAL_STRUCTURE = ("SCT", "91723000")
 SCHEMA = "https://raw.githubusercontent.com/qiicr/dcmqi/master/doc/schemas/segment-context-schema.json#"
 
 CODE_COLUMNS = ("CodingScheme", "CodeValue", "CodeMeaning")
@@ -26,7 +29,11 @@ def context_name(model):
 
 
 def category_of(label):
-    return label.get("category") or ANATOMICAL_STRUCTURE
+    """The label's category as Slicer's lists code it."""
+    code = label.get("category")
+    if not code or (code["scheme"], code["code"]) == NEW_ANATOMICAL_STRUCTURE:
+        return ANATOMICAL_STRUCTURE
+    return code
 
 
 def _triplet(code):
