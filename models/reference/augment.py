@@ -16,12 +16,14 @@ JITTER = 4           # voxels that a patch may slide even where it covers the wh
 ELASTIC_VOXELS = 2.0  # sd of the displacement at the control points, one every ~8 voxels
 
 
-def random_patches(canvas, patch, mirror_axes, draws):
+def random_patches(canvas, patch, mirror_axes, draws, centred=0.0):
     """One patch for each generator of `draws`: image (n, channels, *patch), label (n, *patch) int64 and, where the
     canvas holds soft targets, these (n, classes, *patch), else None; on the canvas's device. Axes are z, y, x.
+    `centred`: probability that a patch is centred on a voxel of a label (nnU-Net: a third of them), so that small
+    organs in large scans are seen often enough; where the patch would leave the case it slides back.
     """
     index = [int(rng.integers(0, len(canvas.data))) for rng in draws]
-    grid = torch.stack([_sampling_grid(canvas, i, patch, rng) for i, rng in zip(index, draws)])
+    grid = torch.stack([_sampling_grid(canvas, i, patch, centred, rng) for i, rng in zip(index, draws)])
     sampled = F.grid_sample(canvas.data[torch.as_tensor(index, device=canvas.device)], grid,
                             mode="bilinear", padding_mode="zeros", align_corners=True)
     image, maps = sampled[:, :canvas.channels], sampled[:, canvas.channels:].split(canvas.foreground, 1)
@@ -41,11 +43,15 @@ def _with_background(maps):
     return torch.cat((1 - maps.sum(1, keepdim=True), maps), 1)
 
 
-def _sampling_grid(canvas, case, patch, rng):
+def _sampling_grid(canvas, case, patch, centred, rng):
     """grid_sample coordinates (Z, Y, X, 3 = x y z) of one patch: rotation, scale, elastic, whole-voxel shift."""
     size = np.array(canvas.data.shape[2:])
     slack = np.maximum(canvas.shapes[case] - np.array(patch), 0) / 2 + JITTER
-    centre = (size - 1) / 2 + np.round(rng.uniform(-slack, slack))
+    if centred and rng.random() < centred:
+        shift = np.clip(canvas.label_voxel(case, rng) - (size - 1) / 2, -slack, slack)
+    else:
+        shift = rng.uniform(-slack, slack)
+    centre = (size - 1) / 2 + np.round(shift)
     matrix = np.eye(3)
     if rng.random() < ROTATE_P:
         matrix = _rotation(rng.uniform(-math.pi / 6, math.pi / 6, 3)) @ matrix

@@ -12,7 +12,7 @@ mkdir -p "$out"
 
 teacher() { # FOLD OTHER OTHER
     python3 "$here/train.py" --recipe "$here/recipes/hippocampus.json" --data "$data" --twin --steps "$steps" \
-        --out "$out/teacher_$1" --validation-folds "$1" --train-folds "$2" "$3" --save-probabilities "$out/soft" \
+        --out "$out/teacher_$1" --validation-parts "$1" --train-parts "$2" "$3" --save-probabilities "$out/soft" \
         --seed "1$1" $options
 }
 

@@ -1,53 +1,31 @@
-"""Cases of a folder with images/, labels/ and folds.tsv, preprocessed as the product does it.
+"""Cases of a folder, preprocessed as the product does it.
 
-Arrays are (z, y, x): NIfTI's first axis is x, so a file's array is transposed once, on reading. Order of the
-steps (nnU-Net's): crop to the bounding box of the hole-filled non-zero mask, z-score over the crop, resample.
+Two layouts are known: images/CASE.nii.gz, labels/CASE.nii.gz and folds.tsv (columns case, fold5), or
+SPLIT/images/CASE.nii.gz, SPLIT/labels/CASE.nii.gz and cases.tsv (columns case, split). A part is a fold or a split.
+
+Arrays are (z, y, x). Order of the steps (nnU-Net's): crop to the bounding box of the hole-filled non-zero mask where
+the recipe says so, turn, normalise over the crop, resample.
 """
 
 import csv
-import gzip
-import struct
+import os
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from scipy.ndimage import binary_fill_holes
 
-NIFTI_DTYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4"}
+from nifti import read_nifti, turn
 
 
 @dataclass
 class Case:
     name: str
     image: np.ndarray    # float32 (channels, z, y, x), normalised, at the recipe's spacing
-    label: np.ndarray    # uint8 (z, y, x), cropped and resampled like the image
-    extent_mm: np.ndarray  # z, y, x extent of the whole volume as stored
-
-
-def read_nifti(path):
-    """Little-endian single-file NIfTI-1 -> (array (z, y, x) with scale applied, spacing (z, y, x) in mm).
-
-    The file must be stored RAS by its sform: x runs to the right, y to the front, z up.
-    """
-    raw = Path(path).read_bytes()
-    raw = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
-    if struct.unpack_from("<i", raw, 0)[0] != 348:
-        raise ValueError(f"{path}: not a little-endian NIfTI-1 file")
-    dim = struct.unpack_from("<8h", raw, 40)
-    code, = struct.unpack_from("<h", raw, 70)
-    pixdim = struct.unpack_from("<8f", raw, 76)
-    offset, slope, inter = struct.unpack_from("<3f", raw, 108)
-    sform, = struct.unpack_from("<h", raw, 254)
-    axes = np.array(struct.unpack_from("<12f", raw, 280)).reshape(3, 4)[:, :3]
-    if sform <= 0 or (abs(axes).argmax(0) != (0, 1, 2)).any() or (axes.diagonal() <= 0).any():
-        raise ValueError(f"{path}: not stored RAS")
-    shape = dim[1:4]
-    data = np.frombuffer(raw, "<" + NIFTI_DTYPES[code], int(np.prod(shape)), int(offset))
-    data = data.reshape(shape[::-1])
-    if np.isfinite(slope) and slope != 0 and (slope, inter) != (1, 0):
-        data = data * np.float64(slope) + np.float64(inter)
-    return data, np.array(pixdim[3:0:-1], np.float64)
+    label: np.ndarray    # uint8 (z, y, x), on the image's grid
 
 
 def nonzero_box(image):
@@ -77,35 +55,62 @@ def resample_label(label, shape):
     return out
 
 
-def preprocess(image, label, spacing, recipe):
-    """(channels, z, y, x) and (z, y, x) of one scan -> the network's image and label."""
-    kinds = {c["normalisation"]["kind"] for c in recipe["channels"]}
-    if kinds != {"zscore"} or recipe["orientation"] != "RAS" or recipe["crop"] != "nonzero":
-        raise ValueError("this trainer preprocesses non-zero crops with zscore, turned to RAS, only")
+def normalise(channel, how):
+    """One channel by a recipe's `normalisation` object: zscore over the channel, or ct. float32."""
+    channel = channel.astype(np.float32)
+    if how["kind"] == "zscore":
+        return (channel - channel.mean()) / max(channel.std(), 1e-8)
+    if how["kind"] == "ct":
+        clipped = channel.clip(how["percentile_00_5"], how["percentile_99_5"])
+        return (clipped - np.float32(how["mean"])) / np.float32(max(how["sd"], 1e-8))
+    raise ValueError(f"this trainer knows zscore and ct, not {how['kind']}")
+
+
+def preprocess(image, label, spacing, codes, recipe):
+    """(channels, z, y, x) and (z, y, x) of one scan as stored with axis `codes` -> the network's image and label."""
+    if recipe["crop"] == "nonzero":
+        box = nonzero_box(image)
+        image, label = image[(slice(None), *box)], label[box]
+    if recipe["orientation"] != "as-stored":
+        image, _ = turn(image, spacing, codes, recipe["orientation"])
+        label, spacing = turn(label, spacing, codes, recipe["orientation"])
     target = np.array(recipe["spacing_zyx_mm"])
     if max(spacing) / min(spacing) > 3 or max(target) / min(target) > 3:
         raise ValueError("this trainer does not resample a coarse axis apart")
-    box = nonzero_box(image)
-    image = image[(slice(None), *box)].astype(np.float32)
-    image = np.stack([(c - c.mean()) / max(c.std(), 1e-8) for c in image])
-    shape = np.round(np.array(image.shape[1:]) * spacing / target).astype(int)
+    image = [normalise(c, how["normalisation"]) for c, how in zip(image, recipe["channels"])]
+    shape = np.round(np.array(label.shape) * spacing / target).astype(int)
     image = np.stack([resample(c, shape, recipe["resampling"]["image_order"]) for c in image])
-    return image.astype(np.float32), resample_label(label[box], shape)
+    return image.astype(np.float32), resample_label(label, shape)
 
 
-def load_cases(folder, folds, recipe):
-    """Preprocessed cases of the given folds, in the order of folds.tsv."""
+def list_cases(folder, parts):
+    """(case, image file, label file) of each case of the given folds or splits, in the table's order."""
     folder = Path(folder)
-    with open(folder / "folds.tsv", newline="") as f:
-        rows = [r for r in csv.DictReader(f, delimiter="\t") if int(r["fold5"]) in folds]
-    cases = []
-    for row in rows:
-        image, spacing = read_nifti(folder / "images" / f"{row['case']}.nii.gz")
-        label, _ = read_nifti(folder / "labels" / f"{row['case']}.nii.gz")
-        extent = np.array(image.shape) * spacing
-        image, label = preprocess(image[None], label.astype(np.uint8), spacing, recipe)
-        cases.append(Case(row["case"], image, label, extent))
-    return cases
+    table, column = ("folds.tsv", "fold5") if (folder / "folds.tsv").exists() else ("cases.tsv", "split")
+    with open(folder / table, newline="") as f:
+        rows = [r for r in csv.DictReader(f, delimiter="\t") if r[column] in parts]
+    if not rows:
+        raise ValueError(f"{folder / table}: no case of {', '.join(parts)}")
+    roots = [folder / r["split"] if column == "split" else folder for r in rows]
+    return [(r["case"], *(root / what / f"{r['case']}.nii.gz" for what in ("images", "labels")))
+            for r, root in zip(rows, roots)]
+
+
+def load_case(files, recipe):
+    """One of list_cases, preprocessed."""
+    name, image_file, label_file = files
+    image, spacing, codes = read_nifti(image_file)
+    label, *same = read_nifti(label_file)
+    if label.shape != image.shape or same[1] != codes:
+        raise ValueError(f"{label_file}: not on the grid of its image")
+    return Case(name, *preprocess(image[None], label.astype(np.uint8), spacing, codes, recipe))
+
+
+def load_cases(folder, parts, recipe, most=None):
+    """Preprocessed cases of the given folds or splits, in the table's order; at most so many. One process a core."""
+    files = list_cases(folder, parts)[:most]
+    with ProcessPoolExecutor(min(len(files), len(os.sched_getaffinity(0)))) as pool:
+        return list(pool.map(partial(load_case, recipe=recipe), files))
 
 
 class Canvas:
@@ -123,13 +128,23 @@ class Canvas:
         size += (size - np.array(patch)) % 2
         maps = self.foreground * (1 if soft is None else 2)
         self.data = torch.zeros(len(cases), self.channels + maps, *size.tolist(), device=device)
+        self.voxels = []  # of each case, for each label that it has: (n, 3) canvas coordinates
         for i, case in enumerate(cases):
             start = (size - case.label.shape) // 2
+            found = (np.argwhere(case.label == k) for k in range(1, classes))
+            self.voxels.append([(v + start).astype(np.int16) for v in found if len(v)])
             box = tuple(slice(a, a + n) for a, n in zip(start, case.label.shape))
             layers = [case.image, np.stack([case.label == k for k in range(1, classes)])]
             if soft is not None:
                 layers.append(soft[i])
             self.data[(i, slice(None), *box)] = torch.from_numpy(np.concatenate(layers).astype(np.float32)).to(device)
+
+    def label_voxel(self, case, rng):
+        """Canvas coordinates of a random voxel of a random label that the case has; of the middle if it has none."""
+        if not self.voxels[case]:
+            return (np.array(self.data.shape[2:]) - 1) / 2
+        voxels = self.voxels[case][rng.integers(len(self.voxels[case]))]
+        return voxels[rng.integers(len(voxels))]
 
 
 def save_probabilities(folder, name, logits):

@@ -1,5 +1,6 @@
-"""The trainer on the sample scan: interrupted, shared by processes, and with soft targets."""
+"""The trainer on the sample scan and on splits: interrupted, shared by processes, and with soft targets."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from test_data import write_cases
 
 HERE = Path(__file__).parent
 SAMPLE = HERE.parents[1] / "sample-data"
@@ -25,9 +27,9 @@ def data(tmp_path):
     return folder
 
 
-def train(data, out, *more, steps=4, processes=1):
+def train(data, out, *more, steps=4, processes=1, recipe="hippocampus"):
     starter = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)] if processes > 1 else []
-    subprocess.run([sys.executable, *starter, HERE / "train.py", "--recipe", HERE / "recipes" / "hippocampus.json",
+    subprocess.run([sys.executable, *starter, HERE / "train.py", "--recipe", HERE / "recipes" / f"{recipe}.json",
                     "--data", data, "--out", out, "--twin", "--steps", str(steps), "--batch", "2", "--features", "2",
                     "2", "2", "2", "--patch", "32", "40", "32", "--device", "cpu", *more], check=True)
     return torch.load(out / "checkpoint.pt")
@@ -54,7 +56,7 @@ def test_processes_share_a_batch(data, tmp_path):
 
 def test_soft_targets(data, tmp_path):
     """What one run says of the unseen case is a target for the next, and changes its result."""
-    hard = train(data, tmp_path / "hard", "--train-folds", "3", "--validation-folds", "0", "--save-probabilities",
+    hard = train(data, tmp_path / "hard", "--train-parts", "3", "--validation-parts", "0", "--save-probabilities",
                  tmp_path / "soft")
     maps = np.load(tmp_path / "soft" / "one.npz")["probabilities"]
     assert maps.shape[0] == 2 and maps.dtype == np.uint8 and maps.any()
@@ -62,3 +64,13 @@ def test_soft_targets(data, tmp_path):
     plain = train(data, tmp_path / "without")
     assert not all(torch.equal(a, b) for a, b in zip(soft["average"], plain["average"]))
     assert hard["step"] == soft["step"]
+
+
+def test_splits_with_a_recipe_that_does_not_mirror(tmp_path):
+    """Stored LPI, turned; validated once, as there is nothing to mirror."""
+    data = write_cases(tmp_path / "data")
+    state = train(data, tmp_path / "run", "--train-parts", "train", "--validation-parts", "validation", "--centred",
+                  "0.5", "--patch", "16", "16", "16", recipe="head_neck")
+    assert state["step"] == 4
+    report = json.loads((tmp_path / "run" / "validation.json").read_text())
+    assert report["cases"] == ["c"] and "dice" in report and "dice_mirrored" not in report

@@ -36,18 +36,20 @@ def arguments():
     p.add_argument("--data", type=Path, required=True)
     p.add_argument("--out", type=Path, required=True)
     p.add_argument("--twin", action="store_true", help="leave the Mamba layers out (the control)")
-    p.add_argument("--train-folds", type=int, nargs="+", default=[0, 1, 2])
-    p.add_argument("--validation-folds", type=int, nargs="+", default=[3])
+    p.add_argument("--train-parts", nargs="+", default=["0", "1", "2"], help="folds or splits of the data's table")
+    p.add_argument("--validation-parts", nargs="+", default=["3"])
     p.add_argument("--steps", type=int, required=True)
     p.add_argument("--stop-at", type=int, help="save and stop at this step; the schedule stays that of --steps")
     p.add_argument("--batch", type=int, default=12)
+    p.add_argument("--centred", type=float, default=0.0, help="share of patches centred on a labelled voxel")
     p.add_argument("--lr", type=float, default=1e-3)
     p.add_argument("--weight-decay", type=float, default=0.03)
     p.add_argument("--ema", type=float, default=0.999)
     p.add_argument("--seed", type=int, default=1)
     p.add_argument("--soft", type=Path, help="folder of soft targets, CASE.npz for every training case")
     p.add_argument("--soft-weight", type=float, default=0.5, help="their share of the target; the labels have the rest")
-    p.add_argument("--save-probabilities", type=Path, help="folder for the validation cases' mirrored probabilities")
+    p.add_argument("--save-probabilities", type=Path,
+                   help="folder for the validation cases' probabilities, mirrored if the recipe mirrors")
     p.add_argument("--save-every", type=float, default=60.0, help="seconds between checkpoints")
     p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     p.add_argument("--mirror-axes", type=int, nargs="*", help="override the recipe's mirror_axes (z, y, x = 0, 1, 2)")
@@ -156,8 +158,8 @@ def main():
     torch.backends.cudnn.benchmark = True
     args.out.mkdir(parents=True, exist_ok=True)
 
-    training = load_cases(args.data, set(args.train_folds), recipe)[:args.max_cases]
-    validation = load_cases(args.data, set(args.validation_folds), recipe)[:args.max_cases]
+    training = load_cases(args.data, args.train_parts, recipe, args.max_cases)
+    validation = load_cases(args.data, args.validation_parts, recipe, args.max_cases)
     soft = load_probabilities(args.soft, training) if args.soft else None
     canvas = Canvas(training, classes, patch, device, soft)
 
@@ -188,7 +190,7 @@ def main():
     last = min(args.steps, args.stop_at or args.steps)
     while step < last:
         draws = [np.random.default_rng([args.seed, step, i]) for i in range(rank, args.batch, processes)]
-        image, label, maps = random_patches(canvas, patch, recipe["mirror_axes"], draws)
+        image, label, maps = random_patches(canvas, patch, recipe["mirror_axes"], draws, args.centred)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             outputs = net(image, deep=True)
         loss = deep_loss(outputs, training_target(label, maps, args.soft_weight, classes))
@@ -225,17 +227,19 @@ def main():
 
 
 def validate(net, average, cases, recipe, args, device, report):
-    """Scores the averaged weights on the validation cases, with and without mirroring -> OUT/validation.json."""
+    """Scores the averaged weights on the validation cases, without mirroring and, if the recipe mirrors, with it
+    -> OUT/validation.json."""
     with torch.no_grad():
         for p, a in zip(net.parameters(), average):
             p.copy_(a)
     net.eval()
     report["cases"] = [c.name for c in cases]
-    for mirror in (False, True):
+    mirrorings = (False, True) if recipe["mirror_axes"] else (False,)
+    for mirror in mirrorings:
         rows = []
         for case, logits in predict_cases(net, cases, recipe, mirror, device):
             rows.append(dice_scores(case, logits))
-            if mirror and args.save_probabilities:
+            if mirror == mirrorings[-1] and args.save_probabilities:
                 args.save_probabilities.mkdir(parents=True, exist_ok=True)
                 save_probabilities(args.save_probabilities, case.name, logits)
         report["dice_mirrored" if mirror else "dice"] = rows

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data import read_nifti
+from nifti import read_nifti
 
 
 def main():
@@ -24,7 +24,7 @@ def main():
         names = [r["case"] for r in csv.DictReader(f, delimiter="\t") if int(r["fold5"]) == args.fold]
     volumes = []
     for name in names:
-        label, spacing = read_nifti(args.data / "labels" / f"{name}.nii.gz")
+        label, spacing, _ = read_nifti(args.data / "labels" / f"{name}.nii.gz")
         counts = np.bincount(label.astype(np.int64).ravel())[1:]
         volumes.append(counts * np.prod(spacing))
     away = np.abs(np.log(volumes) - np.median(np.log(volumes), 0)).max(1)

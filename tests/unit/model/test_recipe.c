@@ -269,15 +269,25 @@ static void needs_no_terminator(void **state) {
 }
 
 /* The recipes that models/reference trains with. */
-static void reads_the_shipped_recipes(void **state) {
-    (void)state;
-    bytes b = read_bytes(VX_SOURCE_DIR "/models/reference/recipes/hippocampus.json");
+static vx_recipe *shipped_recipe(const char *path) {
+    bytes b = read_bytes(path);
     vx_recipe *r;
     vx_error err = {0};
     if (vx_recipe_parse((const char *)b.data, b.size, &r, &err)) fail_msg("%s", err.text);
+    free(b.data);
+    return r;
+}
+
+static void reads_the_shipped_recipes(void **state) {
+    (void)state;
+    vx_recipe *r = shipped_recipe(VX_SOURCE_DIR "/models/reference/recipes/hippocampus.json");
     assert_string_equal(r->name, "hippocampus");
     vx_recipe_free(r);
-    free(b.data);
+    r = shipped_recipe(VX_SOURCE_DIR "/models/reference/recipes/head_neck.json");
+    assert_string_equal(r->name, "head_neck");
+    assert_int_equal(r->channels[0].normalisation.kind, VX_NORM_CT);
+    assert_false(r->mirror[0] || r->mirror[1] || r->mirror[2]); /* left and right are labels */
+    vx_recipe_free(r);
 }
 
 int main(void) {
