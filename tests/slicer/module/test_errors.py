@@ -86,6 +86,8 @@ def test_devices(scan, out, model):
     {"statistics": "/proc/s.tsv"},
     {"statistics": "{out}/none/s.tsv"},
     {"returns": "{out}/none/r"},
+    {"returns": "{out}/../in"},
+    {"returns": "{out}/r/"},
 ])
 def test_outputs_that_cannot_be_made(scan, out, model, values):
     """They are refused before the network runs, and so leave nothing of the others."""
