@@ -145,7 +145,7 @@ static int print_xml(void) {
 int main(int argc, char **argv) {
     module_arguments arguments;
     int code = VXM_ERR_USAGE;
-    cli_set_program("VoxMambaSegment");
+    cli_begin("VoxMambaSegment");
     /* A Slicer that is gone is seen in the progress, and nothing is left. */
     signal(SIGPIPE, SIG_IGN);
     if (!arguments_parse(argc, argv, &arguments))
