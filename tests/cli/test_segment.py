@@ -375,6 +375,11 @@ def test_output_never_replaces_the_input(scan, model, tmp_path):
     line = run("segment", scan, "-m", model, "-o", tmp_path, "--overwrite").error_line(1)
     assert "input" in line
     assert sha256(scan) == before and files(tmp_path) == ["scan.nii.gz"]
+    os.link(scan, tmp_path / "link.json")
+    for option in ("--stats", "--report"):
+        line = run("segment", scan, "-m", model, "-o", tmp_path / "out", option, tmp_path / "link.json", "--overwrite").error_line(1)
+        assert "input" in line
+    assert sha256(scan) == before and files(tmp_path) == ["link.json", "scan.nii.gz"]
 
 
 @pytest.mark.parametrize("name, word", [("m.hdr", "one file"), ("m.img", "one file"), ("m.mhd", "one file"),
