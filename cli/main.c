@@ -34,7 +34,7 @@ static int unknown_verb(const char *typed) {
 }
 
 int main(int argc, char **argv) {
-    cli_set_program("voxmamba");
+    cli_begin("voxmamba");
     if (argc < 2) {
         cli_usage_error("no verb was given (see voxmamba --help)");
         return VXM_ERR_USAGE;

@@ -1,5 +1,7 @@
 #include "output.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -32,7 +34,18 @@ static struct {
 static atomic_int caught;
 _Static_assert(ATOMIC_INT_LOCK_FREE == 2, "a handler may touch lock-free atomics only");
 
-void cli_set_program(const char *text) { out.program = text; }
+/* A caller may have closed one: without this an output file would get its number, and messages.
+ * Opened the wrong way round, so that use of it fails as it would have. */
+static void occupy_streams(void) {
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && errno == EBADF)
+            (void)!open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY);
+}
+
+void cli_begin(const char *program) {
+    occupy_streams();
+    out.program = program;
+}
 const char *cli_program(void) { return out.program; }
 
 void cli_set_output(bool quiet, bool verbose, bool json, bool paths) {

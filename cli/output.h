@@ -6,9 +6,9 @@
 
 #include "api/voxmamba.h"
 
-/* The name that begins every message; before anything is said. text lives as long as the program.
- */
-void cli_set_program(const char *text);
+/* First of all: gives the program its name, which begins every message and lives as long as the
+ * program, and sees to it that no file that is opened later becomes a standard stream. */
+void cli_begin(const char *program);
 const char *cli_program(void);
 void cli_set_output(bool quiet, bool verbose, bool json, bool paths);
 bool cli_quiet(void);

@@ -13,7 +13,7 @@ set(ALLOW_infer base model backend volume graph)
 set(ALLOW_api base io infer model volume metrics report backend)
 set(ALLOW_cuda base graph backend)
 set(ALLOW_cli api)
-set(ALLOW_slicer api cli)
+set(ALLOW_slicer base api cli)
 
 set(bad 0)
 set(seen 0)

@@ -362,6 +362,14 @@ static vxm_status check_can_make(const char *path, vxm_error *error) {
     return VXM_OK;
 }
 
+/* Of any shard: reports and statistics replace what is there, with --overwrite. */
+static bool is_input(const vxm_batch *batch, const char *path) {
+    for (size_t i = 0; i < batch->list.count; i++)
+        for (size_t k = 0; k < batch->list.cases[i].channel_count; k++)
+            if (vx_same_file(path, batch->list.cases[i].files[k])) return true;
+    return false;
+}
+
 /* Two files of one name, for example --stats and the sidecar of the only case. */
 static vxm_status check_own_names(const vxm_batch *batch, vxm_error *error) {
     const char *own[2] = {batch->options.report_path, batch->options.stats_path};
@@ -370,6 +378,9 @@ static vxm_status check_own_names(const vxm_batch *batch, vxm_error *error) {
         if (k == 1 && own[0] && strcmp(own[0], own[1]) == 0)
             return vx_api_fail(error, own[k], VXM_ERR_USAGE,
                                "report and statistics have one name (choose another)");
+        if (is_input(batch, own[k]))
+            return vx_api_fail(error, own[k], VXM_ERR_USAGE,
+                               "this would replace an input (choose another)");
         for (size_t i = 0; i < batch->count; i++)
             if (strcmp(own[k], batch->targets[i].mask) == 0 ||
                 (batch->targets[i].sidecar && strcmp(own[k], batch->targets[i].sidecar) == 0))

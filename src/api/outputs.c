@@ -164,7 +164,7 @@ vxm_status vx_outputs_check_sidecar(const vx_outputs *outputs, vxm_error *error)
     return check_sidecar(outputs->target->sidecar, true, error);
 }
 
-static bool same_file(const char *a, const char *b) {
+bool vx_same_file(const char *a, const char *b) {
     struct stat s, t;
     return stat(a, &s) == 0 && stat(b, &t) == 0 && s.st_dev == t.st_dev && s.st_ino == t.st_ino;
 }
@@ -174,8 +174,8 @@ vxm_status vx_outputs_check_inputs(const vx_outputs *outputs, char *const *files
     const char *sidecar = outputs->target->sidecar;
     for (size_t i = 0; i < outputs->count; i++)
         for (size_t k = 0; k < count; k++)
-            if (same_file(outputs->items[i].path, files[k]) ||
-                (sidecar && same_file(sidecar, files[k])))
+            if (vx_same_file(outputs->items[i].path, files[k]) ||
+                (sidecar && vx_same_file(sidecar, files[k])))
                 return vx_api_fail(error, files[k], VXM_ERR_USAGE,
                                    "the output would replace this input (choose another output)");
     return VXM_OK;

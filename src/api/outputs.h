@@ -97,6 +97,8 @@ vxm_status vx_outputs_check_absent(const vx_outputs *outputs, vxm_error *error);
 /* VXM_ERR_OUTPUT when the sidecar's place holds JSON that is not ours: --resume replaces outputs,
  * but not that. Text that is no JSON at all is taken for our own, damaged. */
 vxm_status vx_outputs_check_sidecar(const vx_outputs *outputs, vxm_error *error);
+/* Whether both exist and are one file, however they are named. */
+bool vx_same_file(const char *a, const char *b);
 /* VXM_ERR_USAGE when an output would overwrite one of the inputs. */
 vxm_status vx_outputs_check_inputs(const vx_outputs *outputs, char *const *files, size_t count,
                                    vxm_error *error);

@@ -88,6 +88,9 @@ static mode_t default_mode(void) {
     return 0666 & ~mask;
 }
 
+/* A nameless file is named, and read, by its entry in /proc, which some chroots lack. */
+static bool nameless_can_be_named(void) { return access("/proc/self/fd", X_OK) == 0; }
+
 vx_status vx_out_open(const char *path, vx_out_file **out, vx_error *err) {
     *out = NULL;
     vx_out_file *file = vx_alloc_zero(1, sizeof *file);
@@ -97,7 +100,8 @@ vx_status vx_out_open(const char *path, vx_out_file **out, vx_error *err) {
         vx_free(file);
         return vx_fail(err, VX_ERR_RESOURCE, "out of memory");
     }
-    file->fd = open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0666);
+    file->fd = -1;
+    if (nameless_can_be_named()) file->fd = open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0666);
     vx_free(folder);
     if (file->fd < 0) {
         file->temp = temp_name(path);

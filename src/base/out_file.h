@@ -1,8 +1,8 @@
 /* A file that appears whole or not at all: written without a name (O_TMPFILE; under a temporary one
- * where the file system does not have that), flushed to disk, then given its final name. A nameless
- * file takes a name that is free at once; only where it replaces another it has a temporary name
- * between two system calls. So a killed process leaves nothing on such file systems, and on others
- * a temporary, which the next run sweeps. */
+ * where the file system does not have that, or /proc is missing), flushed to disk, then given its
+ * final name. A nameless file takes a name that is free at once; only where it replaces another it
+ * has a temporary name between two system calls. So a killed process leaves nothing on such file
+ * systems, and on others a temporary, which the next run sweeps. */
 #ifndef VX_BASE_OUT_FILE_H
 #define VX_BASE_OUT_FILE_H
 

@@ -9,7 +9,7 @@ import nibabel
 import numpy as np
 import pytest
 import scipy.ndimage
-from conftest import PROGRAM, ROOT, environment, files, load, run, save, volume
+from conftest import PROGRAM, ROOT, command, environment, files, load, run, save, volume
 
 import tiny_model
 
@@ -56,6 +56,19 @@ def test_stdout_has_the_volumes(scan, model, tmp_path):
 def test_quiet_says_nothing(scan, model, tmp_path):
     result = segment(scan, model, tmp_path / "m.nii.gz", "-q")
     assert result.out == "" and result.err == ""
+
+
+def test_closed_streams_are_no_files(scan, model, tmp_path):
+    """Files get the lowest numbers that are free: those of streams that the caller has closed must not be."""
+    for name, closed in (("all", ""), ("none", "<&- 2>&-")):
+        line = 'exec "$@" ' + closed
+        args = command("segment", scan, "-m", model, "-v", "--probabilities", "--format", "nii", "-o", f"{tmp_path / name}/")
+        done = subprocess.run(["sh", "-c", line, "sh", *args], capture_output=True, env=environment())
+        assert done.returncode == 0 and (done.stderr == b"") == bool(closed)
+    made = files(tmp_path / "all")
+    assert made == files(tmp_path / "none") and len([f for f in made if "_prob_" in f]) == 3
+    for f in made:
+        assert f.endswith(".json") or (tmp_path / "all" / f).read_bytes() == (tmp_path / "none" / f).read_bytes(), f
 
 
 def test_sidecar_report_and_stats(scan, model, tmp_path):
@@ -362,6 +375,11 @@ def test_output_never_replaces_the_input(scan, model, tmp_path):
     line = run("segment", scan, "-m", model, "-o", tmp_path, "--overwrite").error_line(1)
     assert "input" in line
     assert sha256(scan) == before and files(tmp_path) == ["scan.nii.gz"]
+    os.link(scan, tmp_path / "link.json")
+    for option in ("--stats", "--report"):
+        line = run("segment", scan, "-m", model, "-o", tmp_path / "out", option, tmp_path / "link.json", "--overwrite").error_line(1)
+        assert "input" in line
+    assert sha256(scan) == before and files(tmp_path) == ["link.json", "scan.nii.gz"]
 
 
 @pytest.mark.parametrize("name, word", [("m.hdr", "one file"), ("m.img", "one file"), ("m.mhd", "one file"),

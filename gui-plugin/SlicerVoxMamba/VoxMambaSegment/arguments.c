@@ -1,9 +1,12 @@
 #include "arguments.h"
 
 #include <string.h>
+#include <sys/stat.h>
 
 #include "cli/output.h"
 #include "statistics_table.h"
+
+#define GB 1e9
 
 #define ROW(name, kind, field, value, help)                                                        \
     { 0, name, kind, offsetof(module_arguments, field), value, help }
@@ -58,29 +61,57 @@ void arguments_free(module_arguments *arguments) { cli_free_args(&module, argume
 
 void arguments_print_help(void) { cli_print_help(&module); }
 
-/* Files that one run writes and reads have names of their own. */
+/* By one name, or by two ways to one file. */
+static bool same_file(const char *a, const char *b) {
+    struct stat s, t;
+    return strcmp(a, b) == 0 ||
+           (stat(a, &s) == 0 && stat(b, &t) == 0 && s.st_dev == t.st_dev && s.st_ino == t.st_ino);
+}
+
+/* What one run writes replaces neither its input nor another of its files. */
 static bool check_names(const module_arguments *arguments) {
     const char *names[] = {arguments->operands.items[0], arguments->operands.items[1],
                            arguments->statistics, arguments->return_parameters};
     for (size_t i = 0; i < 4; i++)
         for (size_t k = 0; k < i; k++)
-            if (names[i] && names[k] && strcmp(names[i], names[k]) == 0) {
+            if (names[i] && names[k] && same_file(names[i], names[k])) {
                 cli_usage_error("'%s' is named twice (choose another name)", names[i]);
                 return false;
             }
     return true;
 }
 
-bool arguments_check(const module_arguments *arguments) {
-    if (arguments->operands.count != 2) {
+static bool check_operands(const cli_list *operands) {
+    if (operands->count != 2) {
         cli_usage_error("an input and an output are needed, %zu names were given (see %s --help)",
-                        arguments->operands.count, cli_program());
+                        operands->count, cli_program());
         return false;
     }
-    if (arguments->remove_small_mm3 < 0 || arguments->memory_gb < 0) {
-        cli_usage_error("--%s: not negative", arguments->memory_gb < 0 ? "memory" : "removeSmall");
+    if (!*operands->items[0] || !*operands->items[1]) {
+        cli_usage_error("the name of the %s is empty", *operands->items[0] ? "output" : "input");
         return false;
     }
+    return true;
+}
+
+/* The library takes whole bytes, of which none is no limit. */
+static bool check_numbers(const module_arguments *arguments) {
+    const double bytes = GB * arguments->memory_gb;
+    if (bytes != 0 && !(bytes >= 1 && bytes <= 1e18)) {
+        cli_usage_error("--memory: %g is no size in gigabytes (0: what is free)",
+                        arguments->memory_gb);
+        return false;
+    }
+    if (arguments->remove_small_mm3 < 0) {
+        cli_usage_error("--removeSmall: %g is negative (0: as the model's recipe says)",
+                        arguments->remove_small_mm3);
+        return false;
+    }
+    return true;
+}
+
+bool arguments_check(const module_arguments *arguments) {
+    if (!check_operands(&arguments->operands) || !check_numbers(arguments)) return false;
     if (arguments->statistics && !statistics_table_separator(arguments->statistics)) {
         cli_usage_error("--statistics: '%s' ends neither in .tsv nor in .csv",
                         arguments->statistics);
@@ -92,7 +123,7 @@ bool arguments_check(const module_arguments *arguments) {
 bool arguments_options(const module_arguments *arguments, vxm_session_options *session,
                        vxm_segment_options *segment) {
     cli_device device = arguments->device;
-    device.memory = 1e9 * arguments->memory_gb;
+    device.memory = GB * arguments->memory_gb;
     vxm_segment_options_init(segment, sizeof *segment);
     segment->labels = arguments->labels;
     if (arguments->keep_largest) segment->keep_largest = "";

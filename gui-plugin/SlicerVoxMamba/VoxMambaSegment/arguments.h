@@ -11,8 +11,8 @@
 typedef struct module_arguments {
     cli_list operands; /* input, output */
     bool xml, version, help;
-    const char *return_parameters,
-        *process_information;                /* the latter is for shared libraries only */
+    const char *return_parameters;
+    const char *process_information;         /* for modules that are shared libraries: ignored */
     const char *model, *labels, *statistics; /* NULL: not given */
     bool keep_largest, force;
     double remove_small_mm3; /* 0: as the recipe says */

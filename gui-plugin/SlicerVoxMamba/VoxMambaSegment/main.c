@@ -1,6 +1,5 @@
 /* VoxMambaSegment: one volume in, one segmentation out, as 3D Slicer calls its command-line modules
  * (docs/slicer.md). */
-#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -45,18 +44,16 @@ static vxm_status fail(vxm_error *error, vxm_status code, const char *file, cons
 /* Before the work that they are to describe. */
 static vxm_status check_texts(const module_arguments *arguments, vxm_error *error) {
     const char *names[] = {arguments->statistics, arguments->return_parameters};
-    for (size_t i = 0; i < 2; i++)
-        if (names[i] && !whole_file_possible(names[i]))
-            return fail(error, VXM_ERR_OUTPUT, names[i], strerror(errno));
-    return VXM_OK;
+    vxm_status s = VXM_OK;
+    for (size_t i = 0; i < 2 && s == VXM_OK; i++)
+        if (names[i]) s = whole_file_check(names[i], error);
+    return s;
 }
 
 /* text is freed; NULL: there was no memory for it. */
 static vxm_status write_text(const char *path, char *text, vxm_error *error) {
     if (!text) return fail(error, VXM_ERR_RESOURCE, path, "out of memory");
-    vxm_status s = VXM_OK;
-    if (!whole_file_write(path, text, strlen(text)))
-        s = fail(error, VXM_ERR_OUTPUT, path, strerror(errno));
+    const vxm_status s = whole_file_write(path, text, error);
     free(text);
     return s;
 }
@@ -143,9 +140,9 @@ static int print_xml(void) {
 int main(int argc, char **argv) {
     module_arguments arguments;
     int code = VXM_ERR_USAGE;
-    cli_set_program("VoxMambaSegment");
-    signal(SIGPIPE,
-           SIG_IGN); /* a Slicer that is gone is seen in the progress, and nothing is left */
+    cli_begin("VoxMambaSegment");
+    /* A Slicer that is gone is seen in the progress, and nothing is left. */
+    signal(SIGPIPE, SIG_IGN);
     if (!arguments_parse(argc, argv, &arguments))
         ;
     else if (arguments.xml)

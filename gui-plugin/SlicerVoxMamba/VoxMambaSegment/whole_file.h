@@ -1,14 +1,13 @@
-/* Small text files that appear whole or not at all. */
+/* Small text files that appear whole or not at all (base/out_file.h), with the errors of
+ * voxmamba.h. */
 #ifndef VX_SLICER_WHOLE_FILE_H
 #define VX_SLICER_WHOLE_FILE_H
 
-#include <stdbool.h>
-#include <stddef.h>
+#include "api/voxmamba.h"
 
-/* Whether a file of that name could be made: nothing is left. False with errno. */
-bool whole_file_possible(const char *path);
-/* Replaces path by these bytes. Until they are all on the disk they have no name (a temporary one,
- * where the file system knows no nameless files). False with errno. */
-bool whole_file_write(const char *path, const char *text, size_t bytes);
+/* VXM_ERR_OUTPUT unless a file of that name can be made; nothing is left. */
+vxm_status whole_file_check(const char *path, vxm_error *error);
+/* Replaces path by text. */
+vxm_status whole_file_write(const char *path, const char *text, vxm_error *error);
 
 #endif

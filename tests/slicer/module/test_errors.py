@@ -18,6 +18,13 @@ from volumes import files
     (("--quiet", "a", "b.nii"), "unknown option"),  # voxmamba's own
     (("--removeSmall", "-1", "a", "b.nii"), "--removeSmall"),
     (("--memory", "-1", "a", "b.nii"), "--memory"),
+    (("--memory", "1e-10", "a", "b.nii"), "--memory"),  # less than a byte is not "no limit"
+    (("--memory", "1e10", "a", "b.nii"), "--memory"),
+    (("--memory", "1e300", "a", "b.nii"), "--memory"),  # no integer holds these bytes
+    (("--memory", "nan", "a", "b.nii"), "--memory"),
+    (("--removeSmall", "nan", "a", "b.nii"), "--removeSmall"),
+    (("", "b.nii"), "name of the input"),
+    (("a", ""), "name of the output"),
     (("--threads", "-1", "a", "b.nii"), "--threads"),
     (("--step", "x", "a", "b.nii"), "--step"),
     (("--precision", "fp8", "a", "b.nii"), "--precision"),
@@ -44,8 +51,19 @@ def test_inputs(scan, out, model, tmp_path):
     check(drive(tmp_path / "junk.nii", out / "m.seg.nrrd", model=model), out, 2, "junk.nii: ")
     save(scan.parent / "second.nii")
     check(drive(scan.parent, out / "m.seg.nrrd", model=model), out, 1, "cases")
-    check(drive(scan, scan.parent / ".." / "in" / scan.name, model=model), out, 1, "input")
     assert files(scan.parent) == ["scan.nii", "second.nii"]
+
+
+def test_no_file_replaces_the_input_or_another(scan, out, model):
+    """By whichever way it is named."""
+    before, way = scan.read_bytes(), scan.parent / ".." / "in"
+    os.link(scan, scan.parent / "link.nii")
+    for values in ({"outputSegmentation": way / scan.name}, {"outputSegmentation": scan.parent / "link.nii"},
+                   {"returns": way / scan.name}, {"returns": out / ".." / "out" / "s.tsv", "statistics": out / "s.tsv"}):
+        (out / "s.tsv").write_text("before")
+        result = drive(scan, values.pop("outputSegmentation", out / "m.seg.nrrd"), model=model, **values)
+        assert "named twice" in result.error_line(1) and result.out == ""
+    assert scan.read_bytes() == before and files(out) == ["s.tsv"] and (out / "s.tsv").read_text() == "before"
 
 
 def test_models(scan, out, model, tmp_path):
@@ -68,6 +86,8 @@ def test_devices(scan, out, model):
     {"statistics": "/proc/s.tsv"},
     {"statistics": "{out}/none/s.tsv"},
     {"returns": "{out}/none/r"},
+    {"returns": "{out}/../in"},
+    {"returns": "{out}/r/"},
 ])
 def test_outputs_that_cannot_be_made(scan, out, model, values):
     """They are refused before the network runs, and so leave nothing of the others."""

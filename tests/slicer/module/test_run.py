@@ -75,7 +75,7 @@ def test_empty_values_are_defaults(scan, out, model):
 
 
 def test_progress(out, tmp_path, model):
-    """Many tiles: lines come as they happen, not more than twenty a second, and never fall."""
+    """Many tiles: lines come as they happen, ten a second at most, and never fall."""
     scan = save(tmp_path / "large.nii", shape=(56, 56, 56))
     process = subprocess.Popen([MODULE, *arguments({"device": "cpu", "model": model, "tta": True, "threads": 1,
                                                     "inputVolume": scan, "outputSegmentation": out / "m.seg.nrrd"})],
