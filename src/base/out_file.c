@@ -91,6 +91,18 @@ static mode_t default_mode(void) {
 /* A nameless file is named, and read, by its entry in /proc, which some chroots lack. */
 static bool nameless_can_be_named(void) { return access("/proc/self/fd", X_OK) == 0; }
 
+/* Nameless or, where that cannot be, with a temporary name. fd -1 with errno where no file can be
+ * made, or none of that name: a nameless one would learn it when all work is done. */
+static void create(vx_out_file *file, const char *folder) {
+    struct stat info;
+    file->fd = -1;
+    if (lstat(file->path, &info) != 0 && errno == ENAMETOOLONG) return;
+    if (nameless_can_be_named()) file->fd = open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0666);
+    if (file->fd >= 0) return;
+    file->temp = temp_name(file->path);
+    if (file->temp) file->fd = open(file->temp, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0666);
+}
+
 vx_status vx_out_open(const char *path, vx_out_file **out, vx_error *err) {
     *out = NULL;
     vx_out_file *file = vx_alloc_zero(1, sizeof *file);
@@ -100,20 +112,16 @@ vx_status vx_out_open(const char *path, vx_out_file **out, vx_error *err) {
         vx_free(file);
         return vx_fail(err, VX_ERR_RESOURCE, "out of memory");
     }
-    file->fd = -1;
-    if (nameless_can_be_named()) file->fd = open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0666);
-    vx_free(folder);
-    if (file->fd < 0) {
-        file->temp = temp_name(path);
-        if (file->temp) file->fd = open(file->temp, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0666);
-    }
+    create(file, folder);
     if (file->fd < 0) {
         vx_status s = output_error(err, "cannot create the output");
+        vx_free(folder);
         vx_free(file->temp);
         vx_free(file->path);
         vx_free(file);
         return s;
     }
+    vx_free(folder);
     *out = file;
     return VX_OK;
 }

@@ -1,3 +1,4 @@
+#include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -145,6 +146,10 @@ static void a_file_appears_whole_or_not_at_all(void **state) {
     unlink(path);
 
     assert_int_equal(vx_out_open("/nowhere/at/all", &file, &err), VX_ERR_OUTPUT);
+    char too_long[600]; /* said before the work */
+    snprintf(too_long, sizeof too_long, "%s/%0*d", folder, 256, 0);
+    assert_int_equal(vx_out_open(too_long, &file, &err), VX_ERR_OUTPUT);
+    assert_non_null(strstr(err.text, strerror(ENAMETOOLONG)));
 }
 
 /* Kept files have no name that a killed process would leave, and can be read. */
