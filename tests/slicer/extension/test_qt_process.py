@@ -102,10 +102,13 @@ def test_cancel(qt, temporary):
 
 
 def test_a_program_that_is_killed_from_outside(qt, temporary):
+    killed = []
+
     def kill(one, process, heard):
-        if "Segmenting" in heard.values("comment") and process._process is not None:
-            os.kill(process._process.processId(), 9)
-    outcome, _ = run(qt, temporary, during=kill)
+        if "Segmenting" in heard.values("comment") and not killed:
+            killed.append(process._process.processId())
+            os.kill(killed[0], 9)
+    outcome, _ = run(qt, temporary, during=kill, tta=True)
     assert outcome.state == "failed" and "memory" in outcome.message
 
 
