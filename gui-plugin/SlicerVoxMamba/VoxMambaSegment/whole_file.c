@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* A file that is being made in a folder. */
@@ -33,8 +34,15 @@ static char *folder_of(const char *path) {
 }
 
 static bool begin(const char *path, making *out) {
+    struct stat there;
+    *out = (making){.fd = -1};
+    /* Renaming a file over it would take /dev/null from everybody, where root runs the program. */
+    if (stat(path, &there) == 0 && !S_ISREG(there.st_mode)) {
+        errno = S_ISDIR(there.st_mode) ? EISDIR : ENOTSUP;
+        return false;
+    }
     char *folder = folder_of(path);
-    *out = (making){.fd = -1, .temp = temporary_name(path)};
+    out->temp = temporary_name(path);
     if (folder && out->temp) out->fd = open(folder, O_TMPFILE | O_WRONLY | O_CLOEXEC, 0666);
     if (folder && out->temp && out->fd < 0) {
         out->fd = open(out->temp, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0666);

@@ -145,6 +145,8 @@ static void a_file_appears_whole_or_not_at_all(void **state) {
     unlink(path);
 
     assert_int_equal(vx_out_open("/nowhere/at/all", &file, &err), VX_ERR_OUTPUT);
+    /* Over a device no name is renamed, though root could. */
+    assert_int_equal(vx_out_open("/dev/null", &file, &err), VX_ERR_OUTPUT);
 }
 
 /* Kept files have no name that a killed process would leave, and can be read. */
