@@ -77,6 +77,11 @@ bool arguments_check(const module_arguments *arguments) {
                         arguments->operands.count, cli_program());
         return false;
     }
+    for (size_t i = 0; i < 2; i++)
+        if (!*arguments->operands.items[i]) {
+            cli_usage_error("the name of the %s is empty (name a file)", i ? "output" : "input");
+            return false;
+        }
     if (arguments->remove_small_mm3 < 0 || arguments->memory_gb < 0) {
         cli_usage_error("--%s: not negative", arguments->memory_gb < 0 ? "memory" : "removeSmall");
         return false;

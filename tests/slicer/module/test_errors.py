@@ -25,6 +25,8 @@ from volumes import files
     (("--statistics", "b.tsv", "a", "b.tsv"), "named twice"),
     (("a.nii", "a.nii"), "named twice"),
     (("--model",), "needs a value"),
+    (("", "b.nii"), "the input is empty"),
+    (("a.nii", ""), "the output is empty"),
 ])
 def test_usage(args, word, tmp_path):
     result = call(*args, cwd=tmp_path)
