@@ -103,8 +103,17 @@ static void create(vx_out_file *file, const char *folder) {
     if (file->temp) file->fd = open(file->temp, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0666);
 }
 
+/* Whether path is there and is a device, a pipe or a socket: renaming a file over it would take
+ * /dev/null from everybody, where root runs the program. */
+static bool is_no_place_for_a_file(const char *path) {
+    struct stat info;
+    return stat(path, &info) == 0 && !S_ISREG(info.st_mode) && !S_ISDIR(info.st_mode);
+}
+
 vx_status vx_out_open(const char *path, vx_out_file **out, vx_error *err) {
     *out = NULL;
+    if (is_no_place_for_a_file(path))
+        return vx_fail(err, VX_ERR_OUTPUT, "is a device or a pipe, not a file (name a file)");
     vx_out_file *file = vx_alloc_zero(1, sizeof *file);
     char *folder = folder_of(path);
     if (!file || !folder || !(file->path = vx_strdup(path))) {

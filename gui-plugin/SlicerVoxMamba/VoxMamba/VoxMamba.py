@@ -366,7 +366,10 @@ class VoxMambaLogic(ScriptedLoadableModuleLogic):
         return self._segmenter is not None and self._segmenter.running
 
     def start(self, volumes, settings, onEvent, onResult, onEnd):
-        """As Segmenter.start: returns at once. ProgramMissing where the extension has no program."""
+        """As Segmenter.start: returns at once. ProgramMissing where the extension has no program. RuntimeError while another start of
+        this logic runs, which cancel() could not reach any more; another logic may run beside it."""
+        if self.running:
+            raise RuntimeError("a segmentation is running already")
         self._segmenter = Segmenter(slicer.mrmlScene, programs_of(FOLDER).segment, self._makeProcess, self.environment(),
                                     slicer.app.temporaryPath)
         self._segmenter.start(volumes, settings, onEvent, onResult, onEnd)

@@ -88,7 +88,8 @@ static bool check_operands(const cli_list *operands) {
         return false;
     }
     if (!*operands->items[0] || !*operands->items[1]) {
-        cli_usage_error("the name of the %s is empty", *operands->items[0] ? "output" : "input");
+        cli_usage_error("the name of the %s is empty (name a file)",
+                        *operands->items[0] ? "output" : "input");
         return false;
     }
     return true;

@@ -30,6 +30,8 @@ def test_catalogue_entry():
     assert value["$schema"] == ("https://raw.githubusercontent.com/Slicer/Slicer/main/Schemas/"
                                 "slicer-extension-catalog-entry-schema-v1.0.1.json#")
     assert value["scm_type"] in ("git", "local") and 1 <= value["tier"] <= 5
+    # It is the folder of an inner *build* in a superbuild, not a folder of the sources: the catalogue has no name for one.
+    assert value.get("build_subdirectory", ".") == "."
     assert all(isinstance(each, str) for each in value["build_dependencies"])
 
 

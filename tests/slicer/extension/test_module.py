@@ -61,6 +61,21 @@ def test_a_script_gets_result_and_error(place):
     logic.shutDown()
 
 
+def test_one_run_at_a_time_for_a_logic(place):
+    """Else cancel() would not reach the first. Two logics may run beside each other."""
+    module, _, temporary = place
+    slicer.mrmlScene.Clear()
+    logic, other, states = module.VoxMambaLogic(), module.VoxMambaLogic(), []
+    volume = mrml_scene.add_volume(slicer.mrmlScene)
+    hears = (lambda *_: None, lambda _, result: states.append(result.outcome.state), lambda _: None)
+    logic.start([volume], module.Settings(threads=2), *hears)
+    with pytest.raises(RuntimeError, match="running already"):
+        logic.start([volume], module.Settings(threads=2), *hears)
+    assert other.segment(volume, module.Settings(threads=2)).outcome.state == "done" and states in ([], ["done"])
+    logic.shutDown()
+    assert len(states) == 1 and os.listdir(temporary) == [] and not logic.running
+
+
 def test_shut_down_ends_the_process_at_once(place):
     module, _, temporary = place
     slicer.mrmlScene.Clear()

@@ -32,6 +32,8 @@ from volumes import files
     (("--statistics", "b.tsv", "a", "b.tsv"), "named twice"),
     (("a.nii", "a.nii"), "named twice"),
     (("--model",), "needs a value"),
+    (("", "b.nii"), "the input is empty"),
+    (("a.nii", ""), "the output is empty"),
 ])
 def test_usage(args, word, tmp_path):
     result = call(*args, cwd=tmp_path)
@@ -108,6 +110,17 @@ def test_an_output_that_is_a_folder(scan, out, model):
     (out / "m.seg.nrrd").mkdir()
     assert drive(scan, out / "m.seg.nrrd", model=model).error_line(1)
     assert files(out / "m.seg.nrrd") == []
+
+
+@pytest.mark.parametrize("which", ["returns", "statistics", "outputSegmentation"])
+def test_devices_and_pipes_stay(which, scan, out, model):
+    """Of a program that root runs, a file under the name /dev/null would be everybody's."""
+    place = out / {"returns": "r", "statistics": "s.tsv", "outputSegmentation": "m.seg.nrrd"}[which]
+    os.mkfifo(place)
+    values = {which: place}
+    result = drive(scan, values.pop("outputSegmentation", out / "m.seg.nrrd"), model=model, **values)
+    check(result, out, 4, f"{place.name}: ", [place.name])
+    assert place.is_fifo() and "Segmenting" not in result.stages
 
 
 def limited(bytes_):

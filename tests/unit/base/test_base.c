@@ -150,6 +150,8 @@ static void a_file_appears_whole_or_not_at_all(void **state) {
     snprintf(too_long, sizeof too_long, "%s/%0*d", folder, 256, 0);
     assert_int_equal(vx_out_open(too_long, &file, &err), VX_ERR_OUTPUT);
     assert_non_null(strstr(err.text, strerror(ENAMETOOLONG)));
+    /* Over a device no name is renamed, though root could. */
+    assert_int_equal(vx_out_open("/dev/null", &file, &err), VX_ERR_OUTPUT);
 }
 
 /* Kept files have no name that a killed process would leave, and can be read. */
