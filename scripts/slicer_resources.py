@@ -4,7 +4,7 @@
     scripts/slicer_resources.py            writes them for every models/*.safetensors, and removes those of models that are gone
     scripts/slicer_resources.py --check    writes nothing; exit 1 names each file that is not what would be written
 
-Needs Python 3.9 and nothing else. A test (slicer.mrml_resources) runs --check.
+Needs Python 3.9 and nothing else. A test (slicer.mrml.resources) runs --check.
 """
 import argparse
 import json
