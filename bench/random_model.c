@@ -8,14 +8,10 @@
 #include <cjson/cJSON.h>
 
 #include "base/memory.h"
+#include "base/text.h"
 #include "measure.h"
 
 /* --- values ----------------------------------------------------------------------------------- */
-
-static bool ends_with(const char *text, const char *end) {
-    const size_t n = strlen(text), m = strlen(end);
-    return n >= m && strcmp(text + n - m, end) == 0;
-}
 
 static uint64_t hash(const char *text) { /* FNV-1a */
     uint64_t h = 14695981039346656037u;
@@ -42,15 +38,15 @@ static void fill_time_steps(float *x, size_t n, uint64_t *state) {
 void bench_fill_tensor(const char *name, int rank, const size_t *dims, float *out) {
     const size_t n = elements(rank, dims), inputs = rank > 1 ? n / dims[0] : 1;
     uint64_t state = hash(name);
-    if (ends_with(name, "A_log"))
+    if (vx_has_ending(name, "A_log"))
         for (size_t i = 0; i < n; i++) out[i] = (float)log((double)(i % dims[1] + 1));
-    else if (ends_with(name, "dt_proj.bias"))
+    else if (vx_has_ending(name, "dt_proj.bias"))
         fill_time_steps(out, n, &state);
     else if (rank == 5) /* He, for leaky ReLU */
         bench_fill_normal(out, n, sqrt(2.0 / (double)inputs), state);
     else if (rank > 1)
         fill_uniform(out, n, 1 / sqrt((double)inputs), &state);
-    else if (ends_with(name, "weight") || ends_with(name, ".D"))
+    else if (vx_has_ending(name, "weight") || vx_has_ending(name, ".D"))
         for (size_t i = 0; i < n; i++) out[i] = (float)(0.9 + 0.2 * bench_uniform(&state));
     else
         fill_uniform(out, n, 0.1, &state);

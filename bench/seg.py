@@ -23,27 +23,22 @@ from pathlib import Path
 
 import numpy as np
 import pydicom
-from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import CTImageStorage
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "dicom"))
+from new_image import new_image, new_uids  # noqa: E402
 
 SIZE, SLICES, LABELS = 512, 300, 100
 
 
 def make_series(folder):
     folder.mkdir(parents=True)
-    study, series, frame = generate_uid(), generate_uid(), generate_uid()
+    uids = new_uids()
     for k in range(SLICES):
-        meta = FileMetaDataset()
-        meta.TransferSyntaxUID, meta.MediaStorageSOPClassUID = ExplicitVRLittleEndian, CTImageStorage
-        meta.MediaStorageSOPInstanceUID = generate_uid()
-        d = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
-        d.SOPClassUID, d.SOPInstanceUID = CTImageStorage, meta.MediaStorageSOPInstanceUID
-        d.StudyInstanceUID, d.SeriesInstanceUID, d.FrameOfReferenceUID = study, series, frame
+        d = new_image(CTImageStorage, SIZE, SIZE, uids)
         d.Modality, d.PatientName, d.PatientID, d.ImageType = "CT", "Bench", "Bench", ["ORIGINAL", "PRIMARY", "AXIAL"]
         d.ImageOrientationPatient, d.ImagePositionPatient = [1, 0, 0, 0, 1, 0], [-190, -190, 1.5 * k]
         d.PixelSpacing, d.SliceThickness, d.RescaleSlope, d.RescaleIntercept = [0.75, 0.75], 1.5, 1, -1024
-        d.Rows, d.Columns, d.SamplesPerPixel, d.PhotometricInterpretation = SIZE, SIZE, 1, "MONOCHROME2"
-        d.BitsAllocated, d.BitsStored, d.HighBit, d.PixelRepresentation = 16, 12, 11, 0
         d.PixelData = np.full((SIZE, SIZE), k, "<u2").tobytes()
         d.save_as(folder / f"{k}.dcm", enforce_file_format=True)
 

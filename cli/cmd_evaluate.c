@@ -25,6 +25,7 @@ static const cli_option options[] = {
      "of the normalised surface Dice, NSD (default 1)"},
     {0, "overlap-only", CLI_FLAG, offsetof(evaluate_args, overlap_only), NULL,
      "Dice and IoU only: no surface distances"},
+    CLI_COMMON_OPTIONS(evaluate_args, common),
 };
 
 static const char *const metrics[] = {"dice", "iou", "hd95", "assd", "nsd"};
@@ -137,7 +138,7 @@ static vxm_status run_evaluate(const evaluate_args *args) {
 static int main_evaluate(int argc, char **argv) {
     evaluate_args args = {.tolerance = 1.0};
     int code = VXM_ERR_USAGE;
-    if (!cli_parse(&cli_evaluate, argc, argv, &args))
+    if (!cli_parse_common(&cli_evaluate, argc, argv, &args.common))
         ;
     else if (args.common.help) {
         cli_print_help(&cli_evaluate);

@@ -30,6 +30,7 @@ static const cli_option options[] = {
     {0, "format", CLI_TEXT, offsetof(info_args, format), "nii.gz|nii|nrrd|seg.nrrd|mha|dcmseg",
      "the masks' format of --plan: dcmseg takes memory of its own"},
     CLI_DEVICE_OPTIONS(info_args, device),
+    CLI_COMMON_OPTIONS(info_args, common),
 };
 
 /* ---- Printing ---- */
@@ -168,7 +169,7 @@ static vxm_status open_plan(const info_args *args, const char *path, vxm_model *
         return VXM_ERR_USAGE;
     }
     vxm_batch *batch = NULL;
-    char *folders = cli_model_folders();
+    char *folders = cli_model_folders(NULL);
     vxm_status s = VXM_OK;
     if (vxm_is_model(path)) {
         s = vxm_model_open(path, model, error);
@@ -221,7 +222,7 @@ static vxm_status run_info(const info_args *args) {
 static int main_info(int argc, char **argv) {
     info_args args = {.device = CLI_DEVICE_DEFAULTS};
     int code = VXM_ERR_USAGE;
-    if (!cli_parse(&cli_info, argc, argv, &args))
+    if (!cli_parse_common(&cli_info, argc, argv, &args.common))
         ;
     else if (args.common.help) {
         cli_print_help(&cli_info);

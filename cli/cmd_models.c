@@ -17,6 +17,7 @@ typedef struct models_args {
 
 static const cli_option options[] = {
     {0, "json", CLI_FLAG, offsetof(models_args, json), NULL, "print JSON"},
+    CLI_COMMON_OPTIONS(models_args, common),
 };
 
 static const char *text_of(const cJSON *object, const char *key) {
@@ -72,7 +73,7 @@ static void say_broken(const cJSON *models) {
 
 static vxm_status run_models(const models_args *args) {
     vxm_error error;
-    char *json = NULL, *folders = cli_model_folders();
+    char *json = NULL, *folders = cli_model_folders(NULL);
     vxm_status s = vxm_models_json(folders, &json, &error);
     free(folders);
     if (s != VXM_OK) {
@@ -95,7 +96,7 @@ static vxm_status run_models(const models_args *args) {
 static int main_models(int argc, char **argv) {
     models_args args = {0};
     int code = VXM_ERR_USAGE;
-    if (!cli_parse(&cli_models, argc, argv, &args))
+    if (!cli_parse_common(&cli_models, argc, argv, &args.common))
         ;
     else if (args.common.help) {
         cli_print_help(&cli_models);

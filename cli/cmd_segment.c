@@ -57,6 +57,7 @@ static const cli_option options[] = {
         "DICOM SEG without patient, study and UIDs of its source"),
     ROW(0, "force", CLI_FLAG, force, NULL,
         "warn instead of refusing a volume unlike the model's training"),
+    CLI_COMMON_OPTIONS(segment_args, common),
 };
 
 /* ---- What is said of each case ---- */
@@ -213,7 +214,7 @@ static bool batch_options(const segment_args *args, vxm_batch_options *out) {
 
 static vxm_status run_batch(vxm_batch *batch, const segment_args *args,
                             const vxm_session_options *session, vxm_error *error) {
-    char *folders = cli_model_folders();
+    char *folders = cli_model_folders(NULL);
     vxm_model *model = NULL;
     vxm_status s = vxm_model_find(args->model, folders, batch, &model, error);
     if (s == VXM_OK) {
@@ -258,7 +259,7 @@ static vxm_status run_segment(const segment_args *args) {
 static int main_segment(int argc, char **argv) {
     segment_args args = {.device = CLI_DEVICE_DEFAULTS, .remove_small = NAN, .jobs = 1};
     int code = VXM_ERR_USAGE;
-    if (!cli_parse(&cli_segment, argc, argv, &args))
+    if (!cli_parse_common(&cli_segment, argc, argv, &args.common))
         ;
     else if (args.common.help) {
         cli_print_help(&cli_segment);

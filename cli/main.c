@@ -22,12 +22,6 @@ static void print_usage(void) {
          "failed, 129 SIGHUP, 130 SIGINT, 143 SIGTERM.");
 }
 
-static int print_version(void) {
-    const char *commit = vxm_commit();
-    printf("voxmamba %s%s%s%s\n", vxm_version(), *commit ? " (" : "", commit, *commit ? ")" : "");
-    return cli_exit_code(VXM_OK);
-}
-
 static int unknown_verb(const char *typed) {
     const char *names[VERB_COUNT];
     for (size_t i = 0; i < VERB_COUNT; i++) names[i] = verbs[i]->name;
@@ -40,6 +34,7 @@ static int unknown_verb(const char *typed) {
 }
 
 int main(int argc, char **argv) {
+    cli_set_program("voxmamba");
     if (argc < 2) {
         cli_usage_error("no verb was given (see voxmamba --help)");
         return VXM_ERR_USAGE;
@@ -49,7 +44,7 @@ int main(int argc, char **argv) {
         print_usage();
         return cli_exit_code(VXM_OK);
     }
-    if (strcmp(argv[1], "--version") == 0) return print_version();
+    if (strcmp(argv[1], "--version") == 0) return cli_print_version();
     for (size_t i = 0; i < VERB_COUNT; i++)
         if (strcmp(argv[1], verbs[i]->name) == 0) return verbs[i]->run(argc - 2, argv + 2);
     return unknown_verb(argv[1]);

@@ -8,7 +8,7 @@
 
 #define MAX_PATH 4096
 
-char *cli_model_folders(void) {
+char *cli_model_folders(const char *share) {
     const char *variable = getenv("VOXMAMBA_MODELS");
     char program[MAX_PATH] = "";
     ssize_t n = readlink("/proc/self/exe", program, sizeof program - 1);
@@ -21,9 +21,11 @@ char *cli_model_folders(void) {
     if (strncmp(program, VX_BUILD_FOLDER, strlen(VX_BUILD_FOLDER)) == 0)
         source = ":" VX_SOURCE_MODELS;
 #endif
-    char *folders = NULL;
-    if (asprintf(&folders, "%s:%s/../share/voxmamba/models:%s%s", variable ? variable : "",
-                 slash ? program : ".", VX_INSTALLED_MODELS, source) < 0)
+    const char *folder = slash ? program : ".";
+    char installed[2 * MAX_PATH] = "", *folders = NULL;
+    if (share) snprintf(installed, sizeof installed, ":%s/%s/voxmamba/models", folder, share);
+    if (asprintf(&folders, "%s:%s/../share/voxmamba/models%s:%s%s", variable ? variable : "",
+                 folder, installed, VX_INSTALLED_MODELS, source) < 0)
         return NULL;
     return folders;
 }

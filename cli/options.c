@@ -8,25 +8,16 @@
 
 #include "output.h"
 
-#define COMMON(letter, name, kind, field, value, help)                                             \
-    { letter, name, kind, offsetof(cli_common, field), value, help }
+/* How the verb is called: "voxmamba segment". */
+typedef struct command {
+    char text[64];
+} command;
 
-static const cli_option common_options[] = {
-    COMMON('q', "quiet", CLI_FLAG, quiet, NULL,
-           "no progress and no tables; errors and warnings stay"),
-    COMMON('v', "verbose", CLI_FLAG, verbose, NULL, "say more about what is done"),
-    COMMON(0, "log-format", CLI_TEXT, log_format, "text|json",
-           "how messages on stderr look (default text)"),
-    COMMON(0, "log-paths", CLI_FLAG, log_paths, NULL,
-           "reports and JSON messages may name files (else numbers and hashes)"),
-    COMMON('h', "help", CLI_FLAG, help, NULL, "show this help"),
-};
-#define COMMON_COUNT (sizeof common_options / sizeof *common_options)
-
-static size_t option_count(const cli_verb *verb) { return verb->option_count + COMMON_COUNT; }
-
-static const cli_option *option_at(const cli_verb *verb, size_t i) {
-    return i < verb->option_count ? &verb->options[i] : &common_options[i - verb->option_count];
+static command command_of(const cli_verb *verb) {
+    command out;
+    snprintf(out.text, sizeof out.text, "%s%s%s", cli_program(), verb->name ? " " : "",
+             verb->name ? verb->name : "");
+    return out;
 }
 
 /* ---- Slips ---- */
@@ -68,14 +59,14 @@ const char *cli_suggest(const char *text, const char *const *candidates, size_t 
 static void unknown_option(const cli_verb *verb, const char *typed, const char *name) {
     const char *names[96];
     size_t count = 0;
-    for (size_t i = 0; i < option_count(verb) && count < 96; i++)
-        names[count++] = option_at(verb, i)->name;
+    for (size_t i = 0; i < verb->option_count && count < 96; i++)
+        names[count++] = verb->options[i].name;
     const char *near = name ? cli_suggest(name, names, count) : NULL;
     if (near)
-        cli_usage_error("unknown option '%s' (did you mean --%s? see voxmamba %s --help)", typed,
-                        near, verb->name);
+        cli_usage_error("unknown option '%s' (did you mean --%s? see %s --help)", typed, near,
+                        command_of(verb).text);
     else
-        cli_usage_error("unknown option '%s' (see voxmamba %s --help)", typed, verb->name);
+        cli_usage_error("unknown option '%s' (see %s --help)", typed, command_of(verb).text);
 }
 
 /* ---- Parsing ---- */
@@ -119,10 +110,11 @@ static bool set_bytes(const cli_option *option, const char *text, double *out) {
 
 static bool set_count(const cli_option *option, const char *text, unsigned *out) {
     char *end;
+    const long least = option->kind == CLI_COUNT ? 1 : 0;
     errno = 0;
     long value = strtol(text, &end, 10);
-    if (end == text || *end || errno || value < 1 || value > 1000000) {
-        cli_usage_error("--%s: '%s' is not a whole number from 1 on", option->name, text);
+    if (end == text || *end || errno || value < least || value > 1000000) {
+        cli_usage_error("--%s: '%s' is not a whole number from %ld on", option->name, text, least);
         return false;
     }
     *out = (unsigned)value;
@@ -140,8 +132,15 @@ static bool append(cli_list *list, const char *item) {
     return true;
 }
 
-static bool set_option(const cli_option *option, const char *text, void *args) {
+static bool takes_value(const cli_option *option) {
+    return option->kind != CLI_FLAG && option->kind != CLI_UNFLAG &&
+           option->kind != CLI_OPTIONAL_TEXT;
+}
+
+static bool set_option(const cli_verb *verb, const cli_option *option, const char *text,
+                       void *args) {
     void *field = (char *)args + option->offset;
+    if (verb->empty_is_default && takes_value(option) && !*text) return true;
     switch (option->kind) {
     case CLI_FLAG:
         *(bool *)field = true;
@@ -158,6 +157,7 @@ static bool set_option(const cli_option *option, const char *text, void *args) {
     case CLI_BYTES:
         return set_bytes(option, text, field);
     case CLI_COUNT:
+    case CLI_COUNT_OR_NONE:
         return set_count(option, text, field);
     case CLI_LIST:
         return append(field, text);
@@ -165,17 +165,12 @@ static bool set_option(const cli_option *option, const char *text, void *args) {
     return false;
 }
 
-static bool takes_value(const cli_option *option) {
-    return option->kind != CLI_FLAG && option->kind != CLI_UNFLAG &&
-           option->kind != CLI_OPTIONAL_TEXT;
-}
-
 /* Exact name, or the only one that begins so. NULL after a message. */
 static const cli_option *find_long(const cli_verb *verb, const char *typed, const char *name) {
     const cli_option *found = NULL;
     size_t n = strlen(name);
-    for (size_t i = 0; i < option_count(verb); i++) {
-        const cli_option *option = option_at(verb, i);
+    for (size_t i = 0; i < verb->option_count; i++) {
+        const cli_option *option = &verb->options[i];
         if (strcmp(option->name, name) == 0) return option;
         if (n == 0 || strncmp(option->name, name, n) != 0) continue;
         if (found) {
@@ -209,47 +204,47 @@ static bool parse_long(const cli_verb *verb, int argc, char **argv, int *i, void
             cli_usage_error("--%s takes no value", option->name);
             return false;
         }
-        return set_option(option, equals ? equals + 1 : "", args);
+        return set_option(verb, option, equals ? equals + 1 : "", args);
     }
-    if (equals) return set_option(option, equals + 1, args);
+    if (equals) return set_option(verb, option, equals + 1, args);
     if (*i + 1 >= argc) {
         cli_usage_error("--%s needs a value (%s)", option->name, option->value);
         return false;
     }
-    return set_option(option, argv[++*i], args);
+    return set_option(verb, option, argv[++*i], args);
 }
 
 /* argv[*i] is "-x...". */
 static bool parse_short(const cli_verb *verb, int argc, char **argv, int *i, void *args) {
     for (const char *letter = argv[*i] + 1; *letter; letter++) {
         const cli_option *option = NULL;
-        for (size_t k = 0; k < option_count(verb) && !option; k++)
-            if (option_at(verb, k)->letter == *letter) option = option_at(verb, k);
+        for (size_t k = 0; k < verb->option_count && !option; k++)
+            if (verb->options[k].letter == *letter) option = &verb->options[k];
         if (!option) {
             char shown[3] = {'-', *letter, '\0'};
             unknown_option(verb, shown, NULL);
             return false;
         }
         if (!takes_value(option)) {
-            if (!set_option(option, "", args)) return false;
+            if (!set_option(verb, option, "", args)) return false;
             continue;
         }
-        if (letter[1]) return set_option(option, letter + 1, args);
+        if (letter[1]) return set_option(verb, option, letter + 1, args);
         if (*i + 1 >= argc) {
             cli_usage_error("-%c needs a value (%s)", *letter, option->value);
             return false;
         }
-        return set_option(option, argv[++*i], args);
+        return set_option(verb, option, argv[++*i], args);
     }
     return true;
 }
 
 bool cli_parse(const cli_verb *verb, int argc, char **argv, void *args) {
-    cli_common *common = args;
+    cli_list *operands = args;
     bool ok = true, options = true;
     for (int i = 0; i < argc && ok; i++) {
         if (!options || argv[i][0] != '-' || !argv[i][1])
-            ok = append(&common->operands, argv[i]);
+            ok = append(operands, argv[i]);
         else if (strcmp(argv[i], "--") == 0)
             options = false;
         else if (argv[i][1] == '-')
@@ -257,20 +252,11 @@ bool cli_parse(const cli_verb *verb, int argc, char **argv, void *args) {
         else
             ok = parse_short(verb, argc, argv, &i, args);
     }
-    if (ok && common->log_format && strcmp(common->log_format, "text") != 0 &&
-        strcmp(common->log_format, "json") != 0) {
-        cli_usage_error("--log-format: '%s' is not text or json", common->log_format);
-        ok = false;
-    }
-    if (ok)
-        cli_set_output(common->quiet, common->verbose,
-                       common->log_format && strcmp(common->log_format, "json") == 0,
-                       common->log_paths);
     return ok;
 }
 
 void cli_free_args(const cli_verb *verb, void *args) {
-    free(((cli_common *)args)->operands.items);
+    free(((cli_list *)args)->items);
     for (size_t i = 0; i < verb->option_count; i++)
         if (verb->options[i].kind == CLI_LIST)
             free(((cli_list *)(void *)((char *)args + verb->options[i].offset))->items);
@@ -291,7 +277,7 @@ static void print_option(const cli_option *option) {
 }
 
 void cli_print_help(const cli_verb *verb) {
-    printf("Usage: voxmamba %s %s\n%s\n\n", verb->name, verb->operands, verb->summary);
-    for (size_t i = 0; i < option_count(verb); i++) print_option(option_at(verb, i));
+    printf("Usage: %s %s\n%s\n\n", command_of(verb).text, verb->operands, verb->summary);
+    for (size_t i = 0; i < verb->option_count; i++) print_option(&verb->options[i]);
     if (verb->details) printf("\n%s\n", verb->details);
 }

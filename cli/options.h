@@ -1,4 +1,5 @@
-/* Options from tables: one table a verb gives the parser, the help text and its checks.
+/* Options from tables: one table a verb (or a program without verbs) gives the parser, the help
+ * text and its checks.
  *
  * Long options as in GNU tools: --name VALUE, --name=VALUE, unambiguous beginnings (--over for
  * --overwrite), -oVALUE, bundled letters (-qv), "--" ends the options.
@@ -22,6 +23,7 @@ typedef enum cli_kind {
     CLI_NUMBER,        /* double */
     CLI_BYTES,         /* double: a size, "512M", "4G", "1.5GiB" */
     CLI_COUNT,         /* unsigned, at least 1 */
+    CLI_COUNT_OR_NONE, /* unsigned, 0 too */
     CLI_LIST           /* cli_list: may be repeated */
 } cli_kind;
 
@@ -34,26 +36,19 @@ typedef struct cli_option {
     const char *help;
 } cli_option;
 
-/* Every verb's arguments struct begins with these. */
-typedef struct cli_common {
-    bool help, quiet, verbose;
-    const char *log_format; /* "text" or "json" */
-    bool log_paths;
-    cli_list operands;
-} cli_common;
-
 typedef struct cli_verb {
-    const char *name;
+    const char *name;     /* NULL: the program has no verbs */
     const char *operands; /* "INPUT... -o OUT" */
     const char *summary;  /* one line */
     const char *details;  /* paragraphs after the options, may be NULL */
     const cli_option *options;
     size_t option_count;
+    bool empty_is_default; /* an option's value "" leaves its default */
     int (*run)(int argc, char **argv);
 } cli_verb;
 
-/* Fills args (zeroed, defaults set; begins with cli_common). False after a message about what was
- * wrong: exit with 1. Free with cli_free_args. */
+/* Fills args (zeroed, defaults set; begins with a cli_list, the operands). False after a message
+ * about what was wrong: exit with 1. Free with cli_free_args. */
 bool cli_parse(const cli_verb *verb, int argc, char **argv, void *args);
 void cli_free_args(const cli_verb *verb, void *args);
 /* The --help of a verb, to stdout. */

@@ -15,9 +15,10 @@
 
 #define SEEN 64 /* more cases than run at once */
 
-/* The program's one piece of state: how it speaks. Set once, after the options were read; callbacks
- * come one at a time. */
+/* The program's one piece of state: how it speaks. Set once, after the options were read (its name
+ * before); callbacks come one at a time. */
 static struct {
+    const char *program;
     bool quiet, verbose, json, paths;
     bool bar_shown;
     double last_time;
@@ -30,6 +31,9 @@ static struct {
 /* Not sig_atomic_t: with several jobs one thread may get the signal while another one asks. */
 static atomic_int caught;
 _Static_assert(ATOMIC_INT_LOCK_FREE == 2, "a handler may touch lock-free atomics only");
+
+void cli_set_program(const char *text) { out.program = text; }
+const char *cli_program(void) { return out.program; }
 
 void cli_set_output(bool quiet, bool verbose, bool json, bool paths) {
     out.quiet = quiet;
@@ -72,7 +76,7 @@ static void put_json(const char *level, int code, size_t case_number, const char
 
 static void put_text(const char *mark, const char *file, const char *text) {
     cli_progress_end();
-    fputs("voxmamba: ", stderr);
+    fprintf(stderr, "%s: ", out.program);
     if (file && *file) {
         cli_put_safe(stderr, file);
         fputs(": ", stderr);
@@ -150,10 +154,10 @@ static void put_progress_json(const vxm_progress *p) {
 
 static void put_line(const vxm_progress *p) {
     if (p->case_count > 1)
-        fprintf(stderr, "voxmamba: case %zu: %s %.0f %% (%zu of %zu done)\n", p->case_number,
+        fprintf(stderr, "%s: case %zu: %s %.0f %% (%zu of %zu done)\n", out.program, p->case_number,
                 p->stage, 100 * p->fraction, p->cases_done, p->case_count);
     else
-        fprintf(stderr, "voxmamba: %s %.0f %%\n", p->stage, 100 * p->fraction);
+        fprintf(stderr, "%s: %s %.0f %%\n", out.program, p->stage, 100 * p->fraction);
 }
 
 /* True when the case just entered this stage. */
@@ -232,4 +236,11 @@ int cli_exit_code(vxm_status status) {
         return VXM_ERR_OUTPUT;
     }
     return (int)status;
+}
+
+int cli_print_version(void) {
+    const char *commit = vxm_commit();
+    printf("%s %s%s%s%s\n", out.program, vxm_version(), *commit ? " (" : "", commit,
+           *commit ? ")" : "");
+    return cli_exit_code(VXM_OK);
 }

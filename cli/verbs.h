@@ -2,7 +2,7 @@
 #ifndef VX_CLI_VERBS_H
 #define VX_CLI_VERBS_H
 
-#include "options.h"
+#include "common.h"
 
 extern const cli_verb cli_segment, cli_info, cli_models, cli_evaluate;
 

@@ -94,12 +94,17 @@ vx_status vx_cuda_conv_overflows(const vx_device *device, const vx_cuda_conv_sha
     const size_t right = reached_voxels(shape) * shape->out.c;
     vx_cuda_conv_memory m = {0};
     *does = false;
-    if (!vx_cuda_conv_memory_open(shape, conv->workspace_bytes, &m))
+    if (!vx_cuda_conv_memory_open(shape, conv->workspace_bytes, &m)) {
+        /* A kernel that failed before shows here first: no lack of memory. */
+        if (vx_cuda_check(cudaStreamSynchronize(device->stream), "before a convolution is tried",
+                          err) != VX_OK)
+            return VX_ERR_RESOURCE;
         return vx_fail(err, VX_ERR_RESOURCE,
                        "the GPU has too little free memory to try a %zux%zux%zu convolution of %zu "
                        "to %zu channels in (use --device cpu)",
                        shape->kernel[0], shape->kernel[1], shape->kernel[2], shape->in.c,
                        shape->out.c);
+    }
     vx_status status = fill(device, m.x, 0x5c, m.x_bytes, err);
     size_t count = right;
     for (size_t i = 0; i < 2 && status == VX_OK && count == right; i++)

@@ -28,4 +28,4 @@ need_packages() {
 
 BUILD_PACKAGES="gcc g++ libc6-dev cmake ninja-build pkg-config zlib1g-dev libdeflate-dev libcjson-dev libpng-dev libnifti2-dev
  libinsighttoolkit5-dev libdcmtk-dev libdnnl-dev"
-TEST_PACKAGES="libcmocka-dev python3 python3-venv valgrind dicom3tools dcmtk"
+TEST_PACKAGES="libcmocka-dev python3 python3-venv valgrind dicom3tools dcmtk libosmesa6"

@@ -45,6 +45,9 @@ compile lib
 rm -rf "$bundle"
 cmake --install $build --prefix "$bundle" --strip >/dev/null
 private=$bundle/lib/voxmamba
+# The folder that 3D Slicer is shown, beside lib/ and share/ as in Slicer's own layout.
+mv "$private/cli-modules" "$bundle/cli-modules"
+module=$bundle/cli-modules/VoxMambaSegment
 library=$(basename "$(readlink -f "$bundle/lib/libvoxmamba.so")")
 doc=$bundle/share/doc/voxmamba/third-party
 mkdir -p "$private" "$doc"
@@ -56,7 +59,7 @@ owner_of() {
 }
 
 # Every library that the loader finds for the programs and for the library, glibc's own excepted.
-{ ldd "$bundle/bin/voxmamba"; ldd "$bundle/lib/$library"; ldd "$private/voxmamba-dicom"; } | sed -n 's/.*=> \(\/[^ ]*\) .*/\1/p; s/.*=> not found/missing/p' |
+{ ldd "$bundle/bin/voxmamba"; ldd "$module"; ldd "$bundle/lib/$library"; ldd "$private/voxmamba-dicom"; } | sed -n 's/.*=> \(\/[^ ]*\) .*/\1/p; s/.*=> not found/missing/p' |
     sort -u >$build/libraries
 ! grep -qx missing $build/libraries || die "ldd misses a library"
 : >$build/owners
@@ -92,6 +95,7 @@ search_in() {
 # shellcheck disable=SC2016
 {
     search_in '$ORIGIN/../lib/voxmamba' "$bundle/bin/voxmamba"
+    search_in '$ORIGIN/../lib/voxmamba' "$module"
     search_in '$ORIGIN/voxmamba' "$bundle/lib/$library"
     for file in "$private"/*; do search_in '$ORIGIN' "$file"; done
 }
@@ -122,7 +126,7 @@ grep -hoE '/usr/share/common-licenses/[A-Za-z0-9.-]*[A-Za-z0-9]' "$doc"/*.txt "$
 # ---- Checks --------------------------------------------------------------------------------------
 say "Checking"
 newest=""
-for file in "$bundle/bin/voxmamba" "$bundle/lib/$library" "$private"/*; do
+for file in "$bundle/bin/voxmamba" "$module" "$bundle/lib/$library" "$private"/*; do
     dynamic=$(readelf -d "$file")
     case $dynamic in *RUNPATH*) die "$file has a RUNPATH" ;; esac
     case $dynamic in *'(RPATH)'*) ;; *) die "$file has no RPATH" ;; esac
@@ -136,11 +140,31 @@ done
 # shellcheck disable=SC2086
 glibc=$(printf '%s\n' $newest | sort -V | tail -n 1)
 
+# As 3D Slicer would start the module: with libraries of the same names, which do not work, in LD_LIBRARY_PATH, and another Python's home.
+fakes=$root/$build/fakes
+rm -rf "$fakes"
+mkdir "$fakes"
+for file in "$private"/*; do
+    gcc -shared -nostdlib -x c /dev/null -Wl,-soname,"$(basename "$file")" -o "$fakes/$(basename "$file")"
+done
+as_slicer() { env LD_LIBRARY_PATH="$fakes" PYTHONHOME=/nowhere LC_ALL=de_DE.UTF-8 VOXMAMBA_MODELS= "$@"; }
+if as_slicer ldd "$module" | grep -F "$fakes"; then die "the module takes libraries of LD_LIBRARY_PATH"; fi
+as_slicer "$module" --xml >"$fakes/printed.xml" 2>"$fakes/messages" || die "the module does not start"
+cmp "$fakes/printed.xml" "$module.xml" && [ ! -s "$fakes/messages" ] || die "--xml is not the file beside the module"
+as_slicer "$module" --model hippocampus --device cpu sample-data/hippocampus_380.nii.gz "$fakes/module.seg.nrrd" >"$fakes/progress"
+tail -n 5 "$fakes/progress" | grep -qx '<filter-progress>1.0000</filter-progress>' || die "the module's progress does not end with 1"
+"$bundle/bin/voxmamba" segment -q sample-data/hippocampus_380.nii.gz -m hippocampus --device cpu -o "$fakes/program.seg.nrrd" --overwrite
+cmp "$fakes/module.seg.nrrd" "$fakes/program.seg.nrrd" || die "the module's segmentation is another than the program's"
+rm -rf "$fakes"
+
 cat >"$bundle/README.txt" <<EOF
 VoxMamba $version for Linux on x86-64, glibc $glibc or newer.
 
     bin/voxmamba models
     bin/voxmamba segment SCAN -m hippocampus -o MASK
+
+3D Slicer (Linux): Edit, Application Settings, Modules, Additional module paths: add this folder's cli-modules, restart; the module is
+"VoxMamba Segment" (share/doc/voxmamba/docs/slicer.md).
 
 The folder may be moved. Nothing is downloaded and nothing is written outside the files that you name.
 share/doc/voxmamba holds the manual, the licence and, in third-party/, the licences of the libraries in lib/voxmamba.

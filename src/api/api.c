@@ -201,7 +201,7 @@ void vxm_plan_init(vxm_plan *plan, size_t size) {
 }
 
 void vxm_segment_options_init(vxm_segment_options *options, size_t size) {
-    const vxm_segment_options defaults = {.remove_small_mm3 = -1.0};
+    const vxm_segment_options defaults = {.remove_small_mm3 = -1.0, .sidecars = 1};
     init(options, size, &defaults, sizeof defaults);
 }
 

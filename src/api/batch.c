@@ -28,6 +28,9 @@ static vxm_status check_batch_options(const vxm_batch_options *options,
     if (options->jobs < 1 || options->jobs > 1024)
         return vx_api_fail(error, NULL, VXM_ERR_USAGE, "%u jobs (1 to 1024 are possible)",
                            options->jobs);
+    if (options->resume && !segment->sidecars)
+        return vx_api_fail(error, NULL, VXM_ERR_USAGE,
+                           "resuming needs the sidecars of the run before (write them)");
     if (options->resume && segment->overwrite)
         return vx_api_fail(error, NULL, VXM_ERR_USAGE,
                            "resume and overwrite contradict each other (take one of them)");
@@ -84,8 +87,8 @@ static vxm_status open_batch(vxm_batch *batch, vxm_error *error) {
             : vx_find_cases(options->inputs, options->input_count, options->folders != 0,
                             &batch->list, error);
     if (s == VXM_OK)
-        s = vx_output_rule_make(options->output, batch->segment.format, batch->list.count,
-                                &batch->rule, error);
+        s = vx_output_rule_make(options->output, &batch->segment, batch->list.count, &batch->rule,
+                                error);
     if (s == VXM_OK) s = check_dicom_seg(batch, error);
     return s == VXM_OK ? take_shard(batch, error) : s;
 }
@@ -142,10 +145,14 @@ const vxm_case *vxm_batch_case(const vxm_batch *batch, size_t i) {
 }
 
 bool vx_batch_first_geometry(const vxm_batch *batch, vx_geometry *geo, size_t *channels) {
-    for (size_t i = 0; i < batch->list.count; i++)
-        if (vx_inspect_inputs(&batch->list.cases[i], &batch->segment, geo, channels, NULL) ==
-            VXM_OK)
-            return true;
+    for (size_t i = 0; i < batch->list.count; i++) {
+        vx_image_info info;
+        if (vx_inspect_inputs(&batch->list.cases[i], &batch->segment, &info, NULL) != VXM_OK)
+            continue;
+        *geo = info.geo;
+        *channels = info.channels;
+        return true;
+    }
     return false;
 }
 
@@ -190,16 +197,15 @@ static void finish_case(batch_run *run, size_t i, vxm_status status, vxm_result 
 }
 
 /* What segmenting would check before it reads a voxel. */
-static vxm_status check_header(const batch_run *run, const vx_case_files *files, vx_geometry *geo,
-                               vxm_error *error) {
+static vxm_status check_header(const batch_run *run, const vx_case_files *files,
+                               vx_image_info *info, vxm_error *error) {
     const vxm_segment_options *options = &run->batch->segment;
     const vx_recipe *recipe = run->choices->recipe;
-    size_t channels = 0;
     vx_error err;
-    vxm_status s = vx_inspect_inputs(files, options, geo, &channels, error);
-    if (s == VXM_OK) s = vx_check_channels(files, recipe, channels, error);
+    vxm_status s = vx_inspect_inputs(files, options, info, error);
+    if (s == VXM_OK) s = vx_check_channels(files, recipe, info->channels, error);
     if (s != VXM_OK) return s;
-    vx_status t = vx_check_field_of_view(recipe, geo, options->force != 0, NULL, &err);
+    vx_status t = vx_check_field_of_view(recipe, &info->geo, options->force != 0, NULL, &err);
     return t == VX_OK ? VXM_OK : vx_api_error(error, files->shown, t, &err);
 }
 
@@ -215,13 +221,13 @@ static void say_caution(batch_run *run, size_t i, const char *text) {
 static void plan_case(batch_run *run, vxm_session *session, size_t i) {
     vxm_batch *batch = run->batch;
     vxm_error error;
-    vx_geometry geo;
+    vx_image_info info;
     const vx_plan_outputs outputs = vx_choices_outputs(run->choices, &batch->targets[i]);
-    vxm_status s = check_header(run, &batch->list.cases[batch->index[i]], &geo, &error);
+    vxm_status s = check_header(run, &batch->list.cases[batch->index[i]], &info, &error);
     vxm_plan *plan = s == VXM_OK ? vx_alloc_zero(1, sizeof *plan) : NULL;
     if (s == VXM_OK && !plan) s = vx_api_no_memory(&error);
-    if (s == VXM_OK) s = vx_plan_volume(session, &geo, &outputs, plan, &error);
-    if (s == VXM_OK) say_caution(run, i, vx_plan_caution(&geo, &outputs));
+    if (s == VXM_OK) s = vx_plan_volume(session, &info.geo, info.beside, &outputs, plan, &error);
+    if (s == VXM_OK) say_caution(run, i, vx_plan_caution(&info.geo, &outputs));
     uint64_t limit = session->memory_limit;
     if (s == VXM_OK && limit && plan->peak_bytes > limit)
         s = vx_memory_short(batch->cases[i].input, plan->peak_bytes, limit, true, &error);
@@ -365,8 +371,8 @@ static vxm_status check_own_names(const vxm_batch *batch, vxm_error *error) {
             return vx_api_fail(error, own[k], VXM_ERR_USAGE,
                                "report and statistics have one name (choose another)");
         for (size_t i = 0; i < batch->count; i++)
-            if (strcmp(own[k], batch->targets[i].sidecar) == 0 ||
-                strcmp(own[k], batch->targets[i].mask) == 0)
+            if (strcmp(own[k], batch->targets[i].mask) == 0 ||
+                (batch->targets[i].sidecar && strcmp(own[k], batch->targets[i].sidecar) == 0))
                 return vx_api_fail(error, own[k], VXM_ERR_USAGE,
                                    "this is the name of a case's own file (choose another)");
     }

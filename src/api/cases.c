@@ -7,11 +7,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/stat.h>
 
 #include "api/dicom_folders.h"
 #include "base/memory.h"
+#include "base/text.h"
 
 /* Longer endings first where one contains another. */
 static const char *const endings[] = {".seg.nrrd", ".nii.gz", ".nii", ".nrrd", ".nhdr",  ".mha",
@@ -21,7 +21,7 @@ size_t vx_stem_length(const char *base) {
     size_t n = strlen(base);
     for (size_t i = 0; i < sizeof endings / sizeof *endings; i++) {
         size_t m = strlen(endings[i]);
-        if (n > m && strcasecmp(base + n - m, endings[i]) == 0) return n - m;
+        if (n > m && vx_has_ending(base, endings[i])) return n - m;
     }
     return n;
 }
@@ -206,14 +206,9 @@ static bool is_kind(const char *path, mode_t kind) {
 
 /* X.img beside X.hdr, or the raw part of a pair: read with its header. */
 static bool is_second_of_pair(const char *path) {
-    size_t n = strlen(path);
-    const char *ending = strrchr(vx_base_name(path), '.');
-    if (!ending) return false;
-    size_t cut = strcasecmp(ending, ".img") == 0                     ? 4
-                 : n > 7 && strcasecmp(path + n - 7, ".img.gz") == 0 ? 7
-                                                                     : 0;
+    size_t cut = vx_has_ending(path, ".img") ? 4 : vx_has_ending(path, ".img.gz") ? 7 : 0;
     if (!cut) return false;
-    char *header = vx_format_text("%.*s.hdr", (int)(n - cut), path);
+    char *header = vx_format_text("%.*s.hdr", (int)(strlen(path) - cut), path);
     bool pair = header && is_kind(header, S_IFREG);
     vx_free(header);
     return pair;
@@ -230,8 +225,7 @@ static vxm_status find_volumes(const char *folder, file_set *out, vxm_error *err
         free(entries[i]);
         memory = memory && path;
         if (!memory) continue;
-        const char *ending = strrchr(path, '.');
-        bool dcm = ending && strcasecmp(ending, ".dcm") == 0;
+        bool dcm = vx_has_ending(path, ".dcm");
         if (!dcm && vx_known_ending(path) && is_kind(path, S_IFREG) && !is_second_of_pair(path))
             memory = file_set_add(out, path);
         else

@@ -15,7 +15,9 @@ bool vx_is_dicom_file(const char *path);
  * each, the subfolders of folder that hold DICOM files at any depth are the cases, whatever their
  * studies. Segmentation objects are results, often of an earlier run beside its input, and count
  * for nothing here unless there is nothing else. Hidden files and folders are passed over; more
- * than five levels below folder nothing is looked for.
+ * than five levels below folder nothing is looked for. Links are followed, but not to folders in
+ * which folder itself lies; one that can be reached in several ways is there once, without links
+ * if that is a way, else by the first link.
  *
  * The caller clears *out with vx_file_list_clear, after errors too. */
 vxm_status vx_dicom_case_folders(const char *folder, bool each, vx_file_list *out,

@@ -84,9 +84,19 @@ static void mark_labels(const vx_mask *mask, bool *present) {
 
 /* ---- One pair ---- */
 
+static vx_status admit_mask(void *unused, const vx_geometry *geo, uint64_t beside, vx_error *err) {
+    (void)unused;
+    const uint64_t need = vx_voxels(geo) + beside, room = vx_available_memory();
+    if (need <= room) return VX_OK;
+    const uint64_t current = vx_current_memory(); /* in both numbers, as segment has it */
+    vxm_error error;
+    vxm_status s = vx_memory_short(NULL, need + current, room + current, false, &error);
+    return vx_fail(err, (vx_status)s, "%s", error.text);
+}
+
 static vxm_status read_mask(const char *path, vx_mask **out, vxm_error *error) {
     vx_error err;
-    vx_read_options options = {0};
+    vx_read_options options = {.admit = admit_mask};
     vx_status s = vx_io_read_mask(path, &options, out, &err);
     return s == VX_OK ? VXM_OK : vx_api_error(error, path, s, &err);
 }
@@ -113,8 +123,9 @@ static vxm_status score_masks(const evaluation *e, size_t i, const vx_mask *pred
         if (!present[v]) continue;
         if (stop(e, i, (double)out->count / (double)labels))
             return vx_api_fail(error, NULL, VXM_ERR_CANCELLED, "cancelled");
-        vx_status s = vx_score_label(pred, ref, v, e->options.tolerance_mm,
-                                     !e->options.overlap_only, &out->scores[out->count], &err);
+        vx_status s =
+            vx_score_label(pred, ref, v, e->options.tolerance_mm, !e->options.overlap_only,
+                           vx_available_memory(), &out->scores[out->count], &err);
         if (s != VX_OK) return vx_api_error(error, e->pairs.pairs[i].prediction, s, &err);
         out->count++;
     }
@@ -122,7 +133,7 @@ static vxm_status score_masks(const evaluation *e, size_t i, const vx_mask *pred
     if (!labels) {
         vx_error err;
         vx_label_score none;
-        vx_status s = vx_score_label(pred, ref, 1, e->options.tolerance_mm, 0, &none, &err);
+        vx_status s = vx_score_label(pred, ref, 1, e->options.tolerance_mm, 0, 0, &none, &err);
         if (s != VX_OK) return vx_api_error(error, e->pairs.pairs[i].prediction, s, &err);
     }
     return VXM_OK;

@@ -7,6 +7,7 @@
 #include "api/devices.h"
 #include "api/outputs.h"
 #include "base/memory.h"
+#include "base/text.h"
 #include "base/threads.h"
 
 int vxm_is_model(const char *path) {
@@ -15,20 +16,20 @@ int vxm_is_model(const char *path) {
     FILE *f = fopen(path, "rb");
     size_t n = f ? fread(start, 1, sizeof start, f) : 0;
     if (f) fclose(f);
-    const char *dot = strrchr(vx_base_name(path), '.');
     return (n == sizeof start && start[8] == '{' && start[6] == 0 && start[7] == 0) ||
-           (f && dot && strcmp(dot, ".safetensors") == 0);
+           (f && vx_has_ending(path, ".safetensors"));
 }
 
+/* beside: as vx_plan_volume's. */
 static vxm_status add_plan(cJSON *object, const vxm_info_options *options, const vx_geometry *geo,
-                           vxm_error *error) {
+                           uint64_t beside, vxm_error *error) {
     vxm_plan plan;
     const vxm_session *session = options->session;
     if (!session) return VXM_OK;
     vx_plan_outputs outputs = {.labels = session->model->model->recipe->labels.count};
     vxm_status s = VXM_OK;
     if (options->format) s = vx_output_format(options->format, &outputs.format, error);
-    if (s == VXM_OK) s = vx_plan_volume(session, geo, &outputs, &plan, error);
+    if (s == VXM_OK) s = vx_plan_volume(session, geo, beside, &outputs, &plan, error);
     if (s != VXM_OK) return s;
     cJSON *shown = vx_json_plan(&plan);
     const char *caution = vx_plan_caution(geo, &outputs);
@@ -63,7 +64,7 @@ static vxm_status volume_json(const char *path, const vxm_info_options *options,
         return vx_api_fail(error, path, VXM_ERR_USAGE, VX_NEEDS_DICOM);
     if (!options->anonymous) vx_json_text(root, "path", path);
     add_image(root, &info);
-    return add_plan(root, options, &info.geo, error);
+    return add_plan(root, options, &info.geo, info.beside, error);
 }
 
 /* A damaged file is told by its name, which may be a patient's. */
@@ -99,7 +100,8 @@ static vxm_status series_json(const vx_series *series, const vxm_info_options *o
     for (size_t i = 0; i < series->problem_count && i < 8; i++)
         add_problem(problems, &series->problems[i], options->anonymous != 0);
     bool usable = !series->problem_count && vx_geometry_check(&series->info.geo, NULL) == VX_OK;
-    return !usable ? VXM_OK : add_plan(object, options, &series->info.geo, error);
+    return !usable ? VXM_OK
+                   : add_plan(object, options, &series->info.geo, series->info.beside, error);
 }
 
 static vxm_status folder_json(const char *path, const vxm_info_options *options, cJSON *root,
@@ -130,7 +132,7 @@ static vxm_status model_json(const char *path, const vxm_info_options *options, 
         vx_geometry geo = vx_patch_geometry(model->model->recipe);
         vx_free(*json);
         *json = NULL;
-        s = add_plan(root, options, &geo, error);
+        s = add_plan(root, options, &geo, 0, error);
         if (s == VXM_OK)
             s = vx_json_print(root, json, error);
         else

@@ -231,8 +231,8 @@ vxm_status vx_read_again(vx_case_run *run, const vx_geometry *geo, vx_volume **o
 }
 
 vxm_status vx_inspect_inputs(const vx_case_files *files, const vxm_segment_options *options,
-                             vx_geometry *geo, size_t *channels, vxm_error *error) {
-    *channels = 0;
+                             vx_image_info *out, vxm_error *error) {
+    *out = (vx_image_info){0};
     vx_read_options read = read_options(options, NULL);
     for (size_t k = 0; k < files->channel_count; k++) {
         vx_error err;
@@ -240,12 +240,12 @@ vxm_status vx_inspect_inputs(const vx_case_files *files, const vxm_segment_optio
         vx_status s = vx_io_info(files->files[k], &read, &info, &err);
         if (s != VX_OK) return vx_api_error(error, files->files[k], s, &err);
         if (k == 0) {
-            *geo = info.geo;
+            *out = info;
         } else {
-            vxm_status t = check_grid(geo, &info.geo, files->files[k], error);
+            vxm_status t = check_grid(&out->geo, &info.geo, files->files[k], error);
             if (t != VXM_OK) return t;
+            out->channels += info.channels;
         }
-        *channels += info.channels;
     }
     return VXM_OK;
 }

@@ -128,8 +128,9 @@ typedef struct vx_plan_outputs {
 } vx_plan_outputs;
 
 /* The plan that segmenting such a volume would take alone: the smaller one where the session has a
- * limit that asks for it (the smaller one too where that does not fit either). */
-vxm_status vx_plan_volume(const vxm_session *session, const vx_geometry *geo,
+ * limit that asks for it (the smaller one too where that does not fit either). beside: bytes that
+ * reading it takes beside it; 0: it is in memory. */
+vxm_status vx_plan_volume(const vxm_session *session, const vx_geometry *geo, uint64_t beside,
                           const vx_plan_outputs *outputs, vxm_plan *out, vxm_error *error);
 #define VX_NEEDS_DICOM "--format dcmseg needs DICOM input (use nii.gz for this one)"
 /* One line on what may be refused once the mask is known; NULL: nothing. */

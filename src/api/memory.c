@@ -73,12 +73,12 @@ static vxm_status plan_case(const vxm_session *session, const vx_geometry *geo, 
     return VXM_OK;
 }
 
-vxm_status vx_plan_volume(const vxm_session *session, const vx_geometry *geo,
+vxm_status vx_plan_volume(const vxm_session *session, const vx_geometry *geo, uint64_t beside,
                           const vx_plan_outputs *outputs, vxm_plan *out, vxm_error *error) {
     uint64_t program = vx_current_memory(), limit = session->memory_limit;
-    vxm_status s = plan_case(session, geo, 0, outputs, false, program, out, error);
+    vxm_status s = plan_case(session, geo, beside, outputs, false, program, out, error);
     if (s != VXM_OK || !limit || out->peak_bytes <= limit) return s;
-    return plan_case(session, geo, 0, outputs, true, program, out, error);
+    return plan_case(session, geo, beside, outputs, true, program, out, error);
 }
 
 vxm_status vx_memory_short(const char *file, uint64_t need, uint64_t room, bool limited,

@@ -9,14 +9,10 @@
 #include "api/batch.h"
 #include "api/internal.h"
 #include "base/memory.h"
+#include "base/text.h"
 #include "infer/prepare.h"
 
 #define MODEL_ENDING ".safetensors"
-
-static bool ends_with(const char *text, const char *ending) {
-    size_t n = strlen(text), m = strlen(ending);
-    return n >= m && strcmp(text + n - m, ending) == 0;
-}
 
 vxm_status vxm_model_open(const char *path, vxm_model **out, vxm_error *error) {
     *out = NULL;
@@ -120,7 +116,7 @@ static bool found_add(found_models *found, char *path) {
 }
 
 static int is_model_entry(const struct dirent *entry) {
-    return entry->d_name[0] != '.' && ends_with(entry->d_name, MODEL_ENDING);
+    return entry->d_name[0] != '.' && vx_has_ending(entry->d_name, MODEL_ENDING);
 }
 
 /* Opens every model file of the folders, in their order and that of the file names. */
@@ -149,6 +145,28 @@ static vxm_status find_models(const char *folders, found_models *out, vxm_error 
     return vx_api_no_memory(error);
 }
 
+/* Absent where the recipe does not give it. */
+static void add_code(cJSON *label, const char *key, const vx_code *code) {
+    if (!code->scheme[0]) return;
+    cJSON *object = cJSON_AddObjectToObject(label, key);
+    cJSON_AddStringToObject(object, "scheme", code->scheme);
+    cJSON_AddStringToObject(object, "code", code->value);
+    cJSON_AddStringToObject(object, "meaning", code->meaning);
+}
+
+/* The members' names and forms are those of the recipe. */
+static cJSON *label_json(const vx_label *label) {
+    const int rgb[3] = {label->rgb[0], label->rgb[1], label->rgb[2]};
+    cJSON *object = cJSON_CreateObject();
+    vx_json_size(object, "value", label->value);
+    cJSON_AddStringToObject(object, "name", label->name);
+    cJSON_AddItemToObject(object, "rgb", cJSON_CreateIntArray(rgb, 3));
+    add_code(object, "category", &label->category);
+    add_code(object, "type", &label->type);
+    add_code(object, "modifier", &label->modifier);
+    return object;
+}
+
 static cJSON *summary_json(const found_model *item) {
     cJSON *object = cJSON_CreateObject();
     if (!item->model) {
@@ -170,12 +188,8 @@ static cJSON *summary_json(const found_model *item) {
     for (size_t i = 0; i < recipe->channel_count; i++)
         cJSON_AddItemToArray(channels, cJSON_CreateString(recipe->channels[i].name));
     cJSON *labels = cJSON_AddArrayToObject(object, "labels");
-    for (size_t i = 0; i < recipe->labels.count; i++) {
-        cJSON *label = cJSON_CreateObject();
-        vx_json_size(label, "value", recipe->labels.labels[i].value);
-        cJSON_AddStringToObject(label, "name", recipe->labels.labels[i].name);
-        cJSON_AddItemToArray(labels, label);
-    }
+    for (size_t i = 0; i < recipe->labels.count; i++)
+        cJSON_AddItemToArray(labels, label_json(&recipe->labels.labels[i]));
     return object;
 }
 
@@ -300,7 +314,7 @@ static vxm_status open_by_file_name(const char *name, const char *folders, vxm_m
 vxm_status vxm_model_find(const char *name, const char *folders, const vxm_batch *batch,
                           vxm_model **out, vxm_error *error) {
     *out = NULL;
-    if (name && (strchr(name, '/') || ends_with(name, MODEL_ENDING) || is_file(name)))
+    if (name && (strchr(name, '/') || vx_has_ending(name, MODEL_ENDING) || is_file(name)))
         return vxm_model_open(name, out, error);
     vxm_status s = name ? open_by_file_name(name, folders, out, error) : VXM_OK;
     if (s != VXM_OK || *out) return s;

@@ -12,7 +12,6 @@
 
 #include "api/cases.h"
 #include "base/memory.h"
-#include "base/out_file.h"
 
 #define SIDECAR_MAX ((size_t)64 << 20)
 
@@ -58,7 +57,8 @@ static void add(vx_outputs *outputs, vx_role role, size_t index, char *path) {
 
 static vxm_status check_distinct(const vx_outputs *outputs, vxm_error *error) {
     for (size_t i = 0; i < outputs->count; i++) {
-        if (strcmp(outputs->items[i].path, outputs->target->sidecar) == 0)
+        if (outputs->target->sidecar &&
+            strcmp(outputs->items[i].path, outputs->target->sidecar) == 0)
             return vx_api_fail(error, outputs->items[i].path, VXM_ERR_USAGE,
                                "output and sidecar have one name (choose another output name)");
         for (size_t j = 0; j < i; j++)
@@ -88,7 +88,7 @@ vxm_status vx_outputs_make(const vx_target *target, const vx_choices *choices, v
                 add(out, VX_ROLE_LABEL, k,
                     path_of_label(target, "", recipe->labels.labels[k].name));
     } else {
-        if (!vx_format_names_labels(target->format))
+        if (target->sidecar && !vx_format_names_labels(target->format))
             add(out, VX_ROLE_TABLE, 0, vx_format_text("%s.tsv", target->stem));
         add(out, VX_ROLE_MASK, 0, vx_strdup(target->mask));
     }
@@ -103,8 +103,7 @@ vxm_status vx_outputs_make(const vx_target *target, const vx_choices *choices, v
 void vx_outputs_free(vx_outputs *outputs) {
     for (size_t i = 0; i < outputs->count; i++) {
         vx_output *item = &outputs->items[i];
-        if (item->temp && !item->committed) (void)unlink(item->temp);
-        vx_free(item->temp);
+        vx_out_discard(item->file);
         vx_free(item->path);
     }
     vx_free(outputs->items);
@@ -147,7 +146,7 @@ static bool is_our_sidecar(const char *path, bool damaged_too) {
 }
 
 static vxm_status check_sidecar(const char *path, bool damaged_too, vxm_error *error) {
-    if (!exists(path) || is_our_sidecar(path, damaged_too)) return VXM_OK;
+    if (!path || !exists(path) || is_our_sidecar(path, damaged_too)) return VXM_OK;
     return vx_api_fail(error, path, VXM_ERR_OUTPUT,
                        "exists already and is not a sidecar of voxmamba (choose another output "
                        "name or use --overwrite)");
@@ -172,10 +171,11 @@ static bool same_file(const char *a, const char *b) {
 
 vxm_status vx_outputs_check_inputs(const vx_outputs *outputs, char *const *files, size_t count,
                                    vxm_error *error) {
+    const char *sidecar = outputs->target->sidecar;
     for (size_t i = 0; i < outputs->count; i++)
         for (size_t k = 0; k < count; k++)
             if (same_file(outputs->items[i].path, files[k]) ||
-                same_file(outputs->target->sidecar, files[k]))
+                (sidecar && same_file(sidecar, files[k])))
                 return vx_api_fail(error, files[k], VXM_ERR_USAGE,
                                    "the output would replace this input (choose another output)");
     return VXM_OK;
@@ -225,7 +225,7 @@ static vxm_status add_outputs_of(batch_files *files, const vx_output_rule *rule,
     if (s != VXM_OK) return s;
     s = vx_outputs_make(&target, choices, &outputs, error);
     if (s == VXM_OK) {
-        bool memory = add_output(files, name, target.sidecar);
+        bool memory = !target.sidecar || add_output(files, name, target.sidecar);
         for (size_t i = 0; i < outputs.count && memory; i++)
             memory = add_output(files, name, outputs.items[i].path);
         if (!memory) s = vx_api_no_memory(error);
@@ -314,24 +314,13 @@ vxm_status vx_outputs_check_writable(const vx_outputs *outputs, vxm_error *error
 
 /* ---- Writing ---- */
 
-static const char *ending_of(const vx_outputs *outputs, const vx_output *item) {
-    if (item->role == VX_ROLE_PREVIEW) return ".png";
-    if (item->role == VX_ROLE_TABLE) return ".tsv";
-    return vx_format_extension(outputs->target->format);
-}
-
-const char *vx_outputs_temp(vx_outputs *outputs, size_t i, vxm_error *error) {
-    vx_output *item = &outputs->items[i];
-    if (!item->temp) item->temp = vx_out_temp_name(item->path, ending_of(outputs, item));
-    if (!item->temp) vx_api_no_memory(error);
-    return item->temp;
-}
-
 vxm_status vx_outputs_hash(vx_outputs *outputs, const vx_log *log, vxm_error *error) {
     for (size_t i = 0; i < outputs->count; i++) {
         vx_error err;
         vx_output *item = &outputs->items[i];
-        vx_status s = vx_sha256_file(item->temp, log, item->sha256, &err);
+        char name[VX_OUT_READING_NAME];
+        vx_out_reading_name(item->file, name);
+        vx_status s = vx_sha256_file(name, log, item->sha256, &err);
         if (s != VX_OK)
             return vx_api_error(error, item->path, s == VX_ERR_INPUT ? VX_ERR_OUTPUT : s, &err);
     }
@@ -343,7 +332,7 @@ static void undo(vx_outputs *outputs, bool sidecar_existed) {
         vx_output *item = &outputs->items[i];
         if (item->committed && !item->existed) (void)unlink(item->path);
     }
-    if (!sidecar_existed) (void)unlink(outputs->target->sidecar);
+    if (outputs->target->sidecar && !sidecar_existed) (void)unlink(outputs->target->sidecar);
 }
 
 vxm_status vx_outputs_commit(vx_outputs *outputs, cJSON *sidecar, bool replace, vxm_error *error) {
@@ -354,14 +343,18 @@ vxm_status vx_outputs_commit(vx_outputs *outputs, cJSON *sidecar, bool replace, 
             return s;
         }
     }
-    bool sidecar_existed = exists(outputs->target->sidecar);
-    vxm_status s = vx_json_write(sidecar, outputs->target->sidecar, true, error);
-    if (s != VXM_OK) return s;
+    bool sidecar_existed = false;
+    if (sidecar) {
+        sidecar_existed = exists(outputs->target->sidecar);
+        vxm_status s = vx_json_write(sidecar, outputs->target->sidecar, true, error);
+        if (s != VXM_OK) return s;
+    }
     for (size_t i = 0; i < outputs->count; i++) {
         vx_error err;
         vx_output *item = &outputs->items[i];
         item->existed = exists(item->path);
-        vx_status t = vx_out_adopt(item->temp, item->path, replace, &err);
+        vx_status t = vx_out_commit(item->file, replace, &err);
+        item->file = NULL;
         if (t != VX_OK) {
             undo(outputs, sidecar_existed);
             return vx_api_error(error, item->path, t, &err);

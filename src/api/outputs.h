@@ -1,8 +1,8 @@
 /* The files of one case: where they go, how they become visible together, and whether an earlier
  * run already made them.
  *
- * Every file is written under a temporary name, hashed, and renamed at the end; the sidecar
- * CASE.json goes first and the mask last: the mask's rename is the commit point. A run that was
+ * Every file is written without a name (base/out_file.h), hashed, and named at the end; the sidecar
+ * CASE.json goes first and the mask last: the mask's name is the commit point. A run that was
  * killed between them leaves a sidecar whose hashes no file confirms, and --resume does the case
  * again.
  */
@@ -11,26 +11,27 @@
 
 #include "api/cases.h"
 #include "api/internal.h"
+#include "base/out_file.h"
 
 /* How all cases of a run are named. */
 typedef struct vx_output_rule {
     const char *output; /* as typed; borrowed */
-    bool folder;
+    bool folder, sidecars;
     vx_format format;
 } vx_output_rule;
 
 /* VXM_ERR_USAGE: unknown format, one that this build cannot write, or one that contradicts the
  * ending; VXM_ERR_USAGE for one file and many cases. */
-vxm_status vx_output_rule_make(const char *output, const char *format, size_t case_count,
-                               vx_output_rule *out, vxm_error *error);
+vxm_status vx_output_rule_make(const char *output, const vxm_segment_options *options,
+                               size_t case_count, vx_output_rule *out, vxm_error *error);
 
 /* A name of --format. VXM_ERR_USAGE: unknown, or one that this build cannot write. */
 vxm_status vx_output_format(const char *name, vx_format *out, vxm_error *error);
 
 typedef struct vx_target {
-    char *stem; /* path of the case's files without an ending: "out/p1" */
-    char *mask; /* "out/p1.nii.gz" */
-    char *sidecar;
+    char *stem;    /* path of the case's files without an ending: "out/p1" */
+    char *mask;    /* "out/p1.nii.gz" */
+    char *sidecar; /* "out/p1.json"; NULL: no sidecars are wanted */
     vx_format format;
 } vx_target;
 vxm_status vx_target_make(const vx_output_rule *rule, const char *name, vx_target *out,
@@ -75,21 +76,21 @@ typedef struct vx_output {
     vx_role role;
     size_t index;
     char *path;
-    char *temp; /* exists on disk until committed */
+    vx_out_file *file; /* written, not committed; NULL before and after */
     char sha256[65];
     bool existed, committed;
 } vx_output;
 
 typedef struct vx_outputs {
     size_t count;
-    vx_output *items; /* in the order of their renames: the mask last */
+    vx_output *items; /* in the order of their commits: the mask last */
     const vx_target *target;
 } vx_outputs;
 
 /* Paths only; nothing is touched. */
 vxm_status vx_outputs_make(const vx_target *target, const vx_choices *choices, vx_outputs *out,
                            vxm_error *error);
-/* Removes temporaries that were not committed. */
+/* Discards files that were not committed. */
 void vx_outputs_free(vx_outputs *outputs);
 /* VXM_ERR_OUTPUT when one exists (a sidecar of ours may). */
 vxm_status vx_outputs_check_absent(const vx_outputs *outputs, vxm_error *error);
@@ -105,11 +106,10 @@ vxm_status vx_outputs_check_batch(const vx_output_rule *rule, const vx_case_list
                                   const vx_choices *choices, vxm_error *error);
 /* VXM_ERR_OUTPUT unless a file can be made in the target's folder. */
 vxm_status vx_outputs_check_writable(const vx_outputs *outputs, vxm_error *error);
-/* The temporary name of item i, to be written by the caller. */
-const char *vx_outputs_temp(vx_outputs *outputs, size_t i, vxm_error *error);
-/* Hashes the temporaries. */
+/* Hashes what was written. */
 vxm_status vx_outputs_hash(vx_outputs *outputs, const vx_log *log, vxm_error *error);
-/* Sidecar, then every rename. On failure what this call made is removed again. sidecar is freed. */
+/* Sidecar (NULL where the target has none), then every file. On failure what this call made is
+ * removed again. sidecar is freed. */
 vxm_status vx_outputs_commit(vx_outputs *outputs, cJSON *sidecar, bool replace, vxm_error *error);
 /* [{"role", "label", "sha256"}] */
 cJSON *vx_outputs_json(const vx_outputs *outputs, const vx_recipe *recipe);

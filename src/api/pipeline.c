@@ -99,24 +99,26 @@ static vx_status put_slices(void *user_data, size_t z, const float *data, vx_err
 static vxm_status open_probabilities(const vx_case_run *run, const vx_volume *image,
                                      vx_outputs *outputs, probability_files *files,
                                      vxm_error *error) {
-    vx_write_options options = {.format = outputs->target->format, .replace = true};
+    vx_write_options options = {.format = outputs->target->format};
     files->slice_voxels = image->geo.dims[0] * image->geo.dims[1];
     files->writers = vx_alloc_zero(run->choices->recipe->network.classes, sizeof *files->writers);
     if (!files->writers) return vx_api_no_memory(error);
     for (size_t i = 0; i < outputs->count; i++) {
         if (outputs->items[i].role != VX_ROLE_PROBABILITY) continue;
         vx_error err;
-        const char *temp = vx_outputs_temp(outputs, i, error);
-        if (!temp) return VXM_ERR_RESOURCE;
-        vx_status s = vx_slice_writer_open(temp, &image->geo, image->source, &options,
+        const char *path = outputs->items[i].path;
+        vx_out_discard(outputs->items[i].file); /* of a first try in half precision */
+        outputs->items[i].file = NULL;
+        options.keep = &outputs->items[i].file;
+        vx_status s = vx_slice_writer_open(path, &image->geo, image->source, &options,
                                            &files->writers[files->count], &err);
-        if (s != VX_OK) return vx_api_error(error, outputs->items[i].path, s, &err);
+        if (s != VX_OK) return vx_api_error(error, path, s, &err);
         files->count++;
     }
     return VXM_OK;
 }
 
-/* Commits (to the temporary names) or discards every writer. */
+/* Finishes or discards every writer. */
 static vxm_status close_probabilities(probability_files *files, vxm_status so_far, const char *path,
                                       vxm_error *error) {
     for (size_t k = 0; k < files->count; k++) {
@@ -256,12 +258,11 @@ static vx_status write_label(const char *path, const vx_mask *mask, const vx_lab
     return s;
 }
 
-/* Everything but probabilities, which were streamed, under temporary names. */
-static vxm_status write_temporaries(vx_case_run *run, const vx_volume *image, const vx_mask *mask,
-                                    vx_outputs *outputs, vxm_error *error) {
+/* Everything but probabilities, which were streamed; nothing gets its name yet. */
+static vxm_status write_nameless(vx_case_run *run, const vx_volume *image, const vx_mask *mask,
+                                 vx_outputs *outputs, vxm_error *error) {
     const vx_label_table *table = &run->choices->recipe->labels;
     vx_write_options options = {.format = run->target->format,
-                                .replace = true,
                                 .labels = &run->choices->table,
                                 .algorithm = run->choices->recipe->name,
                                 .algorithm_version = run->choices->recipe->version,
@@ -271,25 +272,26 @@ static vxm_status write_temporaries(vx_case_run *run, const vx_volume *image, co
     for (size_t i = 0; i < outputs->count; i++) {
         vx_error err;
         vx_status s = VX_OK;
-        const vx_output *item = &outputs->items[i];
-        const char *temp = vx_outputs_temp(outputs, i, error);
-        if (!temp) return VXM_ERR_RESOURCE;
+        vx_output *item = &outputs->items[i];
+        options.keep = &item->file;
         switch (item->role) {
         case VX_ROLE_PROBABILITY:
             break;
         case VX_ROLE_PREVIEW:
-            s = vx_preview_write(temp, image, mask, table, 1, &err);
+            s = vx_preview_write(item->path, image, mask, table, false, &item->file, &err);
             break;
         case VX_ROLE_LABEL:
-            s = write_label(temp, mask, &table->labels[item->index], &options, &err);
+            s = write_label(item->path, mask, &table->labels[item->index], &options, &err);
             break;
         case VX_ROLE_TABLE:
-            s = vx_label_table_write(temp, options.labels, true, &err);
+            s = vx_label_table_write(item->path, options.labels, false, &item->file, &err);
             break;
         case VX_ROLE_MASK:
-            s = vx_io_write_mask(temp, mask, &options, &err);
+            s = vx_io_write_mask(item->path, mask, &options, &err);
             break;
         }
+        const bool one_of_many = item->role == VX_ROLE_PROBABILITY || item->role == VX_ROLE_LABEL;
+        if (s == VX_OK && one_of_many) s = vx_out_park(item->file, &err);
         if (s != VX_OK) return vx_api_error(error, item->path, s, &err);
     }
     return VXM_OK;
@@ -300,15 +302,18 @@ static vxm_status write_outputs(vx_case_run *run, const vx_volume *image, const 
     const vx_choices *choices = run->choices;
     bool replace = choices->options.overwrite || run->resume;
     vxm_result *result = &run->result->pub;
-    vxm_status s = write_temporaries(run, image, mask, outputs, error);
+    vxm_status s = write_nameless(run, image, mask, outputs, error);
     if (s == VXM_OK) s = vx_outputs_hash(outputs, &run->log, error);
     if (s == VXM_OK) s = enter(run, "write", 0.99, 0.01, error); /* the last moment to stop */
     if (s != VXM_OK) return s;
-    cJSON *sidecar =
-        vx_sidecar_json(run->session->model->model, result->input_sha256,
-                        vx_choices_json(choices, run->session, run->repeated, run->target->format),
-                        vx_outputs_json(outputs, choices->recipe));
-    cJSON_AddItemToObject(sidecar, "labels", vx_result_labels_json(result, true));
+    cJSON *sidecar = NULL;
+    if (run->target->sidecar) {
+        sidecar = vx_sidecar_json(
+            run->session->model->model, result->input_sha256,
+            vx_choices_json(choices, run->session, run->repeated, run->target->format),
+            vx_outputs_json(outputs, choices->recipe));
+        cJSON_AddItemToObject(sidecar, "labels", vx_result_labels_json(result, true));
+    }
     return vx_outputs_commit(outputs, sidecar, replace, error);
 }
 

@@ -106,9 +106,9 @@ vxm_status vx_read_inputs(vx_case_run *run, vx_pool *pool, vx_admission admissio
  * grid. */
 vxm_status vx_read_again(vx_case_run *run, const vx_geometry *geo, vx_volume **out,
                          vxm_error *error);
-/* Header only: the grid and the number of channels of all files. */
+/* Headers only: the channels of all files, all else of the first. */
 vxm_status vx_inspect_inputs(const vx_case_files *files, const vxm_segment_options *options,
-                             vx_geometry *geo, size_t *channels, vxm_error *error);
+                             vx_image_info *out, vxm_error *error);
 
 /* ---- result.c ---- */
 

@@ -14,7 +14,7 @@ static vxm_status segment_one(vxm_session *session, const vx_case_list *list, co
     if (list->count != 1)
         return vx_api_fail(error, NULL, VXM_ERR_USAGE, "%zu cases (one is possible here)",
                            list->count);
-    vxm_status s = vx_output_rule_make(output, options->format, 1, &rule, error);
+    vxm_status s = vx_output_rule_make(output, options, 1, &rule, error);
     if (s == VXM_OK) s = vx_target_make(&rule, list->cases[0].name, &target, error);
     if (s == VXM_OK) s = vx_choices_make(options, session->model->model->recipe, &choices, error);
     if (s == VXM_OK) {

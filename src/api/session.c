@@ -160,7 +160,7 @@ vxm_status vxm_session_plan(const vxm_session *session, const size_t dims[3],
     memcpy(geo.dims, dims, sizeof geo.dims);
     memcpy(geo.affine, affine, sizeof geo.affine);
     const vx_plan_outputs in_memory = {0};
-    vxm_status s = vx_plan_volume(session, &geo, &in_memory, &plan, error);
+    vxm_status s = vx_plan_volume(session, &geo, 0, &in_memory, &plan, error);
     return s == VXM_OK ? vx_api_give(out, &plan, sizeof plan, error) : s;
 }
 

@@ -39,17 +39,19 @@ vxm_status vx_output_format(const char *name, vx_format *out, vxm_error *error) 
     return check_format(*out, name, error);
 }
 
-/* Names of NIfTI pairs, which are read only: a single file of that name no program could read. */
+/* Names of headers whose voxels lie in a file of their own, and of those files: read only. */
 static bool is_pair(const char *ending) {
-    static const char *const pair[] = {".hdr", ".img", ".hdr.gz", ".img.gz"};
+    static const char *const pair[] = {".hdr", ".img", ".hdr.gz", ".img.gz", ".mhd", ".nhdr"};
     for (size_t i = 0; i < sizeof pair / sizeof *pair; i++)
         if (strcasecmp(ending, pair[i]) == 0) return true;
     return false;
 }
 
-vxm_status vx_output_rule_make(const char *output, const char *format, size_t case_count,
-                               vx_output_rule *out, vxm_error *error) {
-    *out = (vx_output_rule){.output = output, .format = VX_FORMAT_NIFTI_GZ};
+vxm_status vx_output_rule_make(const char *output, const vxm_segment_options *options,
+                               size_t case_count, vx_output_rule *out, vxm_error *error) {
+    const char *format = options->format;
+    *out = (vx_output_rule){
+        .output = output, .sidecars = options->sidecars != 0, .format = VX_FORMAT_NIFTI_GZ};
     if (!output || !*output)
         return vx_api_fail(error, NULL, VXM_ERR_USAGE, "no output was given (use -o OUT)");
     if (format) {
@@ -74,7 +76,7 @@ vxm_status vx_output_rule_make(const char *output, const char *format, size_t ca
                            "give --format)");
     if (is_pair(base + stem))
         return vx_api_fail(error, output, VXM_ERR_USAGE,
-                           "masks are not written as .hdr + .img (take .nii.gz or .nii)");
+                           "masks are written as one file (take .nii.gz, .nii, .nrrd or .mha)");
     if (!format) {
         out->format = by_name;
         return check_format(by_name, base + stem + (ending ? 1 : 0), error);
@@ -100,8 +102,8 @@ vxm_status vx_target_make(const vx_output_rule *rule, const char *name, vx_targe
         out->stem = vx_format_text("%.*s", (int)(folder + stem), rule->output);
         out->mask = vx_strdup(rule->output);
     }
-    out->sidecar = out->stem ? vx_format_text("%s.json", out->stem) : NULL;
-    if (out->mask && out->sidecar) return VXM_OK;
+    if (out->stem && rule->sidecars) out->sidecar = vx_format_text("%s.json", out->stem);
+    if (out->mask && (out->sidecar || !rule->sidecars)) return VXM_OK;
     vx_target_free(out);
     return vx_api_no_memory(error);
 }

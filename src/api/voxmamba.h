@@ -123,7 +123,9 @@ VXM_API const char *vxm_model_name(const vxm_model *model);
 VXM_API vxm_status vxm_model_json(const vxm_model *model, char **json, vxm_error *error);
 /* folders: searched in this order for *.safetensors, separated by ':'; missing ones are skipped.
  * Gives [{"name", "path", "version", "licence", "description", "modality", "sha256", "parameters",
- * "channels": [names], "labels": [{"value", "name"}]}], or {"path", "error"} for a broken file. */
+ * "channels": [names], "labels": [{"value", "name", "rgb": [0..255 x 3], and where the recipe has
+ * them "category", "type", "modifier": {"scheme", "code", "meaning"}}]}], or {"path", "error"} for
+ * a broken file. */
 VXM_API vxm_status vxm_models_json(const char *folders, char **json, vxm_error *error);
 
 /* ---- Sessions: a model on a device ----------------------------------------------------------- */
@@ -214,6 +216,10 @@ typedef struct vxm_segment_options {
     vxm_callbacks callbacks;
     int anonymous; /* 1: a DICOM SEG has nothing of its source's patient, study and files; other
                       formats never have */
+    int sidecars;  /* 1 (default): CASE.json with hashes and options, and CASE.tsv where the format
+                      holds no labels' names, beside the mask; 0: neither, so that no batch can
+                      resume. What was asked for by name (split, probabilities, preview) is written
+                      in both cases. */
 } vxm_segment_options;
 
 VXM_API void vxm_segment_options_init(vxm_segment_options *options, size_t size);
@@ -246,7 +252,7 @@ typedef struct vxm_result {
 VXM_API void vxm_result_free(vxm_result *result);
 
 /* Reads a file or DICOM folder, writes the mask on the same grid (atomically: whole or not at all)
- * and beside it CASE.json with hashes and options. output: a file, or a folder for CASE.ext.
+ * and its sidecars, unless options say otherwise. output: a file, or a folder for CASE.ext.
  * result may be NULL. */
 VXM_API vxm_status vxm_segment_file(vxm_session *session, const char *input, const char *output,
                                     const vxm_segment_options *options, vxm_result **result,

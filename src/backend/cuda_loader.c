@@ -33,9 +33,11 @@ struct vx_sweep {
 /* Where the module may lie, seen from the folder of the library or, when that is linked in, of the
  * program. */
 static const char *const places[] = {
-    "libvoxmamba_cuda.so", "voxmamba/libvoxmamba_cuda.so", /* of the library */
-    VX_BINDIR_TO_LIBDIR "/voxmamba/libvoxmamba_cuda.so",   /* of the installed program */
-    "../lib/voxmamba/libvoxmamba_cuda.so",                 /* of the program in its build folder */
+    "libvoxmamba_cuda.so",
+    "voxmamba/libvoxmamba_cuda.so",                      /* of the library */
+    VX_BINDIR_TO_LIBDIR "/voxmamba/libvoxmamba_cuda.so", /* of the installed program */
+    "../libvoxmamba_cuda.so",                            /* of the installed Slicer module */
+    "../lib/voxmamba/libvoxmamba_cuda.so",               /* of the program in its build folder */
 };
 
 /* dlopen's reason: the name of a library that is missing, or something rarer. */

@@ -19,7 +19,7 @@
 #include "base/memory.h"
 
 struct vx_out_file {
-    int fd;
+    int fd; /* -1: parked */
     char *path;
     char *temp; /* NULL while the file has no name (O_TMPFILE) */
     bool only_owner;
@@ -52,19 +52,20 @@ static uint32_t host_mark(void) {
     return hash;
 }
 
-char *vx_out_temp_name(const char *path, const char *suffix) {
+/* A unique temporary name beside path; NULL without memory. */
+static char *temp_name(const char *path) {
     uint32_t random = 0;
     if (getrandom(&random, sizeof random, 0) != (ssize_t)sizeof random) return NULL;
     char *folder = folder_of(path);
     if (!folder) return NULL;
     const char *slash = strrchr(path, '/');
     const char *name = slash ? slash + 1 : path;
-    size_t n = strlen(folder) + strlen(name) + strlen(suffix) + 80;
+    size_t n = strlen(folder) + strlen(name) + 80;
     char *temp = vx_alloc(n);
     /* Long names are cut: NAME_MAX holds for the temporary too. */
     if (temp)
-        snprintf(temp, n, "%s/.%.100s" VX_TMP_MARK "%08" PRIx32 "-%ld-%08" PRIx32 ".tmp%s", folder,
-                 name, host_mark(), (long)getpid(), random, suffix);
+        snprintf(temp, n, "%s/.%.100s" VX_TMP_MARK "%08" PRIx32 "-%ld-%08" PRIx32 ".tmp", folder,
+                 name, host_mark(), (long)getpid(), random);
     vx_free(folder);
     return temp;
 }
@@ -99,7 +100,7 @@ vx_status vx_out_open(const char *path, vx_out_file **out, vx_error *err) {
     file->fd = open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0666);
     vx_free(folder);
     if (file->fd < 0) {
-        file->temp = vx_out_temp_name(path, "");
+        file->temp = temp_name(path);
         if (file->temp) file->fd = open(file->temp, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0666);
     }
     if (file->fd < 0) {
@@ -134,7 +135,7 @@ vx_status vx_out_write(vx_out_file *file, const void *data, size_t bytes, vx_err
 
 void vx_out_discard(vx_out_file *file) {
     if (!file) return;
-    close(file->fd);
+    if (file->fd >= 0) close(file->fd);
     if (file->temp) unlink(file->temp);
     vx_free(file->temp);
     vx_free(file->path);
@@ -153,59 +154,96 @@ static void sync_folder(const char *path) {
     vx_free(folder);
 }
 
+static vx_status exists_already(vx_error *err) {
+    return vx_fail(err, VX_ERR_OUTPUT, "exists already (use --overwrite or --resume)");
+}
+
 static vx_status rename_into_place(const char *temp, const char *path, bool replace,
                                    vx_error *err) {
     if (!replace) {
         if (renameat2(AT_FDCWD, temp, AT_FDCWD, path, RENAME_NOREPLACE) == 0) return VX_OK;
-        if (errno == EEXIST)
-            return vx_fail(err, VX_ERR_OUTPUT, "exists already (use --overwrite or --resume)");
+        if (errno == EEXIST) return exists_already(err);
         if (errno != EINVAL && errno != ENOSYS) return output_error(err, "cannot name the output");
-        if (access(path, F_OK) == 0)
-            return vx_fail(err, VX_ERR_OUTPUT, "exists already (use --overwrite or --resume)");
+        if (access(path, F_OK) == 0) return exists_already(err);
     }
     if (rename(temp, path) != 0) return output_error(err, "cannot name the output");
     return VX_OK;
 }
 
-vx_status vx_out_commit(vx_out_file *file, bool replace, vx_error *err) {
-    if (fsync(file->fd) != 0) {
-        vx_status s = output_error(err, "cannot flush the output");
-        vx_out_discard(file);
+/* Links the nameless file; errno EEXIST where path exists: linkat cannot replace. */
+static bool link_to(const vx_out_file *file, const char *path) {
+    char proc[64];
+    snprintf(proc, sizeof proc, "/proc/self/fd/%d", file->fd);
+    return linkat(AT_FDCWD, proc, AT_FDCWD, path, AT_SYMLINK_FOLLOW) == 0;
+}
+
+static vx_status link_to_temp(vx_out_file *file, vx_error *err) {
+    char *temp = temp_name(file->path);
+    if (!temp || !link_to(file, temp)) {
+        vx_status s = output_error(err, "cannot name the output");
+        vx_free(temp);
         return s;
     }
+    file->temp = temp;
+    return VX_OK;
+}
+
+static vx_status flush(const vx_out_file *file, vx_error *err) {
+    if (file->fd < 0) return VX_OK; /* parked, which flushed it */
+    if (fsync(file->fd) != 0) return output_error(err, "cannot flush the output");
+    if (!file->temp && !file->only_owner) (void)fchmod(file->fd, default_mode());
+    return VX_OK;
+}
+
+static vx_status take_name(vx_out_file *file, bool replace, vx_error *err) {
     if (!file->temp) {
-        /* Give the nameless file a temporary name first: linkat cannot replace, rename can. */
-        char proc[64];
-        snprintf(proc, sizeof proc, "/proc/self/fd/%d", file->fd);
-        if (!file->only_owner) (void)fchmod(file->fd, default_mode());
-        file->temp = vx_out_temp_name(file->path, "");
-        if (!file->temp || linkat(AT_FDCWD, proc, AT_FDCWD, file->temp, AT_SYMLINK_FOLLOW) != 0) {
-            vx_status s = output_error(err, "cannot name the output");
-            vx_free(file->temp);
-            file->temp = NULL;
-            vx_out_discard(file);
-            return s;
-        }
+        if (link_to(file, file->path)) return VX_OK;
+        if (errno != EEXIST) return output_error(err, "cannot name the output");
+        if (!replace) return exists_already(err);
+        vx_status s = link_to_temp(file, err);
+        if (s != VX_OK) return s;
     }
     vx_status s = rename_into_place(file->temp, file->path, replace, err);
     if (s == VX_OK) {
-        sync_folder(file->path);
         vx_free(file->temp);
         file->temp = NULL;
     }
+    return s;
+}
+
+vx_status vx_out_commit(vx_out_file *file, bool replace, vx_error *err) {
+    vx_status s = flush(file, err);
+    if (s == VX_OK) s = take_name(file, replace, err);
+    if (s == VX_OK) sync_folder(file->path);
     vx_out_discard(file);
     return s;
 }
 
-vx_status vx_out_adopt(const char *temp, const char *path, bool replace, vx_error *err) {
-    int fd = open(temp, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return output_error(err, "cannot read the output back");
-    int bad = fsync(fd);
-    close(fd);
-    if (bad) return output_error(err, "cannot flush the output");
-    vx_status s = rename_into_place(temp, path, replace, err);
-    if (s == VX_OK) sync_folder(path);
+vx_status vx_out_finish(vx_out_file *file, bool replace, vx_out_file **keep, vx_error *err) {
+    if (!keep) return vx_out_commit(file, replace, err);
+    *keep = NULL;
+    vx_status s = flush(file, err);
+    if (s == VX_OK)
+        *keep = file;
+    else
+        vx_out_discard(file);
     return s;
+}
+
+void vx_out_reading_name(const vx_out_file *file, char name[VX_OUT_READING_NAME]) {
+    if (file->temp)
+        snprintf(name, VX_OUT_READING_NAME, "%s", file->temp);
+    else
+        snprintf(name, VX_OUT_READING_NAME, "/proc/self/fd/%d", file->fd);
+}
+
+vx_status vx_out_park(vx_out_file *file, vx_error *err) {
+    vx_status s = flush(file, err);
+    if (s == VX_OK && !file->temp) s = link_to_temp(file, err);
+    if (s != VX_OK) return s;
+    if (file->fd >= 0) close(file->fd);
+    file->fd = -1;
+    return VX_OK;
 }
 
 /* Whether the temporary whose mark begins at text was left by a process that is gone. One of

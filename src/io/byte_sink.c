@@ -1,7 +1,6 @@
 #include "io/byte_sink.h"
 
 #include "base/memory.h"
-#include "base/out_file.h"
 #include "io/gzip_blocks.h"
 
 struct vx_byte_sink {
@@ -35,10 +34,10 @@ vx_status vx_sink_write(vx_byte_sink *sink, const void *data, size_t bytes, vx_e
     return vx_out_write(sink->file, data, bytes, err);
 }
 
-vx_status vx_sink_commit(vx_byte_sink *sink, bool replace, vx_error *err) {
+vx_status vx_sink_finish(vx_byte_sink *sink, bool replace, vx_out_file **keep, vx_error *err) {
     vx_status s = sink->gzip ? vx_gzip_end(sink->gzip, err) : VX_OK;
     if (s == VX_OK) {
-        s = vx_out_commit(sink->file, replace, err);
+        s = vx_out_finish(sink->file, replace, keep, err);
         sink->file = NULL;
     }
     vx_sink_discard(sink);

@@ -6,7 +6,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "base/status.h"
+#include "base/out_file.h"
 #include "base/threads.h"
 
 typedef struct vx_byte_sink vx_byte_sink;
@@ -16,8 +16,8 @@ typedef struct vx_byte_sink vx_byte_sink;
 vx_status vx_sink_open(const char *path, bool gzip, int level, vx_pool *pool, vx_byte_sink **out,
                        vx_error *err);
 vx_status vx_sink_write(vx_byte_sink *sink, const void *data, size_t bytes, vx_error *err);
-/* Both free the sink. */
-vx_status vx_sink_commit(vx_byte_sink *sink, bool replace, vx_error *err);
+/* Both free the sink. replace, keep: as vx_out_finish has them. */
+vx_status vx_sink_finish(vx_byte_sink *sink, bool replace, vx_out_file **keep, vx_error *err);
 void vx_sink_discard(vx_byte_sink *sink); /* NULL is fine */
 
 #endif

@@ -11,6 +11,7 @@
 extern "C" {
 #include "base/memory.h"
 #include "base/status.h"
+#include "base/text.h"
 #include "io/format.h"
 #include "volume/volume.h"
 }

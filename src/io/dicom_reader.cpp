@@ -81,12 +81,28 @@ template <size_t n> void copy_text(char (&to)[n], const std::string &from) {
     to[n - 1] = 0;
 }
 
+/* The most that the helper takes: itself, a frame as it is stored, unpacked and sent, and all
+ * pixels of a file that may be deflated, which is one that is smaller than they are. */
+uint64_t helper_bytes(const DicomSeries &s) {
+    constexpr uint64_t program = 32000000;
+    uint64_t most = 0;
+    for (const DicomFile &f : s.files) {
+        const uint64_t frame = frame_bytes(f), pixels = frame * f.slices.size();
+        struct stat st;
+        const bool packed =
+            stat(f.path.c_str(), &st) != 0 || static_cast<uint64_t>(st.st_size) < pixels;
+        most = std::max(most, 4 * frame + (packed ? pixels : 0));
+    }
+    return program + most;
+}
+
 vx_image_info info_of(const DicomSeries &s, const vx_geometry &geo) {
     vx_image_info info{};
     info.format = VX_FORMAT_DICOM;
     info.geo = geo;
     info.channels = 1;
     copy_text(info.dtype, dtype_of(s.files.front()));
+    info.beside = helper_bytes(s);
     return info;
 }
 
@@ -155,21 +171,6 @@ void warn_straightened(const ReadySeries &ready, const vx_log *log) {
                    "apart, because of: %s",
                    ready.geo.dims[0], ready.geo.dims[1], ready.geo.dims[2], spacing[2],
                    reasons.c_str());
-}
-
-/* The most that the helper takes: itself, a frame as it is stored, unpacked and sent, and all
- * pixels of a file that may be deflated, which is one that is smaller than they are. */
-uint64_t helper_bytes(const DicomSeries &s) {
-    constexpr uint64_t program = 32000000;
-    uint64_t most = 0;
-    for (const DicomFile &f : s.files) {
-        const uint64_t frame = frame_bytes(f), pixels = frame * f.slices.size();
-        struct stat st;
-        const bool packed =
-            stat(f.path.c_str(), &st) != 0 || static_cast<uint64_t>(st.st_size) < pixels;
-        most = std::max(most, 4 * frame + (packed ? pixels : 0));
-    }
-    return program + most;
 }
 
 void read_volume(const char *path, const vx_read_options *options, VolumeOwner &volume) {

@@ -15,10 +15,8 @@ namespace fs = std::filesystem;
 namespace {
 
 bool ends_in_dcm(const std::string &path) {
-    std::string ext = fs::path(path).extension().string();
-    std::transform(ext.begin(), ext.end(), ext.begin(),
-                   [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-    return ext == ".dcm" || ext == ".dicom" || ext == ".ima";
+    return vx_has_ending(path.c_str(), ".dcm") || vx_has_ending(path.c_str(), ".dicom") ||
+           vx_has_ending(path.c_str(), ".ima");
 }
 
 /* By its first bytes. Throws Failure when it cannot be read. */
@@ -33,14 +31,24 @@ bool looks_like_dicom(const std::string &path) {
 }
 
 /* What may be a DICOM file in a folder, by its name. Links are followed, and what they reach once
- * more (a link upwards, or to a file beside it) is there once. A name with nothing behind it stays:
- * it may have been a slice. */
+ * more (a link upwards, or to a file beside it) is there once; those to a folder in which the
+ * searched one lies are not: other patients lie there. A name with nothing behind it stays: it may
+ * have been a slice. */
 class Walk {
   public:
     std::vector<std::string> paths;
 
-    /* top: as typed; folder: it or one below. */
+    /* top: as typed. */
+    Walk(const std::string &top, bool deep) {
+        std::error_code error;
+        real_top_ = fs::canonical(top, error);
+        enter(top, top, deep);
+    }
+
+  private:
+    /* folder: top or one below. */
     void enter(const std::string &top, const std::string &folder, bool deep) {
+        if (holds_top(folder) || !is_new(folder)) return;
         std::error_code error;
         std::vector<std::string> names;
         for (fs::directory_iterator it(folder, error), end; !error && it != end;
@@ -51,7 +59,6 @@ class Walk {
         if (error)
             fail(VX_ERR_INPUT, "the folder %s in it cannot be read: %s",
                  quoted_name(folder).c_str(), error.message().c_str());
-        if (!is_new(folder)) return;
         std::sort(names.begin(), names.end()); /* the same result on every file system */
         for (const std::string &name : names) {
             switch (fs::status(name, error).type()) {
@@ -69,7 +76,15 @@ class Walk {
         }
     }
 
-  private:
+    /* Whether top lies in it. */
+    bool holds_top(const std::string &folder) {
+        std::error_code error;
+        const fs::path real = fs::canonical(folder, error);
+        const auto ends =
+            std::mismatch(real.begin(), real.end(), real_top_.begin(), real_top_.end());
+        return !error && ends.first == real.end() && ends.second != real_top_.end();
+    }
+
     /* By the path without links: not every file system has an inode number of its own for a file.
      */
     bool is_new(const std::string &path) {
@@ -78,6 +93,7 @@ class Walk {
         return error || seen_.insert(real.string()).second;
     }
 
+    fs::path real_top_;
     std::set<std::string> seen_;
 };
 
@@ -100,8 +116,7 @@ bool read_dicom_file(DicomWorker &worker, const std::string &path, DicomFile &ou
 }
 
 DicomFolder scan_dicom_folder(DicomWorker &worker, const std::string &folder, bool deep) {
-    Walk walk;
-    walk.enter(folder, folder, deep);
+    const Walk walk(folder, deep);
     const std::vector<std::string> &paths = walk.paths;
     DicomFolder out;
     for (size_t i = 0; i < paths.size(); i++) {

@@ -5,10 +5,6 @@
 #include "io/dicom_source.h"
 #include "io/dicom_worker.h"
 
-extern "C" {
-#include "base/out_file.h"
-}
-
 namespace vx_io {
 
 namespace {
@@ -26,11 +22,11 @@ class File {
         vx_error err;
         check(vx_out_write(file_, data, bytes, &err), err);
     }
-    void commit(bool replace) {
+    void finish(const vx_write_options *options) {
         vx_out_file *done = file_;
         vx_error err;
         file_ = nullptr;
-        check(vx_out_commit(done, replace, &err), err);
+        check(vx_out_finish(done, options->replace, options->keep, &err), err);
     }
 
   private:
@@ -116,7 +112,7 @@ void write_seg(const char *path, const vx_mask *mask, const vx_write_options *op
     File file(path);
     file.write(header.data(), header.size());
     write_pixels(planned, mask, options->log, file);
-    file.commit(options->replace);
+    file.finish(options);
 }
 
 } // namespace

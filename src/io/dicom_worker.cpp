@@ -60,10 +60,11 @@ int spawn(const std::string &program, int socket, pid_t *child) {
 } // namespace
 
 std::string dicom_helper_path() {
-    /* Seen from the library, the installed program, a program or library in the build folder. */
+    /* Seen from the library, the installed program, the installed Slicer module, a program or
+     * library in the build folder. */
     static const char *const places[] = {
         "voxmamba/voxmamba-dicom", VX_BINDIR_TO_LIBDIR "/voxmamba/voxmamba-dicom",
-        "../lib/voxmamba/voxmamba-dicom", "../../lib/voxmamba/voxmamba-dicom"};
+        "../voxmamba-dicom", "../lib/voxmamba/voxmamba-dicom", "../../lib/voxmamba/voxmamba-dicom"};
     char folder[PATH_MAX];
     if (vx_self_folder(folder))
         for (const char *place : places) {

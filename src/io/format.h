@@ -19,8 +19,6 @@ typedef struct vx_format_ops {
 /* io.c: warns of a grid whose axes are not perpendicular; shear as vx_shear() gives it. */
 void vx_warn_sheared(double shear, const vx_log *log);
 
-/* io.c: whether path ends so, in letters of any case. */
-bool vx_has_ending(const char *path, const char *ending);
 /* io.c: the most bytes that so many deflated ones can stand for; UINT64_MAX where that overflows.
  */
 uint64_t vx_most_inflated(uint64_t packed);

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 
 #include "base/memory.h"
+#include "base/text.h"
 #include "io/byte_stream.h"
 #include "io/format.h"
 
@@ -59,11 +60,6 @@ vx_format vx_format_by_name(const char *name) {
     for (int i = 0; i < FORMATS; i++)
         if (strcasecmp(formats[i].name, name) == 0) return formats[i].format;
     return VX_FORMAT_UNKNOWN;
-}
-
-bool vx_has_ending(const char *path, const char *ending) {
-    size_t n = strlen(path), m = strlen(ending);
-    return n >= m && strcasecmp(path + n - m, ending) == 0;
 }
 
 vx_format vx_format_by_path(const char *path) {

@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "base/log.h"
+#include "base/out_file.h"
 #include "base/threads.h"
 #include "volume/labels.h"
 #include "volume/volume.h"
@@ -44,9 +45,10 @@ typedef struct vx_read_options {
                                refusing */
     const vx_log *log;      /* warnings */
     vx_pool *pool;          /* helps with NIfTI images; borrowed, NULL: the calling thread alone */
-    /* vx_io_read asks this when it knows the volume's grid, before a voxel is read or memory of the
-     * volume's size taken; unless VX_OK, reading ends with that. beside: bytes that reading takes
-     * beside the volume, in this process and a helper's. NULL: all may be read. */
+    /* vx_io_read and vx_io_read_mask ask this when they know the grid, before a voxel is read or
+     * memory of the volume's size taken; unless VX_OK, reading ends with that. beside: bytes that
+     * reading takes at the most beside the volume, of a mask beside one byte a voxel, in this
+     * process and a helper's. NULL: all may be read. */
     vx_status (*admit)(void *user_data, const vx_geometry *geo, uint64_t beside, vx_error *err);
     void *admit_data;
 } vx_read_options;
@@ -56,7 +58,8 @@ typedef struct vx_image_info {
     vx_format format;
     vx_geometry geo;
     size_t channels;
-    char dtype[16]; /* numpy's name: "int16", "float32" */
+    char dtype[16];  /* numpy's name: "int16", "float32" */
+    uint64_t beside; /* bytes that reading takes at the most beside the volume, as for admit */
 } vx_image_info;
 
 /* One DICOM series of a folder. */
@@ -121,7 +124,9 @@ enum { VX_GZIP_LABELS = 4, VX_GZIP_FLOATS = 1 };
 
 typedef struct vx_write_options {
     vx_format format;
-    bool replace; /* false: an existing file is VX_ERR_OUTPUT */
+    bool replace;       /* false: an existing file is VX_ERR_OUTPUT */
+    vx_out_file **keep; /* not NULL: the file goes there instead of getting its name (vx_out_finish
+                           of base/out_file.h) */
     const vx_label_table
         *labels; /* names and colours where the format can hold them; may be NULL */
     const char *algorithm, *algorithm_version; /* DICOM SEG: the model; NULL: the program */

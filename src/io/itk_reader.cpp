@@ -141,20 +141,25 @@ std::string index_text(const vx_geometry &geo, size_t i) {
            std::to_string(row / geo.dims[1]) + ")";
 }
 
+/* Up to 4 bytes a voxel fit into the volume's own memory. */
+size_t bytes_beside_volume(const ImageHeader &header) {
+    return scalar_bytes(header.type) > 4 ? header.data_bytes : 0;
+}
+
 void read_volume(const char *path, const vx_read_options *options, VolumeOwner &volume) {
     const vx_log *log = log_of(options);
     const ImageHeader header = read_header(path, log);
     check_size(header);
     vx_error err;
     const size_t n = vx_voxels(&header.geo), size = scalar_bytes(header.type);
-    const size_t own_bytes = size > 4 ? header.data_bytes : 0;
+    const size_t own_bytes = bytes_beside_volume(header);
     check(vx_io_admit(options, &header.geo, own_bytes, &err), err);
     check_data(header, log);
     vx_warn_sheared(vx_shear(&header.geo), log);
     check(vx_volume_create(&header.geo, 1, &volume.p, &err), err);
     float *out = volume.p->data;
-    /* Up to 4 bytes a voxel fit into the volume's own memory: its tail is decoded and widened to
-     * the front, so that no second copy is held. */
+    /* Without own bytes the volume's tail is decoded and widened to the front, so that no second
+     * copy is held. */
     std::vector<unsigned char> own(own_bytes);
     unsigned char *raw =
         size > 4 ? own.data() : reinterpret_cast<unsigned char *>(out) + (4 - size) * n;
@@ -184,17 +189,20 @@ template <typename T> unsigned check_labels(const unsigned char *raw, const vx_g
     return largest;
 }
 
-void read_labels(const char *path, const vx_log *log, MaskOwner &mask) {
+void read_labels(const char *path, const vx_read_options *options, MaskOwner &mask) {
+    const vx_log *log = log_of(options);
     const ImageHeader header = read_header(path, log);
     check_size(header);
+    vx_error err;
+    const size_t n = vx_voxels(&header.geo);
+    const uint64_t second_byte = scalar_bytes(header.type) > 1 ? n : 0;
+    check(vx_io_admit(options, &header.geo, header.data_bytes + second_byte, &err), err);
     check_data(header, log);
     std::vector<unsigned char> raw(header.data_bytes);
     decode(path, header, raw.data());
-    const size_t n = vx_voxels(&header.geo);
     with_type(header.type, [&](auto zero) {
         using T = decltype(zero);
         const unsigned largest = check_labels<T>(raw.data(), header.geo);
-        vx_error err;
         check(vx_mask_create(&header.geo, largest > 255 ? 2 : 1, &mask.p, &err), err);
         for (size_t i = 0; i < n; i++) {
             T v;
@@ -221,6 +229,7 @@ static vx_status itk_info(const char *path, const vx_read_options *options, vx_i
         out->geo = header.geo;
         out->channels = 1;
         std::strncpy(out->dtype, scalar_name(header.type), sizeof out->dtype - 1);
+        out->beside = bytes_beside_volume(header);
     });
 }
 
@@ -237,7 +246,7 @@ static vx_status itk_read_mask(const char *path, const vx_read_options *options,
                                vx_error *err) {
     return guarded(VX_ERR_INPUT, err, [&] {
         MaskOwner mask;
-        read_labels(path, log_of(options), mask);
+        read_labels(path, options, mask);
         *out = mask.release();
     });
 }

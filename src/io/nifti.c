@@ -2,11 +2,11 @@
  * the header means is nifti_header.c's business. */
 #include <math.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/stat.h>
 
 #include "base/memory.h"
 #include "base/size.h"
+#include "base/text.h"
 #include "io/byte_sink.h"
 #include "io/byte_stream.h"
 #include "io/format.h"
@@ -194,12 +194,19 @@ static vx_status take_labels(void *ctx, size_t first, const double *values, size
     return VX_OK;
 }
 
+/* Unless all values fit into a byte for sure, one that does not makes a second, wider mask. */
+static uint64_t bytes_beside_mask(const vx_nifti_header *h) {
+    const bool narrow = h->voxel_bytes == 1 && h->slope == 1 && h->inter == 0;
+    return narrow ? 0 : 2 * (uint64_t)vx_voxels(&h->geo);
+}
+
 static vx_status nifti_read_mask(const char *path, const vx_read_options *options, vx_mask **out,
                                  vx_error *err) {
     nifti_file f;
     mask_sink sink = {NULL};
     vx_status s = open_header(path, &f, err);
     if (s == VX_OK) s = seek_voxels(path, &f, err);
+    if (s == VX_OK) s = vx_io_admit(options, &f.header.geo, bytes_beside_mask(&f.header), err);
     if (s == VX_OK) s = vx_mask_create(&f.header.geo, 1, &sink.mask, err);
     if (s == VX_OK) s = attach_source(&f, &sink.mask->source, err);
     if (s == VX_OK)
@@ -223,6 +230,7 @@ static vx_status nifti_info(const char *path, const vx_read_options *options, vx
     out->geo = f.header.geo;
     out->channels = 1;
     memcpy(out->dtype, f.header.dtype, sizeof out->dtype);
+    out->beside = 0;
     vx_stream_close(f.stream);
     vx_nifti_warn(&f.header, log_of(options));
     return VX_OK;
@@ -260,7 +268,7 @@ static vx_status nifti_write_mask(const char *path, const vx_mask *mask,
     if (s != VX_OK) return s;
     s = vx_sink_write(sink, header, header_bytes, err);
     if (s == VX_OK) s = vx_sink_write(sink, mask->data, vx_voxels(&mask->geo) * mask->bytes, err);
-    if (s == VX_OK) return vx_sink_commit(sink, options->replace, err);
+    if (s == VX_OK) return vx_sink_finish(sink, options->replace, options->keep, err);
     vx_sink_discard(sink);
     return s;
 }

@@ -12,10 +12,6 @@
 #include "io/itk_header.h"
 #include "io/itk_reader.h"
 
-extern "C" {
-#include "base/out_file.h"
-}
-
 namespace vx_io {
 
 namespace {
@@ -218,11 +214,6 @@ std::vector<unsigned char> deflated(const void *data, size_t bytes, int level, i
     return out;
 }
 
-bool ends_with(const std::string &path, const std::string &end) {
-    const std::string low = lower(path);
-    return low.size() >= end.size() && low.compare(low.size() - end.size(), end.size(), end) == 0;
-}
-
 } // namespace
 
 vx_label unnamed_label(unsigned value) {
@@ -236,7 +227,7 @@ vx_label unnamed_label(unsigned value) {
 
 void write_itk_mask(const char *path, const vx_mask *mask, const vx_write_options *options) {
     const bool meta = options->format == VX_FORMAT_META;
-    if (ends_with(path, ".mhd") || ends_with(path, ".nhdr"))
+    if (vx_has_ending(path, ".mhd") || vx_has_ending(path, ".nhdr"))
         fail(VX_ERR_USAGE, "a mask is written as one file (use .%s)", meta ? "mha" : "nrrd");
     if (options->gzip_level < 0 || options->gzip_level > 9)
         fail(VX_ERR_USAGE, "gzip levels are 1 to 9, not %d", options->gzip_level);
@@ -254,7 +245,7 @@ void write_itk_mask(const char *path, const vx_mask *mask, const vx_write_option
     if (status != VX_OK)
         vx_out_discard(file);
     else
-        status = vx_out_commit(file, options->replace, &err);
+        status = vx_out_finish(file, options->replace, options->keep, &err);
     check(status, err);
 }
 

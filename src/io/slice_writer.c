@@ -9,6 +9,7 @@ struct vx_slice_writer {
     vx_byte_sink *sink;
     size_t slice_bytes, left;
     bool replace;
+    vx_out_file **keep;
 };
 
 vx_status vx_slice_writer_open(const char *path, const vx_geometry *geo, vx_source *source,
@@ -30,6 +31,7 @@ vx_status vx_slice_writer_open(const char *path, const vx_geometry *geo, vx_sour
     writer->slice_bytes = geo->dims[0] * geo->dims[1] * sizeof(float);
     writer->left = geo->dims[2];
     writer->replace = options->replace;
+    writer->keep = options->keep;
     int level = options->gzip_level ? options->gzip_level : VX_GZIP_FLOATS;
     s = vx_sink_open(path, gzip, level, NULL, &writer->sink, err);
     if (s == VX_OK) s = vx_sink_write(writer->sink, header, header_bytes, err);
@@ -61,7 +63,7 @@ vx_status vx_slice_writer_commit(vx_slice_writer *writer, vx_error *err) {
         vx_slice_writer_discard(writer);
         return s;
     }
-    vx_status s = vx_sink_commit(writer->sink, writer->replace, err);
+    vx_status s = vx_sink_finish(writer->sink, writer->replace, writer->keep, err);
     vx_free(writer);
     return s;
 }

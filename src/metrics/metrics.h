@@ -15,9 +15,11 @@ typedef struct vx_label_score {
 
 /* Surface distances as DeepMind's surface-distance 0.1 defines them (marching-cubes neighbour
  * codes, area-weighted surface elements; HD95 = the larger of the two 95 % quantiles; ASSD = the
- * area-weighted mean over both surfaces). distances false: Dice and IoU only. VX_ERR_INPUT when the
- * grids differ (dims, or corners by > 0.1 mm). */
+ * area-weighted mean over both surfaces). distances false: Dice and IoU only. room: bytes that
+ * distances may take; VX_ERR_RESOURCE where that is too little (27 a voxel of the box that holds
+ * the label in either mask). VX_ERR_INPUT when the grids differ (dims, or corners by > 0.1 mm). */
 vx_status vx_score_label(const vx_mask *pred, const vx_mask *ref, unsigned label,
-                         double tolerance_mm, int distances, vx_label_score *out, vx_error *err);
+                         double tolerance_mm, int distances, uint64_t room, vx_label_score *out,
+                         vx_error *err);
 
 #endif

@@ -22,7 +22,8 @@ static vx_status check_grids(const vx_mask *pred, const vx_mask *ref, vx_error *
 }
 
 vx_status vx_score_label(const vx_mask *pred, const vx_mask *ref, unsigned label,
-                         double tolerance_mm, int distances, vx_label_score *out, vx_error *err) {
+                         double tolerance_mm, int distances, uint64_t room, vx_label_score *out,
+                         vx_error *err) {
     vx_status status = check_grids(pred, ref, err);
     if (status != VX_OK) return status;
     memset(out, 0, sizeof *out);
@@ -53,7 +54,7 @@ vx_status vx_score_label(const vx_mask *pred, const vx_mask *ref, unsigned label
         return VX_OK;
     }
     vx_surface_distances d;
-    status = vx_surface_compare(pred, ref, label, tolerance_mm, &d, err);
+    status = vx_surface_compare(pred, ref, label, tolerance_mm, room, &d, err);
     if (status != VX_OK) return status;
     out->hd95 = d.hd95;
     out->assd = d.assd;

@@ -99,11 +99,24 @@ static surface_sums measure(const uint8_t *code, const double *squared, const do
     return s;
 }
 
+/* What vx_surface_compare takes for so many corners. */
+static vx_status check_room(size_t points, uint64_t room, vx_error *err) {
+    const uint64_t each = 3 * sizeof(uint8_t) + sizeof(double) + sizeof(surfel);
+    if (points <= room / each) return VX_OK;
+    return vx_fail(err, VX_ERR_RESOURCE,
+                   "%.2f GB of memory are needed for surface distances, %.2f GB are free (use a "
+                   "machine with more memory, or leave them out: --overlap-only)",
+                   (double)points * (double)each / 1e9, (double)room / 1e9);
+}
+
 vx_status vx_surface_compare(const vx_mask *pred, const vx_mask *ref, unsigned label,
-                             double tolerance_mm, vx_surface_distances *out, vx_error *err) {
+                             double tolerance_mm, uint64_t room, vx_surface_distances *out,
+                             vx_error *err) {
     corner_grid grid;
     if (!find_box(pred, ref, label, &grid))
         return vx_fail(err, VX_ERR_INPUT, "label %u is in neither mask", label);
+    vx_status status = check_room(grid.points, room, err);
+    if (status != VX_OK) return status;
     double spacing[3], area[256];
     vx_spacing(&pred->geo, spacing);
     vx_surfel_areas(spacing, area);
@@ -111,7 +124,6 @@ vx_status vx_surface_compare(const vx_mask *pred, const vx_mask *ref, unsigned l
     uint8_t *border = vx_alloc(grid.points);
     double *squared = vx_alloc_zero(grid.points, sizeof *squared);
     surfel *list = vx_alloc_zero(grid.points, sizeof *list);
-    vx_status status = VX_OK;
     if (!code[0] || !code[1] || !border || !squared || !list) {
         status = vx_fail(err, VX_ERR_RESOURCE, "out of memory");
     } else {

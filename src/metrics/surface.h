@@ -12,8 +12,9 @@ typedef struct vx_surface_distances {
 
 /* Surfaces of pred == label and ref == label; both must hold the label and share dims. Distances
  * run between the corners where eight voxels meet, as in DeepMind's surface-distance 0.1 on an
- * array [x][y][z]. */
+ * array [x][y][z]. room: as vx_score_label's. */
 vx_status vx_surface_compare(const vx_mask *pred, const vx_mask *ref, unsigned label,
-                             double tolerance_mm, vx_surface_distances *out, vx_error *err);
+                             double tolerance_mm, uint64_t room, vx_surface_distances *out,
+                             vx_error *err);
 
 #endif

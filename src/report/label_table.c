@@ -1,7 +1,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/out_file.h"
 #include "report/report.h"
 
 /* A tab or a line's end would be taken for the table's own. */
@@ -23,7 +22,7 @@ static vx_status put_line(vx_out_file *file, const vx_label *label, vx_error *er
 }
 
 vx_status vx_label_table_write(const char *path, const vx_label_table *labels, bool replace,
-                               vx_error *err) {
+                               vx_out_file **keep, vx_error *err) {
     static const char head[] = "index\tname\tcolor\n";
     vx_out_file *file;
     vx_status s = vx_out_open(path, &file, err);
@@ -35,5 +34,5 @@ vx_status vx_label_table_write(const char *path, const vx_label_table *labels, b
         vx_out_discard(file);
         return s;
     }
-    return vx_out_commit(file, replace, err);
+    return vx_out_finish(file, replace, keep, err);
 }

@@ -3,8 +3,6 @@
 #include <png.h>
 #include <setjmp.h>
 
-#include "base/out_file.h"
-
 /* What libpng's callbacks need: where bytes go, and the first error. */
 typedef struct png_sink {
     vx_out_file *file;
@@ -51,7 +49,7 @@ static vx_status encode(png_sink *sink, const uint8_t *rgb, size_t width, size_t
 }
 
 vx_status vx_png_write(const char *path, const uint8_t *rgb, size_t width, size_t height,
-                       int replace, vx_error *err) {
+                       bool replace, vx_out_file **keep, vx_error *err) {
     png_sink sink = {NULL, VX_OK, err};
     vx_status status = vx_out_open(path, &sink.file, err);
     if (status != VX_OK) return status;
@@ -60,5 +58,5 @@ vx_status vx_png_write(const char *path, const uint8_t *rgb, size_t width, size_
         vx_out_discard(sink.file);
         return status;
     }
-    return vx_out_commit(sink.file, replace != 0, err);
+    return vx_out_finish(sink.file, replace, keep, err);
 }

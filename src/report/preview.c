@@ -163,7 +163,8 @@ static void draw_plane(const lps_view *view, const vx_label_table *labels, const
 }
 
 vx_status vx_preview_write(const char *path, const vx_volume *image, const vx_mask *mask,
-                           const vx_label_table *labels, int replace, vx_error *err) {
+                           const vx_label_table *labels, bool replace, vx_out_file **keep,
+                           vx_error *err) {
     lps_view view;
     plane planes[3];
     vx_status status = open_view(image, mask, &view, err);
@@ -185,7 +186,7 @@ vx_status vx_preview_write(const char *path, const vx_volume *image, const vx_ma
                    width * 3);
         left += planes[p].width + GAP;
     }
-    status = vx_png_write(path, rgb, width, height, replace, err);
+    status = vx_png_write(path, rgb, width, height, replace, keep, err);
     vx_free(rgb);
     return status;
 }

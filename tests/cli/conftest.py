@@ -1,17 +1,16 @@
 """What the tests of the command line share."""
-import json
 import os
+import re
 import subprocess
 import sys
 
-import nibabel
-import numpy as np
 import pytest
 
 sys.dont_write_bytecode = True
 HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path.insert(0, HERE)
+sys.path[:0] = [HERE, os.path.join(os.path.dirname(HERE), "dicom")]
 import tiny_model  # noqa: E402
+from volumes import bomb, files, load, save, volume  # noqa: E402, F401
 
 ROOT = os.path.dirname(os.path.dirname(HERE))
 PROGRAM = os.environ.get("VOXMAMBA_PROGRAM", os.path.join(ROOT, "build/release/cli/voxmamba"))
@@ -53,32 +52,9 @@ def run(*args, cwd=None, env=None, timeout=300):
     return Result(done)
 
 
-def volume(seed=0, shape=(20, 24, 18), dtype=np.int16, affine=None):
-    """Noise around two blobs."""
-    random = np.random.default_rng(seed)
-    grid = np.stack(np.meshgrid(*[np.linspace(-1, 1, n) for n in shape], indexing="ij"))
-    blob = 900 * np.exp(-8 * ((grid - 0.2) ** 2).sum(0)) - 500 * np.exp(-9 * ((grid + 0.4) ** 2).sum(0))
-    data = blob + random.normal(0, 60, shape) + 300
-    if affine is None:
-        turn = np.array([[0.8, 0.6, 0], [-0.6, 0.8, 0], [0, 0, 1]])  # oblique
-        affine = np.eye(4)
-        affine[:3, :3] = turn @ np.diag([-1.0, 1.1, 0.9])
-        affine[:3, 3] = [30.5, -20, 7.25]
-    return nibabel.Nifti1Image(data.astype(dtype), affine)
-
-
-def save(path, seed=0, **more):
-    nibabel.save(volume(seed, **more), str(path))
-    return path
-
-
-def load(path):
-    image = nibabel.load(str(path))
-    return np.asarray(image.dataobj), image.affine
-
-
-def files(folder):
-    return sorted(os.listdir(folder))
+def free_memory():
+    """Bytes, swap among them."""
+    return 1024 * sum(int(n) for n in re.findall(r"(?:MemAvailable|SwapFree): *(\d+)", open("/proc/meminfo").read()))
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
 """Writes plain DICOM MR series for the tests of the command line."""
 import numpy as np
-from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+from new_image import new_image
+from pydicom.uid import MRImageStorage, generate_uid
 
 NAME, PATIENT = "Doe^Jane", "PID-Q4711"
 
@@ -15,20 +15,11 @@ def write_series(folder, seed=0, number=3, positions=None, description="T1 of Do
     series, study = generate_uid(), study or generate_uid()
     positions = positions if positions is not None else [2.0 * k for k in range(20)]
     for k, z in enumerate(positions):
-        meta = FileMetaDataset()
-        meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.4"
-        meta.MediaStorageSOPInstanceUID = generate_uid()
-        d = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
-        d.SOPClassUID, d.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
+        d = new_image(MRImageStorage, 24, 22, (study, series, study))
         d.PatientName, d.PatientID, d.PatientBirthDate, d.StudyDate = NAME, PATIENT, "19700102", "20200304"
         d.Modality, d.SeriesDescription, d.SeriesNumber, d.InstanceNumber = "MR", description, number, k + 1
-        d.SeriesInstanceUID, d.StudyInstanceUID, d.FrameOfReferenceUID = series, study, study
-        d.ImageType = ["ORIGINAL", "PRIMARY"]
         d.ImageOrientationPatient, d.ImagePositionPatient = [1, 0, 0, 0, 1, 0], [-10, -20, z]
         d.PixelSpacing, d.SliceThickness = [1.0, 1.5], 2.0
-        d.Rows, d.Columns, d.SamplesPerPixel, d.PhotometricInterpretation = 24, 22, 1, "MONOCHROME2"
-        d.BitsAllocated, d.BitsStored, d.HighBit, d.PixelRepresentation = 16, 12, 11, 0
         d.PixelData = random.integers(0, 4000, (24, 22)).astype("<u2").tobytes()
         change(d)
         d.save_as(folder / f"IM{seed}{random.integers(1e6)}_{k:03d}", enforce_file_format=True)

@@ -132,6 +132,23 @@ def test_two_studies_of_a_patient(model, tmp_path):
     assert result.code == 6 and files(tmp_path / "each") == results(["bert"], "nii.gz")
 
 
+@pytest.mark.parametrize("more", [(), ("--batch",)])
+def test_links_make_no_case_twice(model, tmp_path, more):
+    """Links upwards, past the input's top too, and sideways; links alone, two of them to one folder."""
+    top = tmp_path / "in"
+    for seed, folder in enumerate((top / "anna" / "mr", top / "bert", tmp_path / "others" / "carl", tmp_path / "store")):
+        write_series(folder, seed)
+    for link, target in {"anna/all": "..", "anna/mr/all": "../..", "anna/mr/everything": "../../..", "bert/all": "..",
+                         "first/anna": "../anna", "a bert": "bert", "dora": "../store", "emil": "../store"}.items():
+        (top / link).parent.mkdir(exist_ok=True)
+        (top / link).symlink_to(target)
+    segment(top, model, tmp_path / "out", *more)
+    assert files(tmp_path / "out") == results(["anna", "bert", "dora"], "nii.gz")
+    for name, folder in {"anna": top / "anna" / "mr", "bert": top / "bert", "dora": tmp_path / "store"}.items():
+        segment(folder, model, tmp_path / "alone.nii.gz", "--overwrite")
+        assert content(tmp_path / "alone.nii.gz") == content(tmp_path / "out" / f"{name}.nii.gz")
+
+
 @pytest.fixture(scope="module")
 def many(tmp_path_factory):
     top = tmp_path_factory.mktemp("many") / "in"

@@ -2,12 +2,13 @@
 import json
 import math
 import os
+import re
 
 import nibabel
 import numpy as np
 import pytest
 import surface_distance
-from conftest import ROOT, files, run
+from conftest import ROOT, bomb, files, free_memory, run
 
 
 def blobs(seed, shape=(30, 26, 22), labels=2):
@@ -194,3 +195,27 @@ def test_two_files_of_one_case(folders):
     (tmp_path / "ref" / "b.nii").write_bytes(b"which of them counts?")
     line = run("evaluate", tmp_path / "pred", tmp_path / "ref").error_line(1)
     assert "'b.nii' and 'b.nii.gz' are one case" in line
+
+
+@pytest.mark.parametrize("name, dtype, share", [("b.nii.gz", np.uint8, 1.5), ("b.nii.gz", np.int16, 0.5),
+                                                ("b.nrrd", np.uint8, 0.8)])
+@pytest.mark.parametrize("swapped", [False, True])
+def test_what_a_small_mask_claims_is_checked_before_it_is_read(tmp_path, name, dtype, share, swapped):
+    """Bytes a voxel: 1 as unscaled uint8, else 3, for values above 255 make a second mask; ITK decodes a copy."""
+    large = bomb(tmp_path / name, free_memory() * share, dtype)
+    masks = [large, save(tmp_path / "small.nii.gz", blobs(1))]
+    line = run("evaluate", *(masks[::-1] if swapped else masks)).error_line(5)
+    need, room = re.search(r"([\d.]+) GB of memory are needed at the least, ([\d.]+) GB are free", line).groups()
+    assert float(need) > float(room) and name in line
+
+
+def test_a_large_mask_among_others(tmp_path):
+    for folder in ("p", "r"):
+        (tmp_path / folder).mkdir()
+        save(tmp_path / folder / "a.nii.gz", blobs(1))
+        save(tmp_path / folder / "b.nii.gz", blobs(1))
+    bomb(tmp_path / "p" / "b.nii.gz", free_memory() * 1.5)
+    result = run("evaluate", tmp_path / "p", tmp_path / "r", "--json")
+    assert result.code == 6
+    first, second = json.loads(result.out)["cases"]
+    assert first["labels"] and second["error"]["code"] == 5

@@ -7,7 +7,7 @@ import nibabel
 import numpy as np
 import pytest
 import tiny_model
-from conftest import environment, run, save, volume
+from conftest import ROOT, environment, run, save, volume
 
 AFFINES = {
     "LPS": np.diag([-1.0, -1, 1, 1]),
@@ -83,11 +83,23 @@ def test_models(tmp_path, model, model2):
     found = {m.get("name"): m for m in json.loads(result.out)}
     assert found["tiny"]["sha256"] == hashlib.sha256(open(model, "rb").read()).hexdigest()
     assert found["two"]["channels"] == ["T1w", "T2w"] and found["two"]["licence"] == "CC0-1.0"
-    assert found["tiny"]["labels"] == [{"value": 1, "name": "anterior"}, {"value": 2, "name": "posterior"}]
+    assert found["tiny"]["labels"] == tiny_model.recipe()["labels"]  # without codes
     assert found["tiny"]["path"] == str(folder / "tiny.safetensors")
     assert "error" in found[None]
     out = run("models", env=env).out
     assert "tiny 0.0.1" in out and "CC0-1.0" in out and "1 anterior, 2 posterior" in out
+
+
+def test_labels_of_the_shipped_models_have_what_their_recipes_say():
+    folder = os.path.join(ROOT, "models")
+    models = json.loads(run("models", "--json", env=environment(VOXMAMBA_MODELS=folder)).out)
+    shipped = [m for m in models if os.path.dirname(m["path"]) == folder]
+    assert {os.path.basename(m["path"]) for m in shipped} == {n for n in os.listdir(folder) if n.endswith(".safetensors")}
+    for model in shipped:
+        with open(model["path"], "rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        labels = json.loads(header["__metadata__"]["voxmamba"])["labels"]
+        assert model["labels"] == labels and all("type" in l and len(l["rgb"]) == 3 for l in labels)
 
 
 def test_names_that_are_no_utf8(tmp_path, model):

@@ -166,3 +166,42 @@ def test_cancelling(library, model, tmp_path):
     assert status == 7 and files(tmp_path) == ["s.nii.gz"]
     library.vxm_session_free(session)
     library.vxm_model_close(handle)
+
+
+SIDECARS = SEGMENT_OPTIONS + 4  # behind the callbacks and "anonymous"
+
+
+def test_masks_without_sidecars(library, model, scan, tmp_path):
+    handle, session = opened(library, model)
+    options, error = (ctypes.c_char * 512)(), Error()
+    flag = ctypes.c_int.from_buffer(options, SIDECARS)
+    library.vxm_segment_options_init(options, ctypes.c_size_t(SIDECARS + 4))
+    assert flag.value == 1
+    out = tmp_path / "out"
+    out.mkdir()
+
+    def segment(name):
+        return library.vxm_segment_file(session, str(scan).encode(), str(out / name).encode(), options, None,
+                                        ctypes.byref(error))
+
+    assert segment("a.nii.gz") == 0 and files(out) == ["a.json", "a.nii.gz", "a.tsv"]
+    flag.value = 0
+    (out / "b.json").write_text("another's")  # no sidecar of ours: it may stay
+    assert segment("b.nii.gz") == 0, error.text
+    assert files(out) == ["a.json", "a.nii.gz", "a.tsv", "b.json", "b.nii.gz"]
+    assert (out / "b.json").read_text() == "another's"
+    assert (out / "a.nii.gz").read_bytes() == (out / "b.nii.gz").read_bytes()
+    assert segment("b.nii.gz") == 4 and b"exists" in error.text
+    # A program that was built before there was this member.
+    library.vxm_segment_options_init(options, ctypes.c_size_t(SEGMENT_OPTIONS))
+    assert segment("c.seg.nrrd") == 0 and {"c.json", "c.seg.nrrd"} < set(files(out))
+    # Nothing could confirm what a batch would skip.
+    library.vxm_segment_options_init(options, ctypes.c_size_t(SIDECARS + 4))
+    flag.value = 0
+    batch, opened_batch = (ctypes.c_char * 256)(), ctypes.c_void_p()
+    library.vxm_batch_options_init(batch, ctypes.c_size_t(8 * 8 + 6 * 4 + 2 * 8))
+    ctypes.c_int.from_buffer(batch, 8 * 8 + 3 * 4).value = 1  # resume
+    assert library.vxm_batch_open(batch, options, ctypes.byref(opened_batch), ctypes.byref(error)) == 1
+    assert b"sidecars" in error.text and not opened_batch.value
+    library.vxm_session_free(session)
+    library.vxm_model_close(handle)

@@ -1,13 +1,11 @@
 """Memory: what is planned against what is taken, and what --memory does."""
-import gzip
 import json
 import os
 import re
 
-import nibabel
 import numpy as np
 import pytest
-from conftest import command, environment, load, run, save
+from conftest import bomb, command, environment, free_memory, load, run, save
 
 import tiny_model
 
@@ -133,23 +131,9 @@ def test_too_little_is_exit_5_with_both_numbers(case, tmp_path):
     assert "bytes, 1000000 are allowed" in run("segment", scan, "-m", model, "-o", out, "--memory", "1M").error_line(5)
 
 
-def bomb(path, voxels):
-    """A gzip stream whose header claims so many voxels of a byte, in a file that could just hold them."""
-    side = int(voxels ** (1 / 3)) + 1
-    header = nibabel.Nifti1Header()
-    header.set_data_dtype(np.uint8)
-    header.set_data_shape((side, side, side))
-    header["vox_offset"], header["magic"] = 352, b"n+1"
-    header.set_sform(np.eye(4), 1)
-    path.write_bytes(gzip.compress(header.binaryblock + bytes(4)))
-    os.truncate(path, side**3 // 1024)
-    return path
-
-
 @pytest.mark.parametrize("words", ["free", "allowed"])
 def test_what_a_small_file_claims_is_checked_before_it_is_read(case, tmp_path, words):
-    free = int(re.search(r"MemAvailable: *(\d+)", open("/proc/meminfo").read())[1]) * 1024
-    scan = bomb(tmp_path / "bomb.nii.gz", free // 2)  # as floats, twice what is free
+    scan = bomb(tmp_path / "bomb.nii.gz", free_memory() // 2)  # as floats, twice what is free
     limit = () if words == "free" else ("--memory", "4G")
     line = run("segment", scan, "-m", case[1], "-o", tmp_path / "mask.nii.gz", "--force", *limit).error_line(5)
     need, room = re.search(r"([\d.]+) GB of memory are needed at the least, ([\d.]+) GB are " + words, line).groups()

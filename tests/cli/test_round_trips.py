@@ -215,8 +215,8 @@ def write_series(folder, labels, affine, single_file):
     """labels [column][row][slice]; slices in files whose names and numbers tell nothing of their order. Returns the
     SOP instance of every slice, and the frame's number in it (None: a file a slice)."""
     pydicom = pytest.importorskip("pydicom")
-    from pydicom.dataset import FileDataset, FileMetaDataset
-    from pydicom.uid import CTImageStorage, EnhancedMRImageStorage, ExplicitVRLittleEndian, generate_uid
+    from new_image import new_image, new_uids
+    from pydicom.uid import CTImageStorage, EnhancedMRImageStorage
     lps = LPS @ affine
     spacing = np.linalg.norm(lps[:3, :3], axis=0)
     orientation = [f"{v:.10f}" for v in (lps[:3, :2] / spacing[:2]).T.ravel()]
@@ -225,19 +225,12 @@ def write_series(folder, labels, affine, single_file):
     order = np.random.default_rng(len(str(folder))).permutation(len(places))
     folder.mkdir(parents=True)
 
-    def blank(kind, uid):
-        meta = FileMetaDataset()
-        meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = kind, uid
-        d = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
-        d.SOPClassUID, d.SOPInstanceUID = kind, uid
+    def blank(kind):
+        d = new_image(kind, *stored.shape[1:], uids)
         d.PatientName, d.PatientID = "A^B", "1"
-        d.StudyInstanceUID, d.SeriesInstanceUID, d.FrameOfReferenceUID = study, series, study
         d.PatientBirthDate = d.PatientSex = d.StudyDate = d.StudyTime = d.StudyID = d.AccessionNumber = ""
         d.ReferringPhysicianName = ""
         d.SeriesNumber, d.ImageType = 3, ["ORIGINAL", "PRIMARY", "M", "NONE"]
-        d.Rows, d.Columns, d.SamplesPerPixel, d.PhotometricInterpretation = *stored.shape[1:], 1, "MONOCHROME2"
-        d.BitsAllocated, d.BitsStored, d.HighBit, d.PixelRepresentation = 16, 12, 11, 0
         return d
 
     def item(**values):
@@ -246,9 +239,9 @@ def write_series(folder, labels, affine, single_file):
             setattr(d, key, value)
         return d
 
-    study, series = generate_uid(), generate_uid()
+    uids = new_uids()
     if single_file:
-        d = blank(EnhancedMRImageStorage, generate_uid())
+        d = blank(EnhancedMRImageStorage)
         d.Modality, d.NumberOfFrames, d.InstanceNumber = "MR", len(places), 1
         measures = item(PixelSpacing=[spacing[1], spacing[0]], SliceThickness=1)
         d.SharedFunctionalGroupsSequence = [item(PixelMeasuresSequence=[measures])]
@@ -260,7 +253,7 @@ def write_series(folder, labels, affine, single_file):
         return [(d.SOPInstanceUID, int(np.flatnonzero(order == k)[0]) + 1) for k in range(len(order))]
     instances = {}
     for number, k in enumerate(order):
-        d = blank(CTImageStorage, generate_uid())
+        d = blank(CTImageStorage)
         d.Modality, d.InstanceNumber, d.RescaleSlope, d.RescaleIntercept = "CT", number + 1, 1, 0
         d.ImagePositionPatient, d.ImageOrientationPatient = places[k], orientation
         d.PixelSpacing, d.SliceThickness = [spacing[1], spacing[0]], 1

@@ -364,9 +364,10 @@ def test_output_never_replaces_the_input(scan, model, tmp_path):
     assert sha256(scan) == before and files(tmp_path) == ["scan.nii.gz"]
 
 
-@pytest.mark.parametrize("name, word", [("m.hdr", ".hdr + .img"), ("m.img", ".hdr + .img"), ("m.txt", "m.txt: unknown")])
+@pytest.mark.parametrize("name, word", [("m.hdr", "one file"), ("m.img", "one file"), ("m.mhd", "one file"),
+                                        ("m.nhdr", "one file"), ("m.txt", "m.txt: unknown")])
 def test_names_that_no_mask_has(scan, model, tmp_path, name, word):
-    """A single-file NIfTI named .hdr or .img would be unreadable everywhere."""
+    """A single-file NIfTI named .hdr or .img would be unreadable everywhere; .mhd and .nhdr promise a second file."""
     assert word in run("segment", scan, "-m", model, "-o", tmp_path / name).error_line(1)
     assert files(tmp_path) == ["scan.nii.gz"]
 

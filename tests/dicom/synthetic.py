@@ -14,7 +14,8 @@ except ImportError as missing:
     print(f"skipped: {missing}")
     sys.exit(77)
 
-from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from new_image import new_image
+from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.sequence import Sequence
 from pydicom.uid import (CTImageStorage, DeflatedExplicitVRLittleEndian, EnhancedMRImageStorage, ExplicitVRBigEndian,
@@ -31,16 +32,8 @@ def group(**values):
 
 
 def blank(sop_class, syntax, rows, columns):
-    meta = FileMetaDataset()
-    meta.TransferSyntaxUID, meta.MediaStorageSOPClassUID = syntax, sop_class
-    meta.MediaStorageSOPInstanceUID = generate_uid()
-    d = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128, is_implicit_VR=syntax == ImplicitVRLittleEndian,
-                    is_little_endian=syntax != ExplicitVRBigEndian)
-    d.SOPClassUID, d.SOPInstanceUID = sop_class, meta.MediaStorageSOPInstanceUID
-    d.StudyInstanceUID, d.SeriesInstanceUID, d.FrameOfReferenceUID = "1.2.3", "1.2.3.4", "1.2.3.5"
+    d = new_image(sop_class, rows, columns, ("1.2.3", "1.2.3.4", "1.2.3.5"), syntax)
     d.Modality, d.SeriesNumber, d.ImageType = "MR", 8, ["ORIGINAL", "PRIMARY", "M", "NONE"]
-    d.Rows, d.Columns, d.SamplesPerPixel, d.PhotometricInterpretation = rows, columns, 1, "MONOCHROME2"
-    d.BitsAllocated, d.BitsStored, d.HighBit, d.PixelRepresentation = 16, 12, 11, 0
     return d
 
 
@@ -311,9 +304,44 @@ def test_what_resampling_does_not_mend(tmp_path):
     d.ImageOrientationPatient = [1, 0, 0, 0, 0, -1]
     d.save_as(tmp_path / "s" / "2.dcm")
     must_refuse(tmp_path / "s", "2 slice orientations", tolerate=True)
-    # Two slices 20 m apart would make a grid of thousands.
-    stack(tmp_path / "t", [0, 1, 2, 20000])
-    must_refuse(tmp_path / "t", "lie too far apart", tolerate=True)
+
+
+# Heights of real series that lacked files: what dcm2niix's issues 248 and 468 list.
+LACKING = {"248": [1.6 * k for k in range(19)] + [211.2 + 1.6 * k for k in range(18)],
+           "468": [1.25 * k for k in range(12)] + [97.5 + 1.25 * k for k in range(10)]}
+
+
+def degrees_of(tilt):
+    return lambda z: (0.0, np.tan(np.radians(tilt)) * z)
+
+
+def test_the_most_that_is_straightened(tmp_path):
+    """A gap of 8 usual ones, and 2.5 times the voxels."""
+    stack(tmp_path / "a", [1.25 * k for k in range(20)] + [23.75 + 10 * k for k in range(1, 5)])
+    read, _ = straightened(tmp_path / "a", "28 slices missing, first between 23.75 and 33.75 mm")
+    assert read.voxels.shape == (52, 16, 20)
+    stack(tmp_path / "b", [0.5 * k for k in range(41)], shift=degrees_of(30))  # 11.5 mm beside slices of 8 mm
+    read, _ = straightened(tmp_path / "b", "tilt or shear of 30.00 degrees")
+    assert read.voxels.shape == (41, 40, 20)
+
+
+@pytest.mark.parametrize("name", LACKING)
+def test_a_hole_is_not_interpolated(tmp_path, name):
+    heights = LACKING[name]
+    stack(tmp_path / "s", heights)
+    gap = max(np.diff(heights))
+    must_refuse(tmp_path / "s", f"a gap of {gap:.3f} mm between slices that are else {heights[1]:.3f} mm apart",
+                "are files missing?", tolerate=True)
+
+
+def test_a_grid_that_is_mostly_empty_is_refused(tmp_path):
+    stack(tmp_path / "a", [1.25 * k for k in range(12)] + [13.75 + 10 * k for k in range(1, 11)])  # 22 slices
+    must_refuse(tmp_path / "a", "20 x 16 x 92 voxels, 4.2 times as many as the slices have", tolerate=True)
+    stack(tmp_path / "b", [0.5 * k for k in range(41)], shift=degrees_of(60))  # 34.6 mm beside slices of 8 mm
+    must_refuse(tmp_path / "b", "20 x 86 x 41 voxels, 5.4 times as many", tolerate=True)
+    for k in range(41):  # a copy of each does not make it less
+        (tmp_path / "b" / f"copy{k}").write_bytes((tmp_path / "b" / f"{k}.dcm").read_bytes())
+    must_refuse(tmp_path / "b", "5.4 times as many", tolerate=True)
 
 
 @pytest.mark.parametrize("name, value, words", [

@@ -61,6 +61,23 @@ try() {
     done
 }
 
+# try_module MODULE PROGRAM [VARIABLE=VALUE...]: VoxMambaSegment as 3D Slicer starts it gives the program's own bytes.
+try_module() {
+    module=$1 program=$2
+    shift 2
+    rm -rf "$root"/out/*
+    user_inside "$@" PYTHONHOME=/nowhere "$module" --xml >"$work/xml" 2>"$work/err"
+    cmp "$work/xml" "$source/gui-plugin/SlicerVoxMamba/VoxMambaSegment/VoxMambaSegment.xml" && [ ! -s "$work/err" ] || fail "$module --xml"
+    user_inside "$@" PYTHONHOME=/nowhere "$module" --returnparameterfile /out/r --model hippocampus --device cpu \
+        --statistics /out/s.tsv /data/hippocampus_380.nii.gz /out/module.seg.nrrd >"$work/progress" 2>"$work/err"
+    [ ! -s "$work/err" ] || { cat "$work/err" >&2; fail "$module has something to say"; }
+    grep -qx '<filter-progress>1.0000</filter-progress>' "$work/progress" || fail "its progress does not end with 1"
+    user_inside "$program" segment -q /data/hippocampus_380.nii.gz -m hippocampus --device cpu -o /out/program.seg.nrrd
+    cmp "$root/out/module.seg.nrrd" "$root/out/program.seg.nrrd"
+    [ "$(cd "$root/out" && echo *)" = "module.seg.nrrd program.json program.seg.nrrd r s.tsv" ] || fail "$module leaves other files"
+    [ -z "$python" ] || user_inside "$@" "$module" --model hippocampus /data/dicom/implicit /out/dicom.seg.nrrd >/dev/null
+}
+
 # try_cuda PROGRAM: with the CUDA module, but without cuDNN: one line that names it, and the CPU.
 try_cuda() {
     code=0
@@ -85,6 +102,7 @@ say "The same, moved"
 mv "$root/opt/first place/$name" "$root/opt/moved"
 try /opt/moved/bin/voxmamba
 [ "$(sha256sum <"$root/out/mask.nii.gz")" = "$first" ] || fail "another mask"
+try_module /opt/moved/cli-modules/VoxMambaSegment /opt/moved/bin/voxmamba
 
 for tarball in "$packages"/voxmamba-cuda-*-linux-x86_64.tar.gz; do
     [ -e "$tarball" ] || continue
@@ -102,7 +120,10 @@ done
 chmod -R a+rX "$root/hostile"
 try /opt/moved/bin/voxmamba LD_LIBRARY_PATH=/hostile
 [ "$(sha256sum <"$root/out/mask.nii.gz")" = "$first" ] || fail "another mask"
-if user_inside LD_LIBRARY_PATH=/hostile ldd /opt/moved/bin/voxmamba | grep hostile; then fail "a wrong library is used"; fi
+for program in bin/voxmamba cli-modules/VoxMambaSegment; do
+    if user_inside LD_LIBRARY_PATH=/hostile ldd /opt/moved/$program | grep hostile; then fail "a wrong library is used"; fi
+done
+try_module /opt/moved/cli-modules/VoxMambaSegment /opt/moved/bin/voxmamba LD_LIBRARY_PATH=/hostile
 # The same program with a RUNPATH must fall for them, or this test tests nothing.
 cp "$root/opt/moved/bin/voxmamba" "$root/opt/moved/bin/with-runpath"
 patchelf --remove-rpath "$root/opt/moved/bin/with-runpath"
@@ -131,6 +152,7 @@ apt-get -qq -y -o Dir::State::status="$root/var/lib/dpkg/status" -o Dir::Cache::
     -o APT::Install-Recommends=false -o APT::Sandbox::User=root --download-only install "$root"/debs/voxmamba_*_amd64.deb
 du -sh "$root/debs" | cut -f1
 inside sh -c 'dpkg -i /debs/*.deb >/out/dpkg.log 2>&1 || { cat /out/dpkg.log; exit 1; }'
+try_module "/usr/lib/$(dpkg-architecture -qDEB_HOST_MULTIARCH)/voxmamba/cli-modules/VoxMambaSegment" /usr/bin/voxmamba
 try /usr/bin/voxmamba
 [ "$(sha256sum <"$root/out/mask.nii.gz")" = "$first" ] || fail "another mask"
 for package in "$packages"/voxmamba-cuda_*_amd64.deb; do

@@ -208,12 +208,20 @@ static void check_target(const char *output, const char *format, size_t cases, v
     vx_output_rule rule;
     vx_target target;
     vxm_error error;
-    assert_int_equal(vx_output_rule_make(output, format, cases, &rule, &error), status);
-    if (status != VXM_OK) return;
-    assert_int_equal(vx_target_make(&rule, "p", &target, &error), VXM_OK);
-    assert_string_equal(target.mask, mask);
-    assert_string_equal(target.sidecar, sidecar);
-    vx_target_free(&target);
+    vxm_segment_options options;
+    vxm_segment_options_init(&options, sizeof options);
+    options.format = format;
+    for (options.sidecars = 0; options.sidecars <= 1; options.sidecars++) {
+        assert_int_equal(vx_output_rule_make(output, &options, cases, &rule, &error), status);
+        if (status != VXM_OK) continue;
+        assert_int_equal(vx_target_make(&rule, "p", &target, &error), VXM_OK);
+        assert_string_equal(target.mask, mask);
+        if (options.sidecars)
+            assert_string_equal(target.sidecar, sidecar);
+        else
+            assert_null(target.sidecar);
+        vx_target_free(&target);
+    }
 }
 
 static void test_targets(void **state) {
@@ -226,10 +234,14 @@ static void test_targets(void **state) {
     check_target("out.d", NULL, 2, VXM_OK, "out.d/p.nii.gz", "out.d/p.json");
     vx_output_rule rule;
     vxm_error error;
-    assert_int_equal(vx_output_rule_make(folder, NULL, 1, &rule, &error), VXM_OK);
+    vxm_segment_options options;
+    vxm_segment_options_init(&options, sizeof options);
+    assert_int_equal(vx_output_rule_make(folder, &options, 1, &rule, &error), VXM_OK);
     assert_true(rule.folder);
     check_target("m.nii", "nii.gz", 1, VXM_ERR_USAGE, NULL, NULL);
     check_target("m.png", NULL, 1, VXM_ERR_USAGE, NULL, NULL);
+    check_target("m.mhd", NULL, 1, VXM_ERR_USAGE, NULL, NULL);
+    check_target("m.nhdr", "nrrd", 1, VXM_ERR_USAGE, NULL, NULL);
     check_target("m.nii.gz", NULL, 2, VXM_ERR_USAGE, NULL, NULL);
     check_target("out", "dicom", 1, VXM_ERR_USAGE, NULL, NULL);
     check_target("out", "jpeg", 1, VXM_ERR_USAGE, NULL, NULL);

@@ -124,7 +124,7 @@ static void memory_counts_all_devices(void **state) {
     assert_int_equal(vx_open_session(&batch_model, &options, &list, 0, &session, NULL), VXM_OK);
     const vx_geometry geo = {.dims = {100, 100, 100},
                              .affine = {{1}, {0, 1}, {0, 0, 1}, {0, 0, 0, 1}}};
-    assert_int_equal(vx_plan_volume(session, &geo, &(vx_plan_outputs){0}, &plan, NULL), VXM_OK);
+    assert_int_equal(vx_plan_volume(session, &geo, 0, &(vx_plan_outputs){0}, &plan, NULL), VXM_OK);
     vxm_session_free(session);
     const uint64_t own = plan.peak_bytes - plan.program_bytes;
     assert_true(own > 8000000); /* or the half below is lost in what the process holds besides */
@@ -216,7 +216,7 @@ static void its_image_is_read_again(void **state) {
     assert_int_equal(vx_open_session(&batch_model, &options, &list, 0, &session, NULL), VXM_OK);
     const vx_geometry geo = {.dims = {120, 120, 120},
                              .affine = {{1}, {0, 1}, {0, 0, 1}, {0, 0, 0, 1}}};
-    assert_int_equal(vx_plan_volume(session, &geo, &(vx_plan_outputs){0}, &plan, NULL), VXM_OK);
+    assert_int_equal(vx_plan_volume(session, &geo, 0, &(vx_plan_outputs){0}, &plan, NULL), VXM_OK);
     vxm_session_free(session);
     const uint64_t image = 4 * 120 * 120 * 120;
     batch_run(&(batch_wish){.device = "cuda",

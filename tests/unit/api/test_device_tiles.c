@@ -126,7 +126,7 @@ static size_t device_bytes(unsigned devices) {
     assert_int_equal(vx_open_session(&batch_model, &options, &list, 0, &session, NULL), VXM_OK);
     vx_open_others(session, &list, 0, 1);
     assert_int_equal(session->other_count, devices - 1);
-    assert_int_equal(vx_plan_volume(session, &geo, &(vx_plan_outputs){0}, &plan, NULL), VXM_OK);
+    assert_int_equal(vx_plan_volume(session, &geo, 0, &(vx_plan_outputs){0}, &plan, NULL), VXM_OK);
     vxm_session_free(session);
     return plan.device_volume_bytes;
 }

@@ -16,6 +16,7 @@
 #include "base/out_file.h"
 #include "base/size.h"
 #include "base/status.h"
+#include "base/text.h"
 #include "base/threads.h"
 
 static void sizes_that_overflow(void **state) {
@@ -32,6 +33,13 @@ static void sizes_that_overflow(void **state) {
     assert_true(vx_align_size(65, 64, &r) && r == 128);
     assert_false(vx_align_size(SIZE_MAX - 3, 64, &r));
     assert_null(vx_alloc_zero(SIZE_MAX / 2, 3));
+}
+
+static void endings(void **state) {
+    (void)state;
+    assert_true(vx_has_ending("a.NII.gz", ".nii.GZ") && vx_has_ending(".gz", ".gz"));
+    assert_false(vx_has_ending("gz", ".gz") || vx_has_ending("a.gz.b", ".gz"));
+    assert_true(vx_has_ending("a", "") && vx_has_ending("", ""));
 }
 
 static void messages(void **state) {
@@ -139,12 +147,55 @@ static void a_file_appears_whole_or_not_at_all(void **state) {
     assert_int_equal(vx_out_open("/nowhere/at/all", &file, &err), VX_ERR_OUTPUT);
 }
 
+/* Kept files have no name that a killed process would leave, and can be read. */
+static void files_that_are_kept(void **state) {
+    (void)state;
+    char path[256], name[VX_OUT_READING_NAME], text[8] = "";
+    vx_out_file *file, *kept;
+    vx_error err;
+    snprintf(path, sizeof path, "%s", in_folder("k.bin"));
+    for (int parked = 0; parked < 2; parked++) {
+        assert_int_equal(vx_out_open(path, &file, &err), VX_OK);
+        assert_int_equal(vx_out_write(file, "hello", 5, &err), VX_OK);
+        assert_int_equal(vx_out_finish(file, false, &kept, &err), VX_OK);
+        assert_int_equal(files_in_folder(), 0);
+        if (parked) assert_int_equal(vx_out_park(kept, &err), VX_OK);
+        assert_int_equal(files_in_folder(), parked); /* the temporary name */
+        vx_out_reading_name(kept, name);
+        FILE *f = fopen(name, "rb");
+        assert_non_null(f);
+        assert_int_equal(fread(text, 1, sizeof text, f), 5);
+        fclose(f);
+        assert_memory_equal(text, "hello", 5);
+        assert_int_equal(vx_out_commit(kept, false, &err), VX_OK);
+        assert_int_equal(files_in_folder(), 1);
+        /* Without a caller who keeps it, it is committed: refused, then replaced. */
+        for (int replace = 0; replace < 2; replace++) {
+            assert_int_equal(vx_out_open(path, &file, &err), VX_OK);
+            assert_int_equal(vx_out_finish(file, replace, NULL, &err),
+                             replace ? VX_OK : VX_ERR_OUTPUT);
+            assert_int_equal(files_in_folder(), 1);
+        }
+        unlink(path);
+        assert_int_equal(vx_out_open(path, &file, &err), VX_OK);
+        assert_int_equal(vx_out_finish(file, false, &kept, &err), VX_OK);
+        if (parked) assert_int_equal(vx_out_park(kept, &err), VX_OK);
+        vx_out_discard(kept);
+        assert_int_equal(files_in_folder(), 0);
+    }
+}
+
 static void stale_temporaries_are_swept(void **state) {
     (void)state;
     pid_t child = fork();
     if (child == 0) _exit(0);
     waitpid(child, NULL, 0); /* now its number belongs to nobody */
-    char name[300], other[300], *mine = vx_out_temp_name(in_folder("mask.nii"), ".nii");
+    char name[300], other[300], mine[VX_OUT_READING_NAME];
+    vx_out_file *parked;
+    assert_int_equal(vx_out_open(in_folder("mask.nii"), &parked, NULL), VX_OK);
+    assert_int_equal(vx_out_park(parked, NULL), VX_OK);
+    vx_out_reading_name(parked, mine);
+    assert_int_equal(access(mine, F_OK), 0);
     /* The same name as ours, but of that process; and one of a host that we cannot ask. */
     char host[9];
     const char *mark = strstr(mine, VX_TMP_MARK) + strlen(VX_TMP_MARK);
@@ -157,8 +208,6 @@ static void stale_temporaries_are_swept(void **state) {
     FILE *f = fopen(name, "w");
     assert_non_null(f);
     fclose(f);
-    assert_non_null(f = fopen(mine, "w"));
-    fclose(f);
     assert_non_null(f = fopen(other, "w"));
     fclose(f);
     vx_out_sweep(folder);
@@ -169,19 +218,20 @@ static void stale_temporaries_are_swept(void **state) {
     assert_int_not_equal(access(other, F_OK), 0);
     assert_int_not_equal(access(name, F_OK), 0); /* its process is gone */
     assert_int_equal(access(mine, F_OK), 0);     /* ours still runs */
-    assert_int_equal(vx_out_adopt(mine, in_folder("mask.nii"), false, NULL), VX_OK);
+    assert_int_equal(vx_out_commit(parked, false, NULL), VX_OK);
     assert_int_equal(files_in_folder(), 1);
     unlink(in_folder("mask.nii"));
-    vx_free(mine);
     rmdir(folder);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sizes_that_overflow),
+        cmocka_unit_test(endings),
         cmocka_unit_test(messages),
         cmocka_unit_test(every_task_once),
         cmocka_unit_test(a_file_appears_whole_or_not_at_all),
+        cmocka_unit_test(files_that_are_kept),
         cmocka_unit_test(stale_temporaries_are_swept),
     };
     return cmocka_run_group_tests_name("base", tests, NULL, NULL);

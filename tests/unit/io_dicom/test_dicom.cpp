@@ -18,22 +18,11 @@
 #include <string>
 #include <vector>
 
-extern "C" {
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-
-#include <cmocka.h>
-
-#include "base/memory.h"
-#include "io/format.h"
-}
+#include "scratch.h"
 
 namespace fs = std::filesystem;
 
 namespace {
-
-std::string folder;
 
 /* One slice; the defaults are slice k of a regular axial CT of 6 x 5 pixels. */
 struct Slice {
@@ -161,20 +150,6 @@ void check_affine(const vx_volume *v, const double (&want)[3][4]) {
             if (std::fabs(v->geo.affine[r][c] - want[r][c]) > 1e-9)
                 fail_msg("affine[%d][%d] is %.12g, not %.12g", r, c, v->geo.affine[r][c],
                          want[r][c]);
-}
-
-int setup(void **state) {
-    const char *base = std::getenv("TMPDIR");
-    std::string name = std::string(base ? base : "/tmp") + "/vx_io_dicom_XXXXXX";
-    if (!mkdtemp(name.data())) return 1;
-    folder = name;
-    *state = nullptr;
-    return 0;
-}
-
-int teardown(void **) {
-    fs::remove_all(folder);
-    return 0;
 }
 
 /* Names in an order that is not the slices': files are sorted by position. */
@@ -585,7 +560,7 @@ void real_segmentation(void **) {
 } // namespace
 
 int main() {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, make_folder, remove_folder)
     const struct CMUnitTest tests[] = {
         TEST(regular),
         TEST(one_file),

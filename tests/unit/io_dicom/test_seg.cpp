@@ -12,45 +12,11 @@
 #include "io/dicom_seg_plan.h"
 #include "io/dicom_source.h"
 #include "io/dicom_worker.h"
-
-extern "C" {
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-
-#include <cmocka.h>
-}
+#include "scratch.h"
 
 using namespace vx_io;
 
 namespace {
-
-std::string folder;
-
-int setup(void **) {
-    const char *base = std::getenv("TMPDIR");
-    std::string name = std::string(base ? base : "/tmp") + "/vx_io_seg_XXXXXX";
-    if (!mkdtemp(name.data())) return 1;
-    folder = name;
-    return 0;
-}
-
-int teardown(void **) { return std::system(("rm -r '" + folder + "'").c_str()); }
-
-Failure failure_of(const std::function<void()> &body) {
-    try {
-        body();
-    } catch (const Failure &failure) {
-        return failure;
-    }
-    return {VX_OK, ""};
-}
-
-void must_fail(const Failure &failure, vx_status code, const char *words) {
-    if (failure.code != code || failure.text.find(words) == std::string::npos)
-        fail_msg("status %d, '%s' (not %d with '%s')", failure.code, failure.text.c_str(), code,
-                 words);
-}
 
 /* A mask whose every slice holds the values 1 to labels, as one of a DICOM series. */
 class Mask {
@@ -307,7 +273,7 @@ void headers_that_make_no_sense(void **) {
 } // namespace
 
 int main() {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, make_folder, remove_folder)
     const struct CMUnitTest tests[] = {
         TEST(bytes_of_pixels),
         TEST(number_of_frames),

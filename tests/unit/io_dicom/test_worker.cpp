@@ -14,32 +14,15 @@
 #include <random>
 
 #include "io/dicom_worker.h"
-
-extern "C" {
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-
-#include <cmocka.h>
-}
+#include "scratch.h"
 
 using namespace vx_io;
 
 namespace {
 
-std::string folder;
-
-int setup(void **) {
-    const char *base = std::getenv("TMPDIR");
-    std::string name = std::string(base ? base : "/tmp") + "/vx_io_worker_XXXXXX";
-    if (!mkdtemp(name.data())) return 1;
-    folder = name;
-    return 0;
-}
-
-int teardown(void **) {
-    const bool clean = std::system(("rm -r '" + folder + "'").c_str()) == 0;
-    /* No child is left, not even a zombie (cmocka has none of its own). */
+/* No child is left, not even a zombie (cmocka has none of its own). */
+int remove_folder_and_look(void **state) {
+    const bool clean = remove_folder(state) == 0;
     return clean && waitpid(-1, nullptr, WNOHANG) == -1 && errno == ECHILD ? 0 : 1;
 }
 
@@ -81,21 +64,6 @@ std::string nested(size_t depth) {
     for (size_t i = 0; i < depth; i++) out += open;
     for (size_t i = 0; i < depth; i++) out += close;
     return out;
-}
-
-template <typename Body> Failure failure_of(Body &&body) {
-    try {
-        body();
-    } catch (const Failure &failure) {
-        return failure;
-    }
-    return {VX_OK, ""};
-}
-
-void must_fail(const Failure &failure, vx_status code, const char *words) {
-    if (failure.code != code || failure.text.find(words) == std::string::npos)
-        fail_msg("status %d, '%s' (not %d with '%s')", failure.code, failure.text.c_str(), code,
-                 words);
 }
 
 /* DCMTK's stack overflows: an error of this file, and the next one is read. */
@@ -280,7 +248,7 @@ void hostile_messages(void **) {
 } // namespace
 
 int main() {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, make_folder, remove_folder_and_look)
     const struct CMUnitTest tests[] = {
         TEST(crash),
         TEST(helpers_that_do_not_work),

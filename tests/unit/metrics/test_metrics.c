@@ -81,7 +81,8 @@ static void agrees_with_the_package(void **state) {
         vx_mask *ref = make_mask(geo, cases[c].ref), *pred = make_mask(geo, hollow);
         for (int t = 0; t < 3; t++) {
             vx_label_score s;
-            assert_int_equal(vx_score_label(pred, ref, 1, tolerance[t], 1, &s, NULL), VX_OK);
+            assert_int_equal(vx_score_label(pred, ref, 1, tolerance[t], 1, UINT64_MAX, &s, NULL),
+                             VX_OK);
             assert_true(fabs(s.dice - cases[c].dice) < 1e-12);
             assert_true(fabs(s.hd95 - cases[c].hd95) < 1e-9);
             assert_true(fabs(s.assd - cases[c].assd) < 1e-9);
@@ -99,7 +100,7 @@ static void cube_by_hand(void **state) {
     vx_geometry geo = grid(9, 8, 8, 2, 1, 1);
     vx_mask *a = make_mask(geo, cube), *b = make_mask(geo, cube_shifted);
     vx_label_score s;
-    assert_int_equal(vx_score_label(a, b, 1, 1, 0, &s, NULL), VX_OK);
+    assert_int_equal(vx_score_label(a, b, 1, 1, 0, UINT64_MAX, &s, NULL), VX_OK);
     assert_int_equal(s.both_voxels, 18);
     assert_true(fabs(s.dice - 36.0 / 54) < 1e-15);
     assert_true(fabs(s.iou - 18.0 / 36) < 1e-15);
@@ -114,14 +115,29 @@ static void empty_masks(void **state) {
     vx_geometry geo = grid(8, 8, 8, 1, 1, 1);
     vx_mask *full = make_mask(geo, cube), *none = make_mask(geo, nothing);
     vx_label_score s;
-    assert_int_equal(vx_score_label(none, none, 1, 1, 1, &s, NULL), VX_OK);
+    assert_int_equal(vx_score_label(none, none, 1, 1, 1, UINT64_MAX, &s, NULL), VX_OK);
     assert_true(isnan(s.dice) && isnan(s.iou) && isnan(s.hd95) && isnan(s.nsd));
-    assert_int_equal(vx_score_label(none, full, 1, 1, 1, &s, NULL), VX_OK);
+    assert_int_equal(vx_score_label(none, full, 1, 1, 1, UINT64_MAX, &s, NULL), VX_OK);
     assert_true(s.dice == 0 && s.iou == 0 && isinf(s.hd95) && isinf(s.assd) && s.nsd == 0);
-    assert_int_equal(vx_score_label(full, none, 1, 1, 1, &s, NULL), VX_OK);
+    assert_int_equal(vx_score_label(full, none, 1, 1, 1, UINT64_MAX, &s, NULL), VX_OK);
     assert_true(s.dice == 0 && isinf(s.hd95));
     vx_mask_free(full);
     vx_mask_free(none);
+}
+
+/* Both cubes lie in a box of 4 x 3 x 3 voxels, 5 x 4 x 4 corners. */
+static void distances_need_room(void **state) {
+    (void)state;
+    vx_geometry geo = grid(9, 8, 8, 2, 1, 1);
+    vx_mask *a = make_mask(geo, cube), *b = make_mask(geo, cube_shifted);
+    vx_label_score s;
+    vx_error err;
+    assert_int_equal(vx_score_label(a, b, 1, 1, 1, 27 * 80, &s, &err), VX_OK);
+    assert_int_equal(vx_score_label(a, b, 1, 1, 1, 27 * 80 - 1, &s, &err), VX_ERR_RESOURCE);
+    assert_non_null(strstr(err.text, "GB of memory are needed for surface distances"));
+    assert_int_equal(vx_score_label(a, b, 1, 1, 0, 0, &s, &err), VX_OK);
+    vx_mask_free(a);
+    vx_mask_free(b);
 }
 
 static void grids_that_differ(void **state) {
@@ -132,11 +148,11 @@ static void grids_that_differ(void **state) {
             *d = make_mask(grid(8, 8, 8, 1, 1, 1.01), cube);
     vx_label_score s;
     vx_error err;
-    assert_int_equal(vx_score_label(a, b, 1, 1, 1, &s, &err), VX_ERR_INPUT);
+    assert_int_equal(vx_score_label(a, b, 1, 1, 1, UINT64_MAX, &s, &err), VX_ERR_INPUT);
     assert_non_null(strstr(err.text, "8x8x8 voxels against 8x8x9"));
-    assert_int_equal(vx_score_label(a, c, 1, 1, 1, &s, &err),
+    assert_int_equal(vx_score_label(a, c, 1, 1, 1, UINT64_MAX, &s, &err),
                      VX_ERR_INPUT); /* 0.14 mm at the far corner */
-    assert_int_equal(vx_score_label(a, d, 1, 1, 1, &s, &err), VX_OK); /* 0.07 mm */
+    assert_int_equal(vx_score_label(a, d, 1, 1, 1, UINT64_MAX, &s, &err), VX_OK); /* 0.07 mm */
     vx_mask_free(a);
     vx_mask_free(b);
     vx_mask_free(c);
@@ -196,6 +212,7 @@ int main(void) {
         cmocka_unit_test(agrees_with_the_package),
         cmocka_unit_test(cube_by_hand),
         cmocka_unit_test(empty_masks),
+        cmocka_unit_test(distances_need_room),
         cmocka_unit_test(grids_that_differ),
         cmocka_unit_test(distances_by_brute_force),
         cmocka_unit_test(areas_by_hand),

@@ -74,7 +74,7 @@ static void corner_is_where_radiologists_expect_it(void **state) {
         /* In RAS the corner has the largest index on every axis. */
         size_t corner = index_of(&image->geo, flip, 7, 9, 5);
         vx_mask_set(mask, corner, 1);
-        assert_int_equal(vx_preview_write(path, image, mask, &labels, 1, NULL), VX_OK);
+        assert_int_equal(vx_preview_write(path, image, mask, &labels, true, NULL, NULL), VX_OK);
         picture p = read_png(path);
         /* Extents 8 x 10 x 12 mm at 384 pixels for 12 mm: 256, 320, 384. Planes: axial 256x320,
          * coronal 256x384, sagittal 320x384, side by side with gaps of 4, centred vertically. */
@@ -146,7 +146,7 @@ static void preview_cannot_be_written(void **state) {
     vx_label_table none = {0, NULL};
     vx_error err;
     assert_int_equal(vx_mask_create(&image->geo, 1, &mask, NULL), VX_OK);
-    assert_int_equal(vx_preview_write("/nowhere/a.png", image, mask, &none, 1, &err),
+    assert_int_equal(vx_preview_write("/nowhere/a.png", image, mask, &none, true, NULL, &err),
                      VX_ERR_OUTPUT);
     vx_mask_free(mask);
     vx_volume_free(image);
@@ -159,7 +159,7 @@ static void table_of_labels(void **state) {
         {.value = 65535, .name = "tab\tline\nend\x7f \xc3\xa4", .rgb = {0, 171, 16}}};
     const vx_label_table labels = {2, both};
     char text[200] = "";
-    assert_int_equal(vx_label_table_write(path, &labels, true, NULL), VX_OK);
+    assert_int_equal(vx_label_table_write(path, &labels, true, NULL, NULL), VX_OK);
     FILE *f = fopen(path, "rb");
     assert_non_null(f);
     const size_t n = fread(text, 1, sizeof text - 1, f);
@@ -168,8 +168,9 @@ static void table_of_labels(void **state) {
     assert_string_equal(text, "index\tname\tcolor\n2\tleft ear\t#ff000a\n"
                               "65535\ttab line end  \xc3\xa4\t#00ab10\n");
     vx_error err;
-    assert_int_equal(vx_label_table_write(path, &labels, false, &err), VX_ERR_OUTPUT);
-    assert_int_equal(vx_label_table_write("/nowhere/a.tsv", &labels, true, &err), VX_ERR_OUTPUT);
+    assert_int_equal(vx_label_table_write(path, &labels, false, NULL, &err), VX_ERR_OUTPUT);
+    assert_int_equal(vx_label_table_write("/nowhere/a.tsv", &labels, true, NULL, &err),
+                     VX_ERR_OUTPUT);
     unlink(path);
 }
 

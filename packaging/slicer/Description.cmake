@@ -1,0 +1,20 @@
+# Part of SlicerConfig.cmake of this folder: the extension's description, NAME.s4ext, in share/Slicer-X.Y. Slicer's extension
+# manager takes an archive for an extension if it holds one, and reads "key words to the end of the line".
+foreach(file EXTENSION_README_FILE EXTENSION_LICENSE_FILE)
+  if(NOT EXISTS "${${file}}")
+    message(FATAL_ERROR "${file}: there is no ${${file}}")
+  endif()
+endforeach()
+set(VOXMAMBA_REVISION "NA" CACHE STRING "The commit that the description names")
+set(lines "scm git" "scmurl NA" "scmrevision ${VOXMAMBA_REVISION}" "build_subdirectory ." "status" "enabled 1" "tier 1")
+foreach(key DEPENDS HOMEPAGE CONTRIBUTORS CATEGORY ICONURL DESCRIPTION SCREENSHOTURLS)
+  if("${EXTENSION_${key}}" STREQUAL "" OR "${EXTENSION_${key}}" MATCHES "[;\n]")
+    message(FATAL_ERROR "EXTENSION_${key} must be one line without a semicolon: \"${EXTENSION_${key}}\"")
+  endif()
+  string(TOLOWER "${key}" word)
+  list(APPEND lines "${word} ${EXTENSION_${key}}")
+endforeach()
+list(JOIN lines "\n" text)
+file(WRITE "${CMAKE_BINARY_DIR}/${EXTENSION_NAME}.s4ext" "${text}\n")
+install(FILES "${CMAKE_BINARY_DIR}/${EXTENSION_NAME}.s4ext" DESTINATION "${Slicer_INSTALL_ROOT}${Slicer_SHARE_DIR}"
+        COMPONENT RuntimeLibraries)
