@@ -10,7 +10,8 @@ module=
 if [ "$VOXMAMBA_SLICER" = 1 ]; then module=$VOXMAMBA_LIBDIR/voxmamba/cli-modules/VoxMambaSegment; fi
 for file in bin/voxmamba include/voxmamba.h "$VOXMAMBA_LIBDIR/$VOXMAMBA_SONAME" "$VOXMAMBA_LIBDIR/libvoxmamba.so" \
     $dicom $module ${module:+$module.xml} "$VOXMAMBA_LIBDIR/pkgconfig/voxmamba.pc" "$VOXMAMBA_LIBDIR/cmake/voxmamba/voxmamba-config.cmake" \
-    share/voxmamba/models/hippocampus.safetensors share/bash-completion/completions/voxmamba \
+    share/voxmamba/models/hippocampus.safetensors share/voxmamba/models/head_neck.safetensors \
+    share/voxmamba/models/head_neck.md share/bash-completion/completions/voxmamba \
     share/doc/voxmamba/LICENSE share/doc/voxmamba/copyright share/doc/voxmamba/docs/install.md share/man/man1/voxmamba.1; do
     [ -s "$file" ] || { echo "missing: $file" >&2; failed=1; }
 done

@@ -47,7 +47,7 @@ class VoxMamba(ScriptedLoadableModule):
             "not for diagnosis.")
         self.parent.acknowledgementText = _(
             "The model hippocampus and the sample scan: Medical Segmentation Decathlon, Task04 Hippocampus (Simpson et al., "
-            "arXiv:1902.09063), CC-BY-SA 4.0.")
+            "arXiv:1902.09063), CC-BY-SA 4.0. The model head_neck: OpenKBP (Babier et al., doi:10.1002/mp.14845), MIT.")
         slicer.app.connect("startupCompleted()", registerSampleData)
         slicer.app.connect("startupCompleted()", loadTerminologies)
 
