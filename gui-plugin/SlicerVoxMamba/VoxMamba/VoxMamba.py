@@ -89,7 +89,7 @@ def loadTerminologies():
 class VoxMambaParameterNode:
     """What the user chose; saved with the scene.
 
-    model - name of the model; "" is the first of the list
+    model - name of the model; "" is the only one that fits the volume
     labels - names of the segments that are wanted, separated by commas; "" is all
     The others are the parameters of the command-line module (docs/slicer.md).
     """
@@ -190,6 +190,7 @@ class VoxMambaWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.modelSelector.clear()
         try:
             self._models = self.logic.models()
+            self.ui.modelSelector.addItem(_("Automatic"))
             for model in self._models:
                 self.ui.modelSelector.addItem(f"{model.name} {model.version}")
         except (ProgramMissing, ModelsUnknown) as error:
@@ -198,23 +199,30 @@ class VoxMambaWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._filling = False
 
     def currentModel(self):
-        index = self.ui.modelSelector.currentIndex
+        """None where the program is to take the one that fits."""
+        index = self.ui.modelSelector.currentIndex - 1
         return self._models[index] if 0 <= index < len(self._models) else None
 
     def onModelChanged(self, index):
-        if self._filling or not self._parameterNode or not self.currentModel():
+        if self._filling or not self._parameterNode:
             return
-        if self._parameterNode.model != self.currentModel().name:
+        model = self.currentModel()
+        name = model.name if model else ""
+        if self._parameterNode.model != name:
             self._parameterNode.labels = ""
-            self._parameterNode.model = self.currentModel().name
+            self._parameterNode.model = name
 
     def onParametersChanged(self, caller=None, event=None):
         """The parameter node is the truth; lists that Slicer does not connect by itself are set from it."""
         if not self._parameterNode:
             return
+        names = ["", *(model.name for model in self._models)]
+        if self._models and self._parameterNode.model not in names:  # a scene from elsewhere
+            self.showError(_("The model {name} is not installed here").format(name=self._parameterNode.model))
+            self._parameterNode.labels = ""
+            self._parameterNode.model = ""
         self._filling = True
-        names = [model.name for model in self._models]
-        if self._parameterNode.model in names:
+        if self._models:
             self.ui.modelSelector.setCurrentIndex(names.index(self._parameterNode.model))
         self.showModel(self.currentModel())
         self._filling = False
@@ -222,7 +230,7 @@ class VoxMambaWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def showModel(self, model):
         if model is None:
-            self.ui.modelInfoLabel.setText("")
+            self.ui.modelInfoLabel.setText(_("The model that fits the volume, with all its segments") if self._models else "")
             self.ui.labelsList.clear()
             return
         self.ui.modelInfoLabel.setText(modelText(model))
@@ -252,7 +260,9 @@ class VoxMambaWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def updateButtons(self):
         model = self.currentModel()
-        reason = _("No model is installed") if model is None else model.refusal()
+        reason = "" if self._models else _("No model is installed")
+        if model:
+            reason = model.refusal()
         if not reason and self.logic.running:
             reason = _("A segmentation is running")
         self.ui.cancelButton.enabled = self.logic.running
@@ -356,7 +366,8 @@ class VoxMambaLogic(ScriptedLoadableModuleLogic):
 
     @staticmethod
     def settings(parameters, model):
-        return Settings(model=model.name, device=parameters.device, tta=parameters.tta, labels=chosenLabels(parameters.labels),
+        """model: None for the one that fits."""
+        return Settings(model=model.name if model else "", device=parameters.device, tta=parameters.tta, labels=chosenLabels(parameters.labels),
                         keep_largest=parameters.keepLargest, remove_small=parameters.removeSmall, step=parameters.step,
                         precision=parameters.precision, threads=parameters.threads, memory=parameters.memory,
                         force=parameters.force)

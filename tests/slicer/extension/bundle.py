@@ -4,14 +4,20 @@ import shutil
 
 import support
 
+MODELS = os.path.join(support.ROOT, "models")
+
+
+def shipped():
+    """The models and their cards."""
+    return [name for name in os.listdir(MODELS) if name.endswith((".safetensors", ".md"))]
+
 
 def make(folder):
     """folder is created; gives its path."""
     for name, source in (("bin/voxmamba", support.PROGRAM), ("cli-modules/VoxMambaSegment", support.SEGMENT),
                          ("cli-modules/VoxMambaSegment.xml", support.XML),
                          ("lib/voxmamba/voxmamba-dicom", support.DICOM_HELPER),
-                         ("share/voxmamba/models/hippocampus.safetensors", os.path.join(support.ROOT, "models", "hippocampus.safetensors")),
-                         ("share/voxmamba/models/hippocampus.md", os.path.join(support.ROOT, "models", "hippocampus.md")),
+                         *((f"share/voxmamba/models/{name}", os.path.join(MODELS, name)) for name in shipped()),
                          ("share/doc/voxmamba/copyright", os.path.join(support.ROOT, "packaging", "copyright")),
                          # What an extension has no use for.
                          ("include/voxmamba.h", os.path.join(support.ROOT, "src", "api", "voxmamba.h")),

@@ -54,8 +54,8 @@ def test_what_is_installed(laid):
     modules = {f"{BASE}/qt-scripted-modules/{name}" for name in sources() | {
         "Resources/SampleData/hippocampus_380.nii.gz", "Resources/SampleData/README.md"}}
     programs = {f"{BASE}/{name}" for name in (
-        "bin/voxmamba", "cli-modules/VoxMambaSegment", "cli-modules/VoxMambaSegment.xml", "share/voxmamba/models/hippocampus.safetensors",
-        "share/voxmamba/models/hippocampus.md", "share/doc/voxmamba/copyright")}
+        "bin/voxmamba", "cli-modules/VoxMambaSegment", "cli-modules/VoxMambaSegment.xml", "share/doc/voxmamba/copyright",
+        *(f"share/voxmamba/models/{name}" for name in bundle.shipped()))}
     if support.DICOM_HELPER:
         programs.add(f"{BASE}/lib/voxmamba/voxmamba-dicom")
     assert f"{BASE}/qt-scripted-modules/VoxMamba.py" in modules and len(sources()) > 10
@@ -95,10 +95,10 @@ def test_it_works_from_there_and_after_a_move(laid, tmp_path):
     for path, folders, names in os.walk(moved):
         for name in folders + names:
             os.chmod(os.path.join(path, name), stat.S_IMODE(os.stat(os.path.join(path, name)).st_mode) & ~0o222)
-    (model,) = Models.list_models(programs.voxmamba, env)
-    assert model.name == "hippocampus" and model.path.startswith(str(moved))
+    models = Models.list_models(programs.voxmamba, env)
+    assert [model.name for model in models] == ["head_neck", "hippocampus"] and all(model.path.startswith(str(moved)) for model in models)
     heard, process, taken = support.Heard(), support.Process(), []
-    run = Run(programs.segment, Settings(model=model.name), process, env, "scan", str(tmp_path))
+    run = Run(programs.segment, Settings(), process, env, "scan", str(tmp_path))
     run.start(support.write_nrrd, heard.event, lambda files, returned: taken.append(os.path.getsize(files.segmentation)), heard.end)
     process.pump_to_end()
     assert heard.outcomes[0].state == "done" and taken[0] > 500, heard.outcomes

@@ -35,6 +35,13 @@ def test_models_of_several_channels_are_refused_in_words():
     assert model.labels == (Models.Label(1, "a", None),)
 
 
+def test_a_broken_file_does_not_hide_the_others(tmp_path):
+    (tmp_path / "broken.safetensors").write_bytes(b"broken")
+    env = support.environment()
+    env["VOXMAMBA_MODELS"] = str(tmp_path)
+    assert "hippocampus" in [model.name for model in Models.list_models(support.PROGRAM, env)]
+
+
 @pytest.mark.parametrize("program, words", [
     ("echo '[]'", "no model is installed"),
     ("echo 'no JSON'", "gave no list of models"),

@@ -39,10 +39,11 @@ def test_registration(place):
 def test_models_and_settings(place):
     module, _, _ = place
     logic = module.VoxMambaLogic()
-    (model,) = logic.models()
+    _, model = logic.models()
     text = module.modelText(model)
     assert model.description in text and "MR, T1w" in text and "CC-BY-SA-4.0" in text
     assert logic.settings(logic.getParameterNode(), model) == module.Settings(model="hippocampus")
+    assert logic.settings(logic.getParameterNode(), None) == module.Settings()
     changed = types.SimpleNamespace(model="", labels="anterior,posterior", device="cpu", tta=True, precision="fp32", step=0.25,
                                     keepLargest=True, removeSmall=3.0, threads=2, memory=4.0, force=True)
     assert logic.settings(changed, model) == module.Settings(

@@ -40,12 +40,32 @@ def names(node):
 
 def test_ready_to_press_the_button(widget):
     assert widget._parameterNode.inputVolume.GetName() == "scan"
-    assert widget.ui.modelSelector.items == ["hippocampus 1.1.0"]
+    assert widget.ui.modelSelector.items == ["Automatic", "head_neck 1.0.0", "hippocampus 1.1.0"]
+    assert "fits" in widget.ui.modelInfoLabel.text and widget.ui.labelsList.states() == {}
+    assert states(widget) == (True, False, False)
+    assert "Tick the volumes" in widget.ui.applyManyButton.toolTip and widget.ui.errorLabel.text == ""
+
+
+def test_what_a_model_is_for(widget):
+    widget._parameterNode.model = "hippocampus"
+    assert widget.ui.modelSelector.currentIndex == 2
     assert "MR, T1w" in widget.ui.modelInfoLabel.text and "CC-BY-SA-4.0" in widget.ui.modelInfoLabel.text
     assert widget.ui.labelsList.states() == {"anterior": True, "posterior": True}
     assert all(len(item.data) == 3 for item in widget.ui.labelsList.items)
+    widget._parameterNode.labels = "anterior"
+    widget.ui.modelSelector.setCurrentIndex(1)  # its segments are others
+    assert (widget._parameterNode.model, widget._parameterNode.labels) == ("head_neck", "")
+    assert len(widget.ui.labelsList.states()) == 5 and "mandible" in widget.ui.labelsList.states()
+    widget.ui.modelSelector.setCurrentIndex(0)
+    assert widget._parameterNode.model == "" and widget.ui.labelsList.states() == {}
+
+
+def test_a_scene_with_a_model_that_is_not_here(widget):
+    widget._parameterNode.labels = "liver"
+    widget._parameterNode.model = "abdomen"
+    assert "abdomen is not installed" in widget.ui.errorLabel.text
+    assert (widget._parameterNode.model, widget._parameterNode.labels, widget.ui.modelSelector.currentIndex) == ("", "", 0)
     assert states(widget) == (True, False, False)
-    assert "Tick the volumes" in widget.ui.applyManyButton.toolTip and widget.ui.errorLabel.text == ""
 
 
 def test_one_volume(widget):
@@ -61,6 +81,7 @@ def test_one_volume(widget):
 
 
 def test_only_the_ticked_segments(widget):
+    widget._parameterNode.model = "hippocampus"
     anterior, posterior = widget.ui.labelsList.items
     anterior.setCheckState(0)
     assert widget._parameterNode.labels == "posterior" and widget.ui.labelsList.states() == {"anterior": False, "posterior": True}
@@ -82,7 +103,7 @@ def test_warnings_are_seen_without_the_log(widget):
     data = np.random.default_rng(0).normal(100, 30, (50, 100, 50)).astype(np.int16)
     volume = mrml_scene.add_volume(slicer.mrmlScene, "large", data)
     volume.SetAndObserveTransformNodeID(transform.GetID())
-    widget._parameterNode.inputVolume = volume
+    widget._parameterNode.inputVolume, widget._parameterNode.model = volume, "hippocampus"
     widget._parameterNode.force, widget._parameterNode.step = True, 1.0
     widget.ui.applyButton.click()
     finish(widget)

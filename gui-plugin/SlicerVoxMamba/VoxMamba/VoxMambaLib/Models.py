@@ -35,11 +35,12 @@ class ModelsUnknown(Exception):
 
 
 def parse(text):
-    """The list of models in the JSON of `voxmamba models --json`; members that are not known here are let pass."""
+    """The list of models in the JSON of `voxmamba models --json`, without files that are broken; members that are not known here are
+    let pass."""
     return [Model(name=m["name"], path=m["path"], version=m.get("version", ""), licence=m.get("licence", ""),
                   description=m.get("description", ""), modality=m.get("modality", ""),
                   channels=tuple(m.get("channels", ())), labels=tuple(_label(each) for each in m["labels"]))
-            for m in json.loads(text)]
+            for m in json.loads(text) if "error" not in m]
 
 
 def list_models(program, environment):
