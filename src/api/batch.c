@@ -144,16 +144,21 @@ const vxm_case *vxm_batch_case(const vxm_batch *batch, size_t i) {
     return i < batch->count ? &batch->cases[i] : NULL;
 }
 
-bool vx_batch_first_geometry(const vxm_batch *batch, vx_geometry *geo, size_t *channels) {
+vxm_status vx_batch_first_geometry(const vxm_batch *batch, vx_geometry *geo, size_t *channels,
+                                   vxm_error *error) {
+    vxm_status first = VXM_OK;
     for (size_t i = 0; i < batch->list.count; i++) {
         vx_image_info info;
-        if (vx_inspect_inputs(&batch->list.cases[i], &batch->segment, &info, NULL) != VXM_OK)
-            continue;
-        *geo = info.geo;
-        *channels = info.channels;
-        return true;
+        const vxm_status s = vx_inspect_inputs(&batch->list.cases[i], &batch->segment, &info,
+                                               first == VXM_OK ? error : NULL);
+        if (s == VXM_OK) {
+            *geo = info.geo;
+            *channels = info.channels;
+            return VXM_OK;
+        }
+        if (first == VXM_OK) first = s;
     }
-    return false;
+    return first;
 }
 
 /* ---- Running ---- */

@@ -22,8 +22,9 @@ struct vxm_batch {
     double finished; /* 0 before */
 };
 
-/* Grid and channels of the first case that can be read; false when none can. */
-bool vx_batch_first_geometry(const vxm_batch *batch, vx_geometry *geo, size_t *channels);
+/* Grid and channels of the first case that can be read; the error of the first when none can. */
+vxm_status vx_batch_first_geometry(const vxm_batch *batch, vx_geometry *geo, size_t *channels,
+                                   vxm_error *error);
 
 /* vxm_batch_run with devices from elsewhere than the machine. */
 vxm_status vx_batch_run_on(vxm_batch *batch, const vxm_model *model,

@@ -254,7 +254,10 @@ static vxm_status choose_by_case(found_models *found, const vxm_batch *batch, vx
                                  vxm_error *error) {
     size_t channels = 0, usable = 0, fitting = 0, last = 0, last_usable = 0;
     vx_geometry geo;
-    bool known = batch && vx_batch_first_geometry(batch, &geo, &channels);
+    vxm_error unreadable;
+    const vxm_status read =
+        batch ? vx_batch_first_geometry(batch, &geo, &channels, &unreadable) : VXM_OK;
+    const bool known = batch && read == VXM_OK;
     bool *fits = vx_alloc_zero(found->count + 1, sizeof *fits);
     if (!fits) return vx_api_no_memory(error);
     for (size_t i = 0; i < found->count; i++) {
@@ -279,6 +282,9 @@ static vxm_status choose_by_case(found_models *found, const vxm_batch *batch, vx
     } else if (usable == 0) {
         s = vx_api_fail(error, NULL, VXM_ERR_MODEL,
                         "no model was found (give one with --model FILE, or set VOXMAMBA_MODELS)");
+    } else if (read != VXM_OK) { /* nothing to choose by */
+        if (error) *error = unreadable;
+        s = read;
     } else {
         list_names(found, fitting ? fits : NULL, names, sizeof names);
         s = vx_api_fail(error, NULL, VXM_ERR_MODEL,

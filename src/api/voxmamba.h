@@ -336,8 +336,8 @@ VXM_API size_t vxm_batch_count(const vxm_batch *batch);
 /* i from 0; NULL beyond the end. Lives until the batch is closed. */
 VXM_API const vxm_case *vxm_batch_case(const vxm_batch *batch, size_t i);
 /* Opens the model of that name or file. name NULL: the only one in the folders that fits the first
- * case's channels and extent; VXM_ERR_MODEL lists them when there is not exactly one. batch may be
- * NULL with a name. */
+ * case's channels and extent that can be read; VXM_ERR_MODEL lists them when there is not exactly
+ * one, and the first case's error says it when none can be read. batch may be NULL with a name. */
 VXM_API vxm_status vxm_model_find(const char *name, const char *folders, const vxm_batch *batch,
                                   vxm_model **out, vxm_error *error);
 /* Segments every case of the shard. A bad case does not stop the others: VXM_ERR_BATCH when any

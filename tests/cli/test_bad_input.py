@@ -2,13 +2,14 @@
 import gzip
 import json
 import os
+import shutil
 import struct
 
 import nibabel
 import numpy as np
 import pytest
 import tiny_model
-from conftest import files, run, save, volume
+from conftest import environment, files, run, save, volume
 
 
 def refuse(path, model, tmp_path, code, *args, name=None):
@@ -48,6 +49,18 @@ def test_empty_file(model, tmp_path):
 
 def test_missing_file(model, tmp_path):
     assert "o such file" in refuse(tmp_path / "gone.nii.gz", model, tmp_path, 2)
+
+
+def test_missing_file_with_several_models_to_choose_from(model, model2, tmp_path):
+    """What cannot be read is said, not that it fits them all."""
+    for name in (model, model2):
+        shutil.copy(name, tmp_path)
+    env = environment(VOXMAMBA_MODELS=tmp_path)
+    for given, code in (("not there.nii", 2), (os.path.basename(model), 2)):
+        line = run("segment", tmp_path / given, "-o", tmp_path / "o.nii", env=env).error_line(code)
+        assert given in line and "model" not in line.replace(given, ""), line
+    line = run("segment", tmp_path / "a.nii", tmp_path / "b.nii", "-o", tmp_path / "out", env=env).error_line(2)
+    assert "a.nii" in line and not (tmp_path / "out").exists()
 
 
 def test_pipe_and_device(model, tmp_path):
