@@ -339,6 +339,17 @@ def test_model_by_name_and_by_fit(scan, model, model2, tmp_path):
     assert "tinny" in line and "tiny" in line
 
 
+def test_the_shipped_model_that_fits_is_taken(tmp_path):
+    """A crop around one hippocampus is no head and neck: without a name hippocampus is taken, and head_neck refuses."""
+    sample = os.path.join(ROOT, "sample-data", "hippocampus_380.nii.gz")
+    env = environment(VOXMAMBA_MODELS=os.path.join(ROOT, "models"))
+    done = run("segment", sample, "-o", tmp_path / "m.nii.gz", "--report", tmp_path / "r.json", env=env)
+    assert done.code == 0, done.err
+    assert json.load(open(tmp_path / "r.json"))["model"]["name"] == "hippocampus"
+    line = run("segment", sample, "-m", "head_neck", "-o", tmp_path / "n.nii.gz", env=env).error_line(3)
+    assert "the model 'head_neck' is for 180..450" in line
+
+
 def test_empty_mask_warns(tmp_path, model):
     value = tiny_model.recipe("empty")
     weights = tiny_model.tensors(value, 1)
