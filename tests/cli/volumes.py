@@ -51,22 +51,3 @@ def load(path):
 
 def files(folder):
     return sorted(os.listdir(folder))
-
-
-def bomb(path, voxels, dtype=np.uint8):
-    """A gzip stream whose header claims so many voxels, in a file that could just hold them."""
-    side = int(voxels ** (1 / 3)) + 1
-    if path.suffix == ".nrrd":
-        head = f"NRRD0004\ntype: {np.dtype(dtype).name}\ndimension: 3\nspace: left-posterior-superior\n" \
-               f"sizes: {side} {side} {side}\nspace directions: (1,0,0) (0,1,0) (0,0,1)\nkinds: domain domain domain\n" \
-               "endian: little\nencoding: gzip\nspace origin: (0,0,0)\n\n"
-        path.write_bytes(head.encode() + gzip.compress(bytes(4)))
-    else:
-        header = nibabel.Nifti1Header()
-        header.set_data_dtype(dtype)
-        header.set_data_shape((side, side, side))
-        header["vox_offset"], header["magic"] = 352, b"n+1"
-        header.set_sform(np.eye(4), 1)
-        path.write_bytes(gzip.compress(header.binaryblock + bytes(4)))
-    os.truncate(path, side**3 * np.dtype(dtype).itemsize // 1024)
-    return path
