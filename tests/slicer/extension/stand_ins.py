@@ -32,7 +32,7 @@ class QProcess:
 
     def __init__(self):
         self._slots, self._buffers, self._child, self._error = {}, {1: b"", 2: b""}, None, ""
-        self._emitting = False
+        self._emitting = self._ended = False
         QT.processes.append(self)
 
     def connect(self, signal, slot):
@@ -80,7 +80,7 @@ class QProcess:
 
     def work(self, wait):
         """One step of the event loop; True while there is more."""
-        if self._child is None or self._child.returncode is not None:
+        if self._child is None or self._ended:
             return False
         if self._selector.get_map():
             for key, _ in self._selector.select(timeout=1 if wait else 0):
@@ -93,6 +93,7 @@ class QProcess:
                     self._emit("readyReadStandardOutput()" if key.data == 1 else "readyReadStandardError()")
             return True
         self._child.wait()
+        self._ended = True  # not by returncode: a kill sets it where the child has ended by itself
         self._emit("finished(int,QProcess::ExitStatus)", self.exitCode(), self.exitStatus())
         return False
 
