@@ -2,19 +2,13 @@
 
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "cli/output.h"
 
 #define NAME   "VoxMambaSegment"
 #define PAUSE  0.1   /* seconds between lines of progress */
 #define NEARLY 0.999 /* 1 is said when everything is written */
-
-static double now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 /* The library's words for its stages, for people. */
 static const char *words(const char *stage) {
@@ -33,7 +27,7 @@ static void put_fraction(double fraction) {
 }
 
 void progress_start(module_progress *progress) {
-    *progress = (module_progress){.started = now()};
+    *progress = (module_progress){.started = vx_seconds()};
     fputs("<filter-start>\n<filter-name>" NAME "</filter-name>\n"
           "<filter-comment>Starting</filter-comment>\n</filter-start>\n",
           stdout);
@@ -44,7 +38,7 @@ void progress_start(module_progress *progress) {
 int progress_say(void *user_data, const vxm_progress *p) {
     module_progress *progress = user_data;
     if (cli_signal() || ferror(stdout)) return 1;
-    const double time = now();
+    const double time = vx_seconds();
     /* Hashes of what was written are a part of writing. */
     const bool same = progress->fraction > 0 && strcmp(p->stage, "hash") == 0;
     const bool enters = !same && strcmp(progress->stage, p->stage) != 0;
@@ -66,6 +60,6 @@ void progress_end(module_progress *progress, bool success) {
     if (success) put_fraction(1);
     printf("<filter-end>\n<filter-name>" NAME "</filter-name>\n<filter-time>%.3f</filter-time>\n"
            "</filter-end>\n",
-           now() - progress->started);
+           vx_seconds() - progress->started);
     fflush(stdout);
 }
